@@ -1,0 +1,37 @@
+"""Once-for-All: one supernet, trained by progressive shrinking, that contains a sub-network for every device.
+
+    import onceforall as ofa
+    space = ofa.search_space("mobilenet_v3_large", width_mult=1.0)
+    net = ofa.Supernet(space, num_classes=1000)
+    plain = ofa.extract(net, space.largest)
+
+Names are loaded when first used: importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onceforall.cost import macs, params
+    from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
+    from onceforall.space import Arch, Block, SearchSpace, UserError, search_space
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "onceforall.space": ("Arch", "Block", "SearchSpace", "UserError", "search_space"),
+    "onceforall.cost": ("macs", "params"),
+    "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
+}
+
+__all__ = ["Arch", "Block", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "macs", "params",
+           "recalibrate", "search_space", "sort_channels"]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'onceforall' has no attribute {name!r}")

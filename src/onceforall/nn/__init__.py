@@ -1,0 +1,8 @@
+"""How it computes: slicing, elastic operators, blocks, the supernet, the static builder, channel sorting."""
+
+from onceforall.nn.recalibrate import recalibrate
+from onceforall.nn.sorting import sort_channels
+from onceforall.nn.subnet import Subnet, build, extract
+from onceforall.nn.supernet import Supernet
+
+__all__ = ["Subnet", "Supernet", "build", "extract", "recalibrate", "sort_channels"]

@@ -1,0 +1,110 @@
+"""Elastic operators: torch's layers, run with the part of their weights that a plan's layer asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onceforall.nn import slicing
+from onceforall.space import Layer
+
+
+def activation(name: str | None) -> nn.Module:
+    """The module of an activation's name; identity for None."""
+    kinds = {None: nn.Identity(), "relu": nn.ReLU(inplace=True), "relu6": nn.ReLU6(inplace=True),
+             "hswish": nn.Hardswish(), "hsigmoid": nn.Hardsigmoid()}  # hswish's gradient needs its input: not in place
+    return kinds[name]
+
+
+class ElasticConv2d(nn.Conv2d):
+    """A convolution whose channels, and for depthwise ones the kernel, are elastic.
+
+    `kernels`: the sizes it can run at, ascending; there is one learned matrix for each step down
+    (parameters `kernel_7to5`, `kernel_5to3`), identity at the start.
+    """
+
+    def __init__(self, layer: Layer, kernels: Sequence[int]) -> None:
+        super().__init__(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.kernel // 2,
+                         groups=layer.groups, bias=layer.bias)
+        self.steps = [(larger, smaller) for smaller, larger in reversed(list(pairwise(kernels)))]
+        for larger, smaller in self.steps:
+            self.register_parameter(f"kernel_{larger}to{smaller}", nn.Parameter(torch.eye(smaller * smaller)))
+
+    def reset_parameters(self) -> None:
+        """Nothing: the supernet initialises all its layers with one generator."""
+
+    def tensors(self, layer: Layer) -> dict[str, Tensor]:
+        """The layer's `weight` and `bias`, differentiable with respect to the supernet's."""
+        transforms = {(a, b): self.get_parameter(f"kernel_{a}to{b}") for a, b in self.steps}
+        weight = slicing.convolution(self.weight, layer.outputs, layer.inputs // layer.groups)
+        out = {"weight": slicing.smaller_kernel(weight, layer.kernel, transforms)}
+        if self.bias is not None:
+            out["bias"] = slicing.channels(self.bias, layer.outputs)
+        return out
+
+    def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
+        part = self.tensors(layer)
+        return F.conv2d(images, part["weight"], part.get("bias"), self.stride, layer.kernel // 2, 1, layer.groups)
+
+
+class ElasticBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of the first channels; in training it updates their running statistics in place."""
+
+    def tensors(self, layer: Layer) -> dict[str, Tensor]:
+        """The layer's scale, shift and statistics, as views."""
+        state = {name: slicing.channels(tensor, layer.outputs) for name, tensor in (
+            ("weight", self.weight), ("bias", self.bias), ("running_mean", self.running_mean),
+            ("running_var", self.running_var)) if tensor is not None}
+        return {**state, "num_batches_tracked": self.num_batches_tracked} if self.num_batches_tracked is not None \
+            else state
+
+    def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
+        part = self.tensors(layer)
+        if self.training:
+            part["num_batches_tracked"].add_(1)
+        return F.batch_norm(images, part["running_mean"], part["running_var"], part["weight"], part["bias"],
+                            self.training, self.momentum or 0.0, self.eps)
+
+
+class ElasticConvNormAct(nn.Module):
+    """Convolution, then normalisation and activation where the layer has them."""
+
+    def __init__(self, layer: Layer, kernels: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.conv = ElasticConv2d(layer, kernels)
+        self.norm = ElasticBatchNorm2d(layer.outputs) if layer.norm else None
+        self.act = activation(layer.act)
+
+    def tensors(self, layer: Layer) -> dict[str, Tensor]:
+        """Parameters and statistics of the layer under their names in the extracted net."""
+        out = {f"conv.{name}": tensor for name, tensor in self.conv.tensors(layer).items()}
+        if self.norm is not None:
+            out |= {f"norm.{name}": tensor for name, tensor in self.norm.tensors(layer).items()}
+        return out
+
+    def forward(self, images: Tensor, layer: Layer) -> Tensor:
+        images = self.conv(images, layer)
+        if self.norm is not None:
+            images = self.norm(images, layer)
+        out: Tensor = self.act(images)
+        return out
+
+
+class ElasticLinear(nn.Linear):
+    """A linear layer on the first inputs."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: the supernet initialises all its layers with one generator."""
+
+    def tensors(self, layer: Layer) -> dict[str, Tensor]:
+        """The layer's `weight` (outputs, inputs) and `bias`."""
+        weight = slicing.convolution(self.weight, layer.outputs, layer.inputs)
+        return {"weight": weight, "bias": slicing.channels(self.bias, layer.outputs)}
+
+    def forward(self, features: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
+        part = self.tensors(layer)
+        return F.linear(features, part["weight"], part["bias"])

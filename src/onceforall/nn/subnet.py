@@ -1,0 +1,121 @@
+"""The static builder: a sub-network as an ordinary module of torch layers, alone or cut out of a supernet."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, activation
+from onceforall.nn.supernet import Supernet
+from onceforall.space import Arch, BlockPlan, Layer, Plan
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention: mean over the map, reduce, ReLU, excite, hard sigmoid, multiply (Hu et al. 2018)."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        self.reduce, self.excite = conv_norm_act(plan["reduce"]), conv_norm_act(plan["excite"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        gate: Tensor = self.excite(self.reduce(images.mean((2, 3), keepdim=True)))
+        return images * gate
+
+
+class MBConv(nn.Sequential):
+    """Inverted bottleneck; the input is added where stride and widths allow (Sandler et al. 2018)."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        parts = OrderedDict[str, nn.Module]()
+        if plan.layer("expand") is not None:
+            parts["expand"] = conv_norm_act(plan["expand"])
+        parts["depthwise"] = conv_norm_act(plan["depthwise"])
+        if plan.layer("reduce") is not None:
+            parts["se"] = SqueezeExcite(plan)
+        parts["project"] = conv_norm_act(plan["project"])
+        super().__init__(parts)
+        self.residual = plan.residual
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature map (B, C, H, W) to (B, output width, H / stride, W / stride)."""
+        x = images
+        for layer in self:
+            x = layer(x)
+        return images + x if self.residual else x
+
+
+class GlobalMean(nn.Module):
+    """Mean over the map, (B, C, H, W) to (B, C, 1, 1)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3), keepdim=True)
+
+
+class Subnet(nn.Sequential):
+    """One sub-network of plain torch layers: `net(images)` gives logits (B, num_classes)."""
+
+    def __init__(self, plan: Plan, *, dropout: float = 0.0, bn_momentum: float = 0.1, bn_eps: float = 1e-5) -> None:
+        expand, mix, classifier = plan.head
+        head = OrderedDict[str, nn.Module](
+            expand=conv_norm_act(expand), pool=GlobalMean(), mix=conv_norm_act(mix), flatten=nn.Flatten(),
+            dropout=nn.Dropout(dropout), classifier=nn.Linear(classifier.inputs, classifier.outputs))
+        super().__init__(OrderedDict[str, nn.Module](
+            stem=conv_norm_act(plan.stem), first=_blocks(plan.first),
+            stages=nn.Sequential(*map(_blocks, plan.stages)), head=nn.Sequential(head)))
+        self.plan = plan
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum, module.eps = bn_momentum, bn_eps
+
+
+def conv_norm_act(layer: Layer) -> nn.Sequential:
+    """The layer's convolution, normalisation and activation, as plain torch modules."""
+    parts = OrderedDict[str, nn.Module](conv=nn.Conv2d(
+        layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.kernel // 2, groups=layer.groups,
+        bias=layer.bias))
+    if layer.norm:
+        parts["norm"] = nn.BatchNorm2d(layer.outputs)
+    if layer.act is not None:
+        parts["act"] = activation(layer.act)
+    return nn.Sequential(parts)
+
+
+def build(plan: Plan, state: Mapping[str, Tensor], *, dropout: float = 0.0, bn_momentum: float = 0.1,
+          bn_eps: float = 1e-5) -> Subnet:
+    """The plan as a module that takes over the tensors of `state`; raises RuntimeError where they do not fit."""
+    with torch.device("meta"):  # draws no random numbers, touches no memory
+        net = Subnet(plan, dropout=dropout, bn_momentum=bn_momentum, bn_eps=bn_eps)
+    net.load_state_dict(dict(state), assign=True)
+    return net
+
+
+@torch.no_grad()
+def extract(supernet: Supernet, arch: Arch) -> Subnet:
+    """`arch` cut out of the supernet: a module of plain torch layers with copies of its weights and BN statistics.
+
+    On CPU its answers are those of `supernet(images, arch)` bit for bit, at one thread count and in one memory
+    format. It keeps mode (training or evaluation), device, dtype and memory format.
+    """
+    norm = supernet.stem.norm
+    assert norm is not None
+    plan = supernet.plan(arch)
+    state = {f"{layer.name}.{name}": tensor.detach().clone() for layer in plan.layers()
+             for name, tensor in _elastic(supernet, layer).tensors(layer).items()}
+    net = build(plan, state, dropout=supernet.dropout, bn_momentum=norm.momentum or 0.0, bn_eps=norm.eps)
+    return net.train(supernet.training)
+
+
+def _elastic(supernet: Supernet, layer: Layer) -> ElasticConvNormAct | ElasticLinear:
+    module = supernet.get_submodule(layer.name)
+    assert isinstance(module, ElasticConvNormAct | ElasticLinear)
+    return module
+
+
+def _blocks(plans: Iterable[BlockPlan]) -> nn.Sequential:
+    return nn.Sequential(*(BLOCKS[plan.kind](plan) for plan in plans))
+
+
+BLOCKS = {"mbconv": MBConv}

@@ -1,0 +1,80 @@
+"""The supernet: one set of weights that holds every sub-network of a search space."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onceforall.nn.blocks import ELASTIC_BLOCKS
+from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
+from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, lower
+from onceforall.space.search_space import StageSpace
+
+
+class Supernet(nn.Module):
+    """Weight-shared network of `space` (Cai et al. 2020): `net(images, arch)` runs one sub-network.
+
+    Nothing remembers a chosen sub-network. Its `state_dict` is the largest sub-network's and, beside it, the kernel
+    matrices. `bn_momentum` is torch's (0.1 = decay 0.9). `generator` makes the random start reproducible.
+    """
+
+    def __init__(self, space: SearchSpace, num_classes: int = 1000, *, dropout: float = 0.1,
+                 bn_momentum: float = 0.1, bn_eps: float = 1e-5, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.space, self.num_classes, self.dropout = space, num_classes, dropout
+        largest = self.plan(space.largest)
+        self.stem = ElasticConvNormAct(largest.stem)
+        self.first = nn.ModuleList(_block(plan, stage) for plan, stage in zip(
+            largest.first, space.stem.stages, strict=True))
+        self.stages = nn.ModuleList(nn.ModuleList(_block(plan, stage) for plan in plans) for plans, stage in zip(
+            largest.stages, space.stages, strict=True))
+        expand, mix, classifier = largest.head
+        self.head = nn.ModuleDict({"expand": ElasticConvNormAct(expand), "mix": ElasticConvNormAct(mix),
+                                   "classifier": ElasticLinear(classifier.inputs, classifier.outputs)})
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum, module.eps = bn_momentum, bn_eps
+        _initialise(self, generator)
+
+    def plan(self, arch: Arch) -> Plan:
+        """The layers of one of its sub-networks; raises UserError for an arch outside its space."""
+        return lower(self.space, arch, self.num_classes)
+
+    def forward(self, images: Tensor, arch: Arch) -> Tensor:
+        """Logits (B, num_classes) of images (B, 3, H, W), normalised (at any size, not only `arch.resolution`)."""
+        plan = self.plan(arch)
+        x = self.stem(images, plan.stem)
+        for block, spec in zip(self.first, plan.first, strict=True):
+            x = block(x, spec)
+        for blocks, specs in zip(self.stages, plan.stages, strict=True):
+            for block, spec in zip(blocks, specs, strict=False):  # type: ignore[call-overload]  # blocks past depth rest
+                x = block(x, spec)
+        expand, mix, classifier = plan.head
+        x = self.head["expand"](x, expand).mean((2, 3), keepdim=True)
+        x = self.head["mix"](x, mix).flatten(1)
+        x = F.dropout(x, self.dropout, self.training)
+        logits: Tensor = self.head["classifier"](x, classifier)
+        return logits
+
+
+def _block(plan: BlockPlan, stage: StageSpace) -> nn.Module:
+    return ELASTIC_BLOCKS[plan.kind](plan, [int(k) for k in stage.choices["kernel"]])
+
+
+@torch.no_grad()
+def _initialise(net: nn.Module, generator: torch.Generator | None) -> None:
+    """Convolutions N(0, sqrt(2 / (k^2 outputs))), linear uniform in +-1/sqrt(inputs), biases 0, norms 1 and 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            module.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
+        elif isinstance(module, nn.Linear):
+            bound = 1.0 / math.sqrt(module.in_features)
+            module.weight.uniform_(-bound, bound, generator=generator)
+        else:
+            continue
+        if module.bias is not None:
+            module.bias.zero_()

@@ -1,0 +1,10 @@
+"""What can be built: archs, search spaces, plans, the catalogue. Pure Python, never imports torch."""
+
+from onceforall.space.arch import Arch, Block, Value
+from onceforall.space.catalog import CATALOG, search_space
+from onceforall.space.errors import UserError
+from onceforall.space.plan import BlockPlan, Layer, Plan, lower, make_divisible
+from onceforall.space.search_space import Head, SearchSpace, StageSpace, Stem
+
+__all__ = ["CATALOG", "Arch", "Block", "BlockPlan", "Head", "Layer", "Plan", "SearchSpace", "StageSpace", "Stem",
+           "UserError", "Value", "lower", "make_divisible", "search_space"]

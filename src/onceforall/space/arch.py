@@ -1,0 +1,124 @@
+"""Arch: one sub-network as a value: its resolution and, for each stage, the blocks that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onceforall.space.errors import UserError
+
+if TYPE_CHECKING:
+    from onceforall.space.search_space import SearchSpace
+
+Value = int | float
+
+
+@dataclass(frozen=True)
+class Block:
+    """The choices of one block that exists, in the order of its stage's elastic dimensions.
+
+    `Block((("kernel", 5), ("expand", 4)))["kernel"] == 5`.
+    """
+
+    choices: tuple[tuple[str, Value], ...]
+
+    def __getitem__(self, dimension: str) -> Value:
+        return dict(self.choices)[dimension]
+
+    def __str__(self) -> str:
+        return "".join(f"{name[0]}{value:g}" for name, value in self.choices)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A sub-network: input resolution in pixels and, stage by stage, its blocks.
+
+    It has no dead genes: a block that is skipped is not there, so equal networks are equal values.
+    It prints as one line, `224:k5e4,k7e6/...` (stages parted by `/`), which `Arch.parse` reads back.
+    """
+
+    resolution: int
+    stages: tuple[tuple[Block, ...], ...]
+
+    def __str__(self) -> str:
+        return f"{self.resolution}:" + "/".join(",".join(map(str, blocks)) for blocks in self.stages)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return tuple(len(blocks) for blocks in self.stages)
+
+    def at(self, resolution: int) -> Arch:
+        """The same sub-network at another input resolution (pixels)."""
+        return Arch(resolution, self.stages)
+
+    @staticmethod
+    def parse(space: SearchSpace, text: str) -> Arch:
+        """Read the one-line form, or one of the words `largest`, `middle`, `smallest` (`largest@160`).
+
+        Raises UserError with the position and the allowed values.
+        """
+        word, _, size = text.strip().partition("@")
+        if word in ("largest", "middle", "smallest"):
+            arch: Arch = getattr(space, word)
+            return space.check(arch.at(_integer(size, "arch resolution")) if size else arch)
+        head, colon, body = text.strip().partition(":")
+        if not colon:
+            raise UserError("arch", f"{text!r} has no ':' after the resolution",
+                            f"the form is {space.largest}, or largest, middle, smallest")
+        stages = body.split("/")
+        if len(stages) != len(space.stages):
+            raise UserError("arch", f"{len(stages)} stages are given; {space.name} has {len(space.stages)}",
+                            "part them with '/'")
+        return space.check(Arch(_integer(head, "arch resolution"), tuple(
+            tuple(_parse_block(space, s, b, word) for b, word in enumerate(stage.split(",")))
+            for s, stage in enumerate(stages))))
+
+    @staticmethod
+    def from_genotype(space: SearchSpace, genotype: Sequence[int], *, resolution: int | None = None,
+                      operators: Sequence[str] | None = None) -> Arch:
+        """Decode NNablaNAS's genotype: an index into `operators` for each block slot, len(operators) = skip."""
+        from onceforall.space.genotype import decode
+        return decode(space, genotype, resolution=resolution, operators=operators)
+
+    def to_genotype(self, space: SearchSpace, *, operators: Sequence[str] | None = None) -> list[int]:
+        """The same as NNablaNAS's genotype (the resolution is not part of it)."""
+        from onceforall.space.genotype import encode
+        return encode(space, self, operators=operators)
+
+    @staticmethod
+    def from_dict(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
+        """Decode the authors' form `{"ks": 20, "e": 20, "d": 5, "image_size"}` (lists, or one value for all)."""
+        from onceforall.space.arch_dict import decode
+        return decode(space, values)
+
+    def to_dict(self, space: SearchSpace) -> dict[str, Any]:
+        """The authors' form; slots of skipped blocks hold the smallest choice."""
+        from onceforall.space.arch_dict import encode
+        return encode(space, self)
+
+
+def _integer(text: str, place: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text.strip()):
+        raise UserError(place, f"{text!r} is not a whole number of pixels")
+    return int(text)
+
+
+def _parse_block(space: SearchSpace, stage: int, index: int, text: str) -> Block:
+    """One block's word, such as `k5e4`."""
+    place = f"arch stage {stage + 1} block {index + 1}"
+    choices = space.stages[stage].choices
+    pattern = "".join(rf"{name[0]}([0-9.]+)" for name in choices)
+    match = re.fullmatch(pattern, text.strip())
+    if match is None:
+        form = "".join(f"{name[0]}{values[-1]:g}" for name, values in choices.items())
+        raise UserError(place, f"{text!r} is not of the form {form}")
+    values = []
+    for (name, allowed), digits in zip(choices.items(), match.groups(), strict=True):
+        value = next((v for v in allowed if f"{v:g}" == digits), None)
+        if value is None:
+            raise UserError(place, f"{name} {digits} is not one of {', '.join(f'{v:g}' for v in allowed)}")
+        values.append((name, value))
+    return Block(tuple(values))

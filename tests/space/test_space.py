@@ -1,0 +1,201 @@
+"""Archs, search spaces and encodings: figures of the paper's table, round trips, errors that name the place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+
+import pytest
+
+from onceforall.cost import macs, params
+from onceforall.space import CATALOG, Arch, Block, SearchSpace, UserError, lower, make_divisible, search_space
+from onceforall.space.genotype import operators_of, restrict_to
+
+TUTORIAL = [5, 2, 9, 9, 6, 4, 2, 1, 7, 7, 8, 9, 8, 3, 9, 9, 8, 4, 3, 1]
+SPACES = [*CATALOG, "mobilenet_v3_large?width_mult=1.2", "mobilenet_v3_large_32px?width_mult=0.5"]
+
+
+@pytest.fixture(params=SPACES)
+def space(request):
+    return search_space(request.param)
+
+
+def test_figures_of_the_table():
+    space = search_space("mobilenet_v3_large")
+    assert (params(space, space.largest), macs(space, space.largest)) == (7_664_760, 566_170_656)
+    smallest = space.smallest.at(224)
+    assert (params(space, smallest), macs(space, smallest)) == (3_410_792, 121_278_672)
+    tutorial = Arch.from_genotype(space, TUTORIAL, resolution=224)
+    assert (params(space, tutorial), macs(space, tutorial)) == (5_025_272, 265_982_144)
+    assert tutorial.depths == (2, 4, 3, 2, 4)
+    assert space.count == 7371 ** 5 == 21_758_655_492_572_485_851
+
+
+def test_round_trips(space):
+    rng = random.Random(0)
+    for arch in [space.largest, space.middle, space.smallest, *(space.sample(rng) for _ in range(100))]:
+        assert space.contains(arch)
+        assert Arch.parse(space, str(arch)) == arch
+        assert Arch.from_dict(space, arch.to_dict(space)) == arch
+        assert space.decode(space.encode(arch)) == arch
+        assert Arch.from_genotype(space, arch.to_genotype(space), resolution=arch.resolution) == arch
+        assert all(0 <= v < n for v, n in zip(space.encode(arch), space.cardinalities, strict=True))
+
+
+def test_the_name_rebuilds_the_space(space):
+    assert search_space(space.name) == space
+    assert hash(search_space(space.name)) == hash(space)
+
+
+def test_a_space_is_a_json_value(space):
+    part = space.restrict(kernel=(5, 7), depth=(2,), resolutions=space.resolutions[:2])
+    for each in (space, part):
+        assert SearchSpace.from_dict(json.loads(json.dumps(each.to_dict()))) == each
+    for wrong in ({}, {**part.to_dict(), "name": 3}, {**part.to_dict(), "resolutions": [1]}):
+        with pytest.raises(UserError):
+            SearchSpace.from_dict(wrong)
+
+
+def test_genotypes_follow_the_order_of_the_operators():
+    space = search_space("mobilenet_v3_large").restrict(expand=(6,), depth=(4,))
+    down = ["MB6 7x7", "MB6 5x5", "MB6 3x3"]
+    arch = Arch.from_genotype(space, [0] * 20, operators=down)
+    assert arch == space.largest
+    assert arch.to_genotype(space, operators=down) == [0] * 20
+    assert arch.to_genotype(space) == [2] * 20
+
+
+def test_sampling_reaches_every_choice_evenly():
+    space = search_space("mobilenet_v3_large")
+    rng = random.Random(1)
+    archs = [space.sample(rng) for _ in range(3000)]
+    for depth in (2, 3, 4):
+        assert 900 < sum(a.depths[2] == depth for a in archs) < 1100
+    for kernel in (3, 5, 7):
+        assert 900 < sum(a.stages[0][0]["kernel"] == kernel for a in archs) < 1100
+    assert {a.resolution for a in archs} == set(range(128, 225, 4))
+
+
+def test_restriction_and_cover():
+    space = search_space("mobilenet_v3_large")
+    fullnet = space.restrict(kernel=(7,), expand=(6,), depth=(4,))
+    kernel = space.restrict(expand=(6,), depth=(4,))
+    assert (fullnet.count, kernel.count) == (1, 3 ** 20)
+    assert space.covers(kernel) and kernel.covers(fullnet) and not fullnet.covers(kernel)
+    assert not search_space("mobilenet_v3_large_64px").covers(space)
+    assert restrict_to(space, ["MB6 7x7", "MB6 3x3", "MB6 5x5"], [4]) == kernel
+    assert operators_of(space)[5] == "MB4 7x7"
+    with pytest.raises(UserError, match=r"kernel: 9 is not one of 3, 5, 7"):
+        space.restrict(kernel=(9,))
+    with pytest.raises(UserError, match="is no elastic dimension"):
+        space.restrict(colour=(1,))
+
+
+def test_no_dead_genes():
+    space = search_space("mobilenet_v3_large")
+    values = space.smallest.to_dict(space)
+    values["ks"][2] = 7  # stage 1 has two blocks: slot 3 does not exist
+    assert Arch.from_dict(space, values) == space.smallest
+    vector = space.encode(space.smallest)
+    vector[2 + 2 * 2] = 2
+    assert space.decode(vector) == space.smallest
+
+
+def test_plan_feature_maps(space):
+    for arch in (space.largest, space.smallest):
+        plan = lower(space, arch)
+        before = plan.stem
+        for block in plan.blocks():
+            first, last = block.layers[0], block.layers[-1]
+            assert first.inputs == before.outputs
+            assert first.size == before.out_size
+            before = last
+        assert plan.head[0].inputs == before.outputs
+
+
+def test_values_are_frozen():
+    space = search_space("mobilenet_v3_large")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        space.largest.resolution = 3
+
+
+@pytest.mark.parametrize(("value", "expected"), [(16 * 1.2, 24), (40 * 1.2, 48), (960 * 1.2, 1152), (8, 8), (3, 8),
+                                                 (24 * 0.5, 16), (36, 40)])
+def test_make_divisible(value, expected):
+    assert make_divisible(value) == expected
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("224", "no ':' after the resolution"),
+    ("225:k7e6", "1 stages are given"),
+    ("large", "the form is 224:k7e6"),
+    ("x:k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "'x' is not a whole number"),
+    ("225:k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "resolution: 225 is not one of 128, 132, .., 224"),
+    ("224:k7e6,k7e6/k7e6,k9e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "stage 2 block 2: kernel 9 is not one of 3, 5, 7"),
+    ("224:k7e6,k7e6/k7e6,k7e5/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "stage 2 block 2: expand 5 is not one of 3, 4, 6"),
+    ("224:k7e6,k7e6/k7e6,k7/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "'k7' is not of the form k7e6"),
+    ("224:k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "stage 1: depth 1 is not one of 2, 3, 4"),
+    ("largest@999", "resolution: 999 is not one of"),
+])
+def test_bad_arch_text(text, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        Arch.parse(search_space("mobilenet_v3_large"), text)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({4: 12}, r"genotype\[4\]: 12 is not an index of the operators \(9 operators, 9 = skip\); allowed: 0..9"),
+    ({4: -1}, r"genotype\[4\]: -1 is not an index"),
+    ({4: True}, r"genotype\[4\]: True is not an index"),
+    ({0: 9}, r"genotype\[1\]: 2 follows a skip within stage 1"),
+    ({1: 9}, r"genotype\[0..3\]: leaves 1 blocks in stage 1; allowed: 2, 3, 4"),
+])
+def test_bad_genotype(change, message):
+    genotype = [change.get(i, g) for i, g in enumerate(TUTORIAL)]
+    with pytest.raises(UserError, match=message):
+        Arch.from_genotype(search_space("mobilenet_v3_large"), genotype)
+    with pytest.raises(UserError, match="has 19 entries"):
+        Arch.from_genotype(search_space("mobilenet_v3_large"), TUTORIAL[:19])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"ks": 9}, "kernel 9 is not one of"), ({"e": [3] * 19}, "arch.e: has 19 entries instead of 20"),
+    ({"d": 5}, r"arch.d\[0\]: 5 is not one of 2, 3, 4"), ({"depth": 3}, "arch.depth: is not a key"),
+    ({"image_size": 100}, "resolution: 100"), ({"wid": 1.2}, "no elastic width"),
+])
+def test_bad_arch_dict(change, message):
+    with pytest.raises(UserError, match=message):
+        Arch.from_dict(search_space("mobilenet_v3_large"), {"ks": 7, "e": 6, "d": 4, "image_size": 224, **change})
+
+
+def test_arch_dict_takes_single_values_and_r():
+    space = search_space("mobilenet_v3_large")
+    assert Arch.from_dict(space, {"ks": 7, "e": 6, "d": 4, "r": [224]}) == space.largest
+    with pytest.raises(UserError, match="arch.ks: is missing"):
+        Arch.from_dict(space, {"e": 6, "d": 4})
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("mobilenet_v3_lage", "did you mean mobilenet_v3_large"), ("mobilenet_v3_large?width=1", "width: is not a setting"),
+    ("mobilenet_v3_large?width_mult=x", "width_mult: 'x' is not a number"),
+    ("mobilenet_v3_large?width_mult=nan", "is not a number from 0.1 to 8"),
+])
+def test_bad_space_name(name, message):
+    with pytest.raises(UserError, match=message):
+        search_space(name)
+
+
+def test_bad_operators():
+    space = search_space("mobilenet_v3_large")
+    for names, message in [(["MB6 7x5"], "is not an operator"), (["MB6 7x7", "MB4 5x5"], "lacks 'MB4 7x7'"),
+                           (["MB5 7x7"], "expand 5 is not one of"), ([], "is empty"),
+                           (["MB6 7x7", "MB6 7x7"], "lists an operator twice")]:
+        with pytest.raises(UserError, match=message):
+            restrict_to(space, names)
+
+
+def test_archs_of_another_form_are_no_part_of_the_space():
+    space = search_space("mobilenet_v3_large")
+    arch = Arch(224, ((Block((("kernel", 7),)),) * 2,) * 5)
+    with pytest.raises(UserError, match="has kernel instead of kernel, expand"):
+        space.check(arch)

@@ -1,0 +1,58 @@
+"""The rooms: imports point down the list only, and space never imports torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onceforall
+
+ROOT = Path(onceforall.__file__).parent
+ROOMS = ["cli", "recipes", "export", "search", "train", "cost", "data", "interop", "nn", "space"]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else (
+            [node.module] if isinstance(node, ast.ImportFrom) and node.module and node.level == 0 else [])
+        found |= {name for name in names if name}
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
+    return found
+
+
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    assert room in ROOMS, f"{room} is not a room of docs/architecture.md"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "onceforall":
+            continue
+        assert len(parts) > 1 or room == "cli", f"{path} imports the whole package"
+        if len(parts) > 1:
+            assert ROOMS.index(parts[1]) >= ROOMS.index(room), f"{path} imports {name}, a room above its own"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.relative_to(ROOT).parts[0] == "space"], ids=lambda p: p.name)
+def test_space_is_pure_python(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & {"torch", "numpy", "torchvision"}
+
+
+def test_importing_the_package_leaves_torch_alone() -> None:
+    code = "import sys, onceforall; onceforall.search_space('mobilenet_v3_large'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there() -> None:
+    for name in onceforall.__all__:
+        assert getattr(onceforall, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = onceforall.nothing
