@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -115,13 +116,24 @@ def read_h5(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise UserError(f"{path}:{name}", f"holds {item.dtype}, not numbers of its own")
             arrays[name] = torch.from_numpy(np.asarray(item[()], dtype=np.float32))
 
+    with _opened(path) as file:
+        file.visititems(visit)
+        return arrays, {key: str(value) for key, value in file.attrs.items()}
+
+
+def read_attributes(path: Path) -> dict[str, str]:
+    """The attributes of the root of an HDF5 file; raises UserError for a file that is none."""
+    with _opened(path) as file:
+        return {key: str(value) for key, value in file.attrs.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
-            attributes = {key: str(value) for key, value in file.attrs.items()}
-            file.visititems(visit)
+            yield file
     except FileNotFoundError:
         raise UserError(str(path), "does not exist") from None
     except (OSError, RuntimeError) as error:
         raise UserError(str(path), f"is not a readable HDF5 weights file ({str(error).splitlines()[0]})",
                         "give a weights.h5 that a training stage wrote") from None
-    return arrays, attributes

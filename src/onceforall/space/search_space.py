@@ -196,7 +196,9 @@ class SearchSpace:
                 stage, depth=_subset("space.depth", tuple(row["depth"]), stage.depth),
                 elastic=tuple((n, _subset(f"space.{n}", tuple(row[n]), v)) for n, v in stage.elastic))
                 for stage, row in zip(full.stages, rows, strict=True))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError("space", f"is not the description of a search space ({error})") from None
         return replace(full, resolutions=resolutions, stages=stages)
 

@@ -1,0 +1,1 @@
+"""Exchange with NNablaNAS: its configuration files and its weights."""

@@ -1,0 +1,169 @@
+"""Training configurations: NNablaNAS's JSON, typed and checked, and the search spaces and archs that it means."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from onceforall.interop.config_data import Data
+from onceforall.interop.config_file import Algorithm, Config, schema
+from onceforall.interop.config_hparams import Hparams, decay_exemptions
+from onceforall.interop.config_sections import Network, Optimizer, OptimizerGroup
+from onceforall.space import CATALOG, Arch, SearchSpace, UserError, search_space
+from onceforall.space.genotype import decode, restrict_to
+
+__all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "OptimizerGroup", "checked",
+           "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "valid_archs"]
+
+
+def full_space(network: Network) -> SearchSpace:
+    """The catalogue's space of a network, at its width."""
+    return search_space(network.space, width_mult=network.width_mult)
+
+
+def network_space(network: Network) -> SearchSpace:
+    """The part of the full space with the network's op_candidates and depth_candidates, at all resolutions."""
+    return restrict_to(full_space(network), network.op_candidates, network.depth_candidates)
+
+
+def stage_space(config: Config) -> SearchSpace:
+    """What the run trains: op_candidates x depth_candidates at the training resolutions.
+
+    Those come from train_image_size_list (image_size_continuous: every multiple of image_size_seg between its
+    ends), else they are img_size, else all of the space. Raises UserError for a size the space does not have.
+    """
+    space, hparams = network_space(config.network), config.hparams
+    listed = hparams.train_image_size_list
+    if listed is None:
+        return space if hparams.img_size is None else space.restrict(resolutions=[_img_size(config, space)])
+    for i, size in enumerate(listed):
+        if not hparams.image_size_continuous or size in (min(listed), max(listed)):
+            _allowed(size, space, f"hparams.train_image_size_list[{i}]")
+    if not hparams.image_size_continuous:
+        return space.restrict(resolutions=listed)
+    step = hparams.image_size_seg
+    sizes = [size for size in range(min(listed), max(listed) + 1) if size % step == 0]
+    for size in sizes:
+        _allowed(size, space, "hparams.image_size_seg")
+    if not sizes:
+        raise UserError("hparams.image_size_seg", f"{step} has no multiple from {min(listed)} to {max(listed)}",
+                        "image_size_continuous false trains at the listed sizes")
+    return space.restrict(resolutions=sizes)
+
+
+def subnet_arch(config: Config) -> Arch | None:
+    """The sub-network that network.genotype encodes, at img_size; None without a genotype."""
+    network = config.network
+    if network.genotype is None:
+        return None
+    space = network_space(network)
+    return decode(space, network.genotype, resolution=_img_size(config, space), operators=network.op_candidates,
+                  place=f"{config.network_place}.genotype")
+
+
+def valid_archs(config: Config) -> list[Arch]:
+    """The sub-networks to validate, each once: valid_genotypes x valid_image_size_list.
+
+    Without genotypes they are smallest, middle and largest of the stage space, and without sizes those keep
+    their own resolution; genotypes without sizes are validated at the largest training resolution.
+    """
+    hparams, stage = config.hparams, stage_space(config)
+    space = network_space(config.network)
+    sizes = [_allowed(size, space, f"hparams.valid_image_size_list[{i}]")
+             for i, size in enumerate(hparams.valid_image_size_list or ())]
+    if hparams.valid_genotypes is None:
+        archs = [stage.smallest, stage.middle, stage.largest]
+    else:
+        archs = [decode(space, genotype, resolution=max(stage.resolutions), operators=config.network.op_candidates,
+                        place=f"hparams.valid_genotypes[{i}]") for i, genotype in enumerate(hparams.valid_genotypes)]
+    return list(dict.fromkeys(arch.at(size) for arch in archs for size in sizes or [arch.resolution]))
+
+
+def no_decay_patterns(config: Config) -> list[re.Pattern[str]]:
+    """What to `search` for in NNablaNAS's parameter names: where one is found, there is no weight decay."""
+    return decay_exemptions(config.hparams.no_decay_keys)
+
+
+def checked(config: Config, for_algorithm: str, *, search: bool = False, files: bool = True) -> Config:
+    """`config` itself after every check that can be made before training; raises UserError for what fails.
+
+    `search`: validation uses what train_portion leaves; `files`: look whether the named files exist.
+    """
+    if for_algorithm not in get_args(Algorithm):
+        raise UserError("--algorithm", f"{for_algorithm!r} is not known", f"take {' or '.join(get_args(Algorithm))}")
+    config.check_supported()
+    sizes = _check_subnet(config) if for_algorithm == "OFATrainer" else _check_supernet(config)
+    if search and config.data.train_portion == 1:
+        raise UserError(f"{config.data_place}.train_portion", "1 leaves no pictures to validate on under --search",
+                        "NNablaNAS's examples have 0.99")
+    _check_teacher(config, sizes)
+    if files:
+        _check_files(config)
+    return config
+
+
+def _img_size(config: Config, space: SearchSpace) -> int:
+    size = config.hparams.img_size
+    return max(space.resolutions) if size is None else _allowed(size, space, "hparams.img_size")
+
+
+def _allowed(size: int, space: SearchSpace, place: str) -> int:
+    """`size` itself, or a UserError that names the spaces that have it."""
+    if size in space.resolutions:
+        return size
+    sizes = space.resolutions
+    others = [name for name in CATALOG if size in search_space(name).resolutions]
+    remedy = f"network space {' or '.join(others)} has it" if others else "choose another size"
+    raise UserError(place, f"{size} is not a resolution of {space.name} ({sizes[0]}, {sizes[1]}, .., {sizes[-1]})",
+                    remedy)
+
+
+def _check_subnet(config: Config) -> tuple[int, ...]:
+    """Resolutions that OFATrainer trains at."""
+    arch = subnet_arch(config)
+    if arch is None:
+        raise UserError(f"{config.network_place}.genotype", "is missing", "OFATrainer trains one sub-network: give its "
+                        "genotype, or take -a OFASearcher for the supernet")
+    return (arch.resolution,)
+
+
+def _check_supernet(config: Config) -> tuple[int, ...]:
+    """Resolutions that OFASearcher trains at."""
+    if config.hparams.task is None:
+        raise UserError("hparams.task", "is missing", "give fullnet, kernel, depth or expand")
+    valid_archs(config)
+    return stage_space(config).resolutions
+
+
+def _check_teacher(config: Config, sizes: tuple[int, ...]) -> None:
+    if config.hparams.lambda_kd == 0:
+        return
+    teacher, place = config.teacher, config.teacher_place
+    if teacher is None:
+        raise UserError(place, "is missing", "lambda_kd above 0 needs a teacher; without one give lambda_kd 0")
+    if teacher.weights is None:
+        raise UserError(f"{place}.weights", "is missing", "a teacher comes trained: name its weights.h5")
+    if teacher.num_classes != config.network.num_classes:
+        raise UserError(f"{place}.num_classes", f"{teacher.num_classes} is not {config.network_place}.num_classes, "
+                        f"{config.network.num_classes}", "teacher and student tell the same classes apart")
+    missing = sorted(set(sizes) - set(full_space(teacher).resolutions))
+    if missing:
+        raise UserError(f"{place}.space", f"{teacher.space} has no resolution {missing[0]}",
+                        f"the student trains at it; {config.network.space} has it")
+
+
+def _check_files(config: Config) -> None:
+    data, place = config.data, config.data_place
+    named = [(f"{config.network_place}.weights", config.network.weights, Path.is_file)]
+    if config.teacher is not None:
+        named.append((f"{config.teacher_place}.weights", config.teacher.weights, Path.is_file))
+    named += [(f"{place}.{key}", getattr(data, key), Path.is_file) for key in ("train_file", "valid_file")]
+    named += [(f"{place}.{key}", getattr(data, key), Path.is_dir) for key in ("train_path", "valid_path")]
+    if data.name in ("imagenet", "folder"):
+        named.append((f"{place}.root", data.root, Path.is_dir))
+    for key, path, exists in named:
+        if path is not None and not exists(Path(path)):
+            kind = "file" if exists is Path.is_file else "folder"
+            raise UserError(key, f"there is no {kind} {path!r}", "paths start from the folder the command runs in"
+                            if not Path(path).is_absolute() else "")

@@ -1,0 +1,199 @@
+"""Config: one training configuration as a value, read from and written to NNablaNAS's JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from onceforall.interop.config_data import Data, Dataloader
+from onceforall.interop.config_hparams import Hparams
+from onceforall.interop.config_problems import as_user_error, check_plain, parse_json
+from onceforall.interop.config_sections import Network, NetworkChoice, Optimizer, Section
+from onceforall.space import UserError, search_space
+
+Algorithm = Literal["OFASearcher", "OFATrainer"]
+
+_WITHOUT_EFFECT = {
+    "input_shapes": "the network takes pictures of every resolution of its space",
+    "target_shapes": "labels are class indices",
+    "loss_weights": "there is one output, hence one loss",
+    "warmup": "it belongs to architecture search; the warm-up here is cosine_warmup_epoch",
+    "step_decay_rate": "it belongs to StepScheduler",
+    "epoch_steps": "it belongs to StepScheduler",
+    "regularizer": "training a supernet has no latency or memory term",
+}
+_OF_ONE_ALGORITHM: dict[str, tuple[str, ...]] = {
+    "OFATrainer": ("hparams.task", "hparams.train_image_size_list", "hparams.valid_image_size_list",
+                   "hparams.valid_genotypes"),
+    "OFASearcher": ("network.genotype", "hparams.img_size"),
+}
+
+
+class Config(Section):
+    """What one run trains, on which data, and how."""
+
+    dataloader: Dataloader = Field(description="the data set: one key, its name")
+    network_choice: NetworkChoice = Field(alias="network", description="the supernet: one key, ofa or ofa_mbv3")
+    optimizer: Optimizer = Field(description="how parameters are updated")
+    hparams: Hparams = Field(description="schedule, batches, resolutions, validation, distillation")
+    regularizer: dict[str, Any] | None = Field(None, description="NNablaNAS's latency or memory term")
+
+    @property
+    def data(self) -> Data:
+        """The chosen data set's settings; `data.name` is its name."""
+        return self.dataloader.section
+
+    @property
+    def network(self) -> Network:
+        """The network's settings, whichever of its two names the file uses."""
+        return self.network_choice.section
+
+    @property
+    def teacher(self) -> Network | None:
+        """The teacher's settings, None where nothing is distilled."""
+        choice = self.hparams.teacher_network
+        return choice.section if choice is not None and self.hparams.lambda_kd > 0 else None
+
+    @property
+    def data_place(self) -> str:
+        """Where the data set's settings stand, such as `dataloader.imagenet`."""
+        return f"dataloader.{self.dataloader.name}"
+
+    @property
+    def network_place(self) -> str:
+        """Where the network's settings stand, such as `network.ofa`."""
+        return f"network.{self.network_choice.name}"
+
+    @property
+    def teacher_place(self) -> str:
+        """Where the teacher's settings stand, such as `hparams.teacher_network.ofa`."""
+        choice = self.hparams.teacher_network
+        return "hparams.teacher_network" + (f".{choice.name}" if choice is not None else "")
+
+    @staticmethod
+    def read(path: str | Path) -> Config:
+        """The configuration in a JSON file; raises UserError for a missing file and for what is wrong in it."""
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
+        except ValueError as error:
+            raise UserError(ascii(str(path)), f"cannot be read: {error}") from None
+        value = parse_json(text, str(path))
+        if not isinstance(value, dict):
+            raise UserError(str(path), "holds no JSON object at the top", "see ofa train --print-schema")
+        return Config.from_dict(value)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Config:
+        """The configuration of a JSON-like mapping; raises UserError for the first problem, naming all places."""
+        if not isinstance(values, Mapping):
+            raise UserError("configuration", f"a value of type {type(values).__name__} is not a mapping")
+        check_plain(values)
+        try:
+            return Config.model_validate(values)
+        except ValidationError as error:
+            raise as_user_error(error, Config) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys that have a value, defaults included, in NNablaNAS's shape; `from_dict` gives an equal Config."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def write(self, path: str | Path) -> None:
+        """Write `to_dict` as JSON, all of it or nothing; makes the folder; raises UserError where it cannot."""
+        target = Path(path)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json_text(self.to_dict()) + "\n", encoding="utf-8")
+            os.replace(draft, target)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise UserError(str(path), f"cannot be written: {error.strerror or error}") from None
+
+    def ignored(self, for_algorithm: Algorithm | None = None) -> list[str]:
+        """Keys that are given and have no effect, a line each: dotted path and why."""
+        return [f"{place} has no effect: {why}" for place, why in self._ignored(for_algorithm)]
+
+    def unsupported(self) -> list[str]:
+        """What the file asks for and this version cannot do, a line each: dotted path and why."""
+        return [str(fault) for fault in self._unsupported()]
+
+    def check_supported(self) -> None:
+        """Raises UserError for the first of `unsupported`."""
+        for fault in self._unsupported():
+            raise fault
+
+    def _unsupported(self) -> Iterator[UserError]:
+        networks = [(self.network_place, self.network)]
+        if self.teacher is not None:
+            networks.append((self.teacher_place, self.teacher))
+        for place, network in networks:
+            yield from (UserError(f"{place}.{key}", *why) for key, *why in _unsupported(network))
+
+    def _ignored(self, for_algorithm: Algorithm | None) -> Iterator[tuple[str, str]]:
+        hparams, data = self.hparams, self.data
+        for key, why in _WITHOUT_EFFECT.items():
+            if getattr(hparams, key) is not None:
+                yield f"hparams.{key}", why
+        if self.regularizer is not None:
+            yield "regularizer", _WITHOUT_EFFECT["regularizer"]
+        if list(self.network.base_stage_width or ()) == _table_widths(self.network.space):
+            yield f"{self.network_place}.base_stage_width", f"these are the widths of {self.network.space} anyway"
+        if self.optimizer.train.lr_scheduler == "CosineScheduler" and hparams.cosine_warmup_epoch:
+            yield "hparams.cosine_warmup_epoch", "CosineScheduler has no warm-up"
+        elif hparams.warmup_lr and not hparams.cosine_warmup_epoch:
+            yield "hparams.warmup_lr", "cosine_warmup_epoch is 0"
+        if hparams.teacher_network is not None and hparams.lambda_kd == 0:
+            yield "hparams.teacher_network", "lambda_kd is 0"
+        if hparams.image_size_seg != 4 and not hparams.image_size_continuous:
+            yield "hparams.image_size_seg", "image_size_continuous is false"
+        if data.download and data.name in ("imagenet", "folder", "digits"):
+            yield f"{self.data_place}.download", f"there is no download for {data.name}"
+        for path in _OF_ONE_ALGORITHM.get(for_algorithm or "", ()):
+            section, key = path.split(".")
+            if getattr(getattr(self, section), key) is not None:
+                place = f"{self.network_place}.{key}" if section == "network" else path
+                yield place, f"{for_algorithm} does not read it"
+
+
+def json_text(value: Any, indent: str = "") -> str:
+    """JSON with a key a line, and lists on one line unless there are lists or objects in them."""
+    inner = indent + "    "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key)}: {json_text(entry, inner)}" for key, entry in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
+        return "[\n" + ",\n".join(inner + json_text(entry, inner) for entry in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
+    """Key, problem and remedy of what a network asks for in vain."""
+    for key in ("compound", "fixed_kernel"):
+        if getattr(network, key):
+            yield key, "CompOFA training comes later", "false trains the whole search space"
+    if network.weight_init != "he_fout":
+        yield "weight_init", f"{network.weight_init!r} comes later", 'take "he_fout", the default'
+    widths = _table_widths(network.space)
+    if network.base_stage_width is not None and list(network.base_stage_width) != widths:
+        yield "base_stage_width", f"the widths of {network.space} are {widths}", "leave it out, or set width_mult"
+
+
+def _table_widths(space: str) -> list[int]:
+    """Widths of a space's table from the first convolution to the head, at width 1."""
+    table = search_space(space)
+    stages = [stage.width for stage in (*table.stem.stages, *table.stages)]
+    return [table.stem.width, *stages, table.head.expand, table.head.mix]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file."""
+    return Config.model_json_schema(by_alias=True)

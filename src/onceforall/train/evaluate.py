@@ -1,0 +1,111 @@
+"""Evaluation: extract a sub-network, recalibrate its BN statistics, score it. The one path for all scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize, sample
+from onceforall.nn import Subnet, Supernet, extract, recalibrate
+from onceforall.space import Arch
+from onceforall.train.distributed import Processes, summed
+
+CALIBRATION_BATCH = 100
+_KEPT_SIZES = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracies in [0, 1] and mean cross entropy over `images` pictures."""
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """Where and in which precision nets run: autocast to `dtype` unless that is float32."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+    def place(self, net: nn.Module) -> None:
+        """Move a net there, its weights channels last, which is the faster format on CPU and GPU."""
+        net.to(self.device).to(memory_format=torch.channels_last)
+
+    def run(self, net: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """The net's output on `inputs`, under autocast where asked for, never narrower than float32."""
+        if self.dtype == torch.float32:
+            return net(*inputs)
+        with torch.autocast(self.device.type, self.dtype):
+            return net(*inputs).float()
+
+
+@dataclass(eq=False)
+class Evaluator:
+    """Scores sub-networks on one data set; every process calls it with the same arguments and gets the same score.
+
+    Recalibration sees a fixed sample of `calibration_images` training pictures, without augmentation.
+    """
+
+    data: DataSet
+    compute: Compute = field(default_factory=Compute)
+    batch: int = 200
+    calibration_images: int = 2000
+    workers: int | None = 0
+    processes: Processes = field(default_factory=Processes)
+    _calibration: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
+
+    def subnet(self, supernet: Supernet, arch: Arch) -> Subnet:
+        """`arch` extracted and recalibrated at its resolution, in evaluation mode."""
+        return self.recalibrated(extract(supernet, arch), arch.resolution)
+
+    def recalibrated(self, net: Subnet, resolution: int) -> Subnet:
+        """The net itself with BN statistics of the calibration sample at `resolution`, in evaluation mode."""
+        recalibrate(net, (self._prepared(images) for images in self._sample(resolution)))
+        net.eval()
+        return net
+
+    def score(self, supernet: Supernet, arch: Arch, pictures: Pictures) -> Score:
+        """Accuracy of a sub-network of the supernet on `pictures`."""
+        return self.score_net(self.subnet(supernet, arch), arch.resolution, pictures)
+
+    def score_net(self, net: nn.Module, resolution: int, pictures: Pictures) -> Score:
+        """Accuracy of a net, as it is, on `pictures` at `resolution`; each process takes its share of them."""
+        mine = pictures.subset(range(self.processes.rank, len(pictures), self.processes.world))
+        batches = eval_batches(mine, resolution, batch=self.batch, workers=self.workers)
+        return _score(net.eval(), batches, self)
+
+    def _sample(self, resolution: int) -> list[Tensor]:
+        """The calibration pictures at one size, decoded once, in batches of one shape."""
+        if resolution not in self._calibration:
+            chosen = sample(self.data.train, self.calibration_images, seed=0)
+            size = min(CALIBRATION_BATCH, len(chosen))
+            batches = [b.images for b in eval_batches(chosen, resolution, batch=size, workers=self.workers)]
+            self._calibration[resolution] = [b for b in batches if len(b) == len(batches[0])]
+            if len(self._calibration) > _KEPT_SIZES:
+                del self._calibration[next(iter(self._calibration))]
+        return self._calibration[resolution]
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        return normalize(images, self.data.mean, self.data.std, self.compute.device)
+
+
+@torch.no_grad()
+def _score(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Score:
+    device = evaluator.compute.device
+    totals = torch.zeros(4, dtype=torch.float64, device=device)  # top-1, top-5, loss, pictures
+    for batch in batches:
+        labels = batch.labels.to(device)
+        logits = evaluator.compute.run(net, evaluator._prepared(batch.images))
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        totals += torch.stack([ranked[:, 0].sum(), ranked.sum(), F.cross_entropy(logits, labels, reduction="sum"),
+                               torch.tensor(len(labels), device=device)]).double()
+    top1, top5, loss, images = summed(totals, evaluator.processes.world).tolist()
+    return Score(top1 / images, top5 / images, loss / images, int(images))

@@ -1,0 +1,82 @@
+"""Journal: what a run writes down as it goes: its log, metrics.jsonl and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from onceforall.space import Arch
+
+Listener = Callable[[Mapping[str, Any]], None]
+METRICS = "metrics.jsonl"
+
+
+class Journal:
+    """Records of one run folder. Only the first process writes; `listener` hears every record, for live progress.
+
+    A record is a JSON object with `kind` ("train", "valid", "step", "stage"); steps are only heard, not written.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool, listener: Listener | None = None) -> None:
+        self._folder, self._writes, self._listener = folder, writes, listener
+        self._board: Any = None
+        self._handler: logging.Handler | None = None
+
+    def __enter__(self) -> Journal:
+        if self._writes:
+            from torch.utils.tensorboard import SummaryWriter
+            self._handler = logging.FileHandler(self._folder / "log.txt", encoding="utf-8")
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logging.getLogger("onceforall").addHandler(self._handler)
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._handler is not None:
+            logging.getLogger("onceforall").removeHandler(self._handler)
+            self._handler.close()
+        if self._board is not None:
+            self._board.close()
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Pass a record to the listener only."""
+        if self._listener is not None:
+            self._listener(record)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record to metrics.jsonl and its numbers to TensorBoard, and pass it on."""
+        self.hear(record)
+        if not self._writes:
+            return
+        with open(self._folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if record["kind"] == "valid":
+            self._board.add_scalar(f"valid_top1/{record['tag']}", record["top1"], record["epoch"])
+        elif record["kind"] == "train":
+            for name in ("loss", "lr", "images_per_second"):
+                self._board.add_scalar(f"train/{name}", record[name], record["epoch"])
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the records of `epoch` and later, which a resumed run writes again."""
+        path = self._folder / METRICS
+        if not self._writes or not path.exists():
+            return
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+                if line.endswith("\n") and json.loads(line)["epoch"] < epoch]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, path)
+
+
+def tag(arch: Arch) -> str:
+    """A short name for charts: `224px k7e6 d4` where all blocks and depths are equal, else the whole arch."""
+    blocks = {block for stage in arch.stages for block in stage}
+    if len(blocks) == 1 and len(set(arch.depths)) == 1:
+        return f"{arch.resolution}px_{next(iter(blocks))}_d{arch.depths[0]}"
+    return str(arch).replace("/", "_").replace(":", "px_").replace(",", "")

@@ -1,0 +1,116 @@
+"""The loop: one training step for every strategy, and the epochs around it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from onceforall.data import DataSet, TrainBatches, normalize
+from onceforall.space import Arch
+from onceforall.train.distributed import Processes, average_gradients
+from onceforall.train.evaluate import Compute
+from onceforall.train.losses import cross_entropy, distillation
+from onceforall.train.stage import Stage
+from onceforall.train.strategy import Term
+
+
+@dataclass(eq=False)
+class Learner:
+    """What learns: `net`, how a sub-network of it runs, its optimiser, and the teacher it learns from."""
+
+    net: nn.Module
+    forward: Callable[[Tensor, Arch], Tensor]
+    optimizer: torch.optim.Optimizer
+    teacher: nn.Module | None
+    compute: Compute
+    scaler: torch.amp.GradScaler
+    processes: Processes
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """One step as the loop saw it; `loss` is on the device and summed over the step's sub-networks."""
+
+    epoch: int
+    step: int
+    steps: int
+    resolution: int
+    lr: float
+    loss: Tensor
+    images: int
+    seconds: float
+    waited: float
+
+
+def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: DataSet, epoch: int,
+              start: int = 0) -> Iterator[StepReport]:
+    """Train the steps `start`, `start` + 1, .. of an epoch, yielding after each.
+
+    All randomness of a step derives from (seed, epoch, step), and dropout's from the rank too.
+    """
+    steps = batches.steps_per_epoch
+    schedule = stage.schedule(steps)
+    served = batches.epoch(epoch, start)
+    learner.net.train()
+    for step in range(start, steps):
+        began = time.perf_counter()
+        batch = next(served)
+        images = normalize(batch.images, data.mean, data.std, learner.compute.device)
+        labels = batch.labels.to(learner.compute.device, non_blocking=True)
+        waited = time.perf_counter() - began
+        key = f"{stage.seed}/{epoch}/{step}"
+        terms = stage.strategy(stage.space, random.Random(key))
+        rate = schedule(epoch * steps + step)
+        with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
+            loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
+        yield StepReport(epoch, step, steps, batch.resolution, rate, loss, len(images) * learner.processes.world,
+                         time.perf_counter() - began, waited)
+
+
+def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *, terms: list[Term],
+               lr: float) -> Tensor:
+    """One update: gradients of all terms added up, averaged over micro-batches and processes. Returns the loss.
+
+    images: normalised (B, 3, R, R); labels (B,). A parameter that no sub-network of the step uses gets no gradient,
+    hence neither weight decay nor momentum.
+    """
+    learner.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=images.device)
+    micro = zip(torch.split(images, stage.micro_batch), torch.split(labels, stage.micro_batch), strict=True)
+    for part, targets in micro:
+        share = len(part) / len(images)
+        probabilities = _teach(learner, part) if any(term.teacher for term in terms) else None
+        for term in terms:
+            logits = learner.compute.run(learner.forward, part, term.arch)
+            loss = cross_entropy(logits, targets, stage.label_smoothing)
+            if term.teacher and probabilities is not None:
+                loss = loss + stage.kd_weight * distillation(logits, probabilities)
+            learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() * share
+    average_gradients(learner.net.parameters(), learner.processes.world)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = lr
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    return total
+
+
+@torch.no_grad()
+def _teach(learner: Learner, images: Tensor) -> Tensor:
+    assert learner.teacher is not None
+    return torch.softmax(learner.compute.run(learner.teacher, images), dim=1)
+
+
+@contextmanager
+def _seeded(key: str, device: torch.device) -> Iterator[None]:
+    """torch's default generators derive from `key` inside, and are as before afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(random.Random(key).getrandbits(63))
+        yield

@@ -1,0 +1,185 @@
+"""Run: one configuration, trained in one output folder, from its start or from where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onceforall.data import DataSet, Loader, TrainBatches, load_data
+from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
+from onceforall.interop.weights import save_subnet, save_supernet
+from onceforall.nn import Subnet, Supernet
+from onceforall.space import Arch, UserError
+from onceforall.train import checkpoint
+from onceforall.train.checkpoint import Position
+from onceforall.train.distributed import joined, wait
+from onceforall.train.evaluate import Evaluator
+from onceforall.train.journal import Journal, tag
+from onceforall.train.loop import run_epoch
+from onceforall.train.setup import Options, data_spec, learner_of
+from onceforall.train.stage import stage_of
+
+_log = logging.getLogger(__name__)
+CHECKPOINT, CONFIG, WEIGHTS = "checkpoint.safetensors", "config.json", "weights.h5"
+
+
+def train(config: Config, output: Path, options: Options | None = None) -> None:
+    """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
+
+    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt. Raises UserError for
+    a configuration that cannot be run, before anything is trained or written.
+    """
+    options = options or Options()
+    checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
+    _check_folder(config, output)
+    if finished(output):
+        _log.info("%s is finished: nothing to do", output)
+        return
+    with joined(options.processes, options.compute.device):
+        data = load_data(data_spec(config, search=options.search))
+        _check_classes(config, data)
+        if options.processes.first:
+            output.mkdir(parents=True, exist_ok=True)
+            config.write(output / CONFIG)
+        wait(options.processes.world)
+        with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
+            _Run(config, output, options, data, journal).go()
+
+
+def finished(output: Path) -> bool:
+    """Whether the folder holds a run that came to its end."""
+    path = output / CHECKPOINT
+    return path.exists() and (output / WEIGHTS).exists() and bool(checkpoint.read_extra(path).get("finished"))
+
+
+def _check_folder(config: Config, output: Path) -> None:
+    """Refuse a folder that holds a run of another configuration."""
+    path = output / CONFIG
+    if not path.exists():
+        if output.exists() and not output.is_dir():
+            raise UserError(str(output), "is a file, not a folder", "give another -o")
+        return
+    before, now = Config.read(path).to_dict(), config.to_dict()
+    if before != now:
+        place = _difference(before, now)
+        raise UserError(str(output), f"holds a run of another configuration ({place} differs)",
+                        "take another output folder, or remove this one")
+
+
+def _difference(a: Any, b: Any, place: str = "") -> str:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            if a.get(key) != b.get(key):
+                return _difference(a.get(key), b.get(key), f"{place}.{key}" if place else key)
+    return place
+
+
+def _check_classes(config: Config, data: DataSet) -> None:
+    if len(data.classes) > config.network.num_classes:
+        raise UserError(f"{config.network_place}.num_classes", f"{config.network.num_classes} is fewer than the "
+                        f"{len(data.classes)} classes of the data", f"give {len(data.classes)}")
+
+
+class _Run:
+    """One training run with everything it needs at hand."""
+
+    def __init__(self, config: Config, output: Path, options: Options, data: DataSet, journal: Journal) -> None:
+        self.config, self.output, self.options, self.data, self.journal = config, output, options, data, journal
+        self.stage = stage_of(config, subnet=options.subnet)
+        h = config.hparams
+        self.evaluator = Evaluator(data, options.compute, batch=h.mini_batch_valid, workers=config.data.workers,
+                                   calibration_images=h.calibration_images, processes=options.processes)
+        self.pictures = data.held_out if options.search and len(data.held_out) else data.test
+        self.learner = learner_of(config, options, self.evaluator)
+
+    def go(self) -> None:
+        """Train every epoch that is left, validate, save."""
+        options, hparams = self.options, self.config.hparams
+        for line in self.config.ignored("OFATrainer" if options.subnet else "OFASearcher"):
+            _log.warning(line)
+        loader = Loader(self.stage.batch, workers=self.config.data.workers, strict=self.config.data.strict_data,
+                        pin=options.compute.device.type == "cuda", rank=options.processes.rank,
+                        world=options.processes.world)
+        batches = TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
+                               augment=data_spec(self.config, search=options.search).augment)
+        position = self._resume()
+        self.journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch,
+                           "epochs": self.stage.epochs, "steps": batches.steps_per_epoch})
+        for epoch in range(position.epoch, self.stage.epochs):
+            self._epoch(batches, epoch, position.step if epoch == position.epoch else 0)
+            if (epoch + 1) % hparams.validation_frequency == 0 or epoch + 1 == self.stage.epochs:
+                self._validate(epoch)
+            self._save(Position(epoch + 1, 0))
+        self._finish()
+
+    def _epoch(self, batches: TrainBatches, epoch: int, start: int) -> None:
+        hparams = self.config.hparams
+        every = hparams.checkpoint_every
+        losses, images, began, saved = [], 0, time.perf_counter(), time.perf_counter()
+        for report in run_epoch(self.learner, self.stage, batches, data=self.data, epoch=epoch, start=start):
+            losses.append(report.loss)
+            images += report.images
+            self.journal.hear({"kind": "step", "epoch": epoch, "step": report.step, "steps": report.steps,
+                               "images": report.images, "seconds": report.seconds, "waited": report.waited})
+            if (report.step + 1) % hparams.print_frequency == 0:
+                _log.info("epoch %d/%d step %d/%d %dpx loss %.4f lr %.5f %.0f images/s data wait %.0f %%", epoch + 1,
+                          self.stage.epochs, report.step + 1, report.steps, report.resolution, float(report.loss),
+                          report.lr, report.images / report.seconds, 100 * report.waited / report.seconds)
+            if every is not None and time.perf_counter() - saved > 60 * every and report.step + 1 < report.steps:
+                self._save(Position(epoch, report.step + 1))
+                saved = time.perf_counter()
+        if losses:
+            mean = float(torch.stack(losses).mean())
+            self.journal.write({"kind": "train", "epoch": epoch, "loss": mean, "lr": report.lr, "images": images,
+                                "images_per_second": images / (time.perf_counter() - began)})
+
+    def _validate(self, epoch: int) -> None:
+        for arch in self._valid_archs():
+            began = time.perf_counter()
+            net = self.learner.net
+            score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
+                     self.evaluator.score_net(net, arch.resolution, self.pictures))
+            _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
+                      100 * score.top1, 100 * score.top5, score.loss)
+            self.journal.write({"kind": "valid", "epoch": epoch, "arch": str(arch), "tag": tag(arch), **asdict(score),
+                                "seconds": time.perf_counter() - began})
+
+    def _valid_archs(self) -> list[Arch]:
+        arch = subnet_arch(self.config) if self.options.subnet else None
+        return valid_archs(self.config) if arch is None else [arch]
+
+    def _finish(self) -> None:
+        net = self.learner.net
+        if self.options.processes.first:
+            if isinstance(net, Supernet):
+                save_supernet(net, self.output / WEIGHTS)
+            else:
+                arch = subnet_arch(self.config)
+                assert arch is not None
+                assert isinstance(net, Subnet)
+                save_subnet(net, self.output / WEIGHTS, space=network_space(self.config.network), arch=arch)
+            self._save(Position(self.stage.epochs, 0), finished=True)
+        wait(self.options.processes.world)
+        _log.info("finished: %s", self.output / WEIGHTS)
+
+    def _save(self, position: Position, *, finished: bool = False) -> None:
+        if self.options.processes.first:
+            scaler = self.learner.scaler.state_dict()
+            checkpoint.save(self.output / CHECKPOINT, self.learner.net, self.learner.optimizer, position=position,
+                            extra={"finished": finished, "scaler": scaler, "world": self.options.processes.world})
+
+    def _resume(self) -> Position:
+        path = self.output / CHECKPOINT
+        if not path.exists():
+            self.journal.forget_after(0)
+            return Position()
+        position = checkpoint.load(path, self.learner.net, self.learner.optimizer)
+        self.learner.scaler.load_state_dict(checkpoint.read_extra(path)["scaler"])
+        self.journal.forget_after(position.epoch)
+        _log.info("resuming %s at epoch %d step %d", self.output, position.epoch + 1, position.step)
+        return position

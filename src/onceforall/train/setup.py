@@ -1,0 +1,114 @@
+"""Setup: from a configuration to what the loop needs: data, supernet, teacher, optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from onceforall.data import Augment, DataSpec
+from onceforall.interop.config import Config, network_space, no_decay_patterns, subnet_arch
+from onceforall.interop.nnabla_weights import entries
+from onceforall.interop.weights import load_weights, space_of, supernet_entries
+from onceforall.nn import Subnet, Supernet, extract, sort_channels
+from onceforall.space import SearchSpace
+from onceforall.train.distributed import Processes
+from onceforall.train.evaluate import Compute, Evaluator
+from onceforall.train.journal import Listener
+from onceforall.train.loop import Learner
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, apart from what the configuration says. `subnet`: train its genotype alone (OFATrainer);
+    `search`: validate on what train_portion leaves of the training pictures."""
+
+    subnet: bool = False
+    search: bool = False
+    compute: Compute = field(default_factory=Compute)
+    processes: Processes = field(default_factory=Processes)
+    listener: Listener | None = None
+
+
+def data_spec(config: Config, *, search: bool) -> DataSpec:
+    """Where the configuration's pictures are and how they are augmented."""
+    d = config.data
+    colour = (d.brightness, d.saturation) if d.colortwist else (0.0, 0.0)
+    return DataSpec(
+        "list" if d.listed else d.name, root=d.root, train_path=d.train_path, train_file=d.train_file,
+        valid_path=d.valid_path, valid_file=d.valid_file, train_portion=d.train_portion if search else 1.0,
+        augment=Augment(d.crop_scale, flip=d.flip, brightness=colour[0], saturation=colour[1]),
+        strict=d.strict_data, workers=d.workers, download=d.download)
+
+
+def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:
+    """The net at the start of the stage (supernet, or sub-network under `options.subnet`), and what trains it."""
+    compute, supernet = options.compute, supernet_of(config)
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+    teacher = teacher_of(config, compute)
+    if not options.subnet:
+        if config.hparams.task == "expand" and config.network.weights:
+            sort_channels(supernet, _trained_space(supernet.space, Path(config.network.weights)))
+        compute.place(supernet)
+        return Learner(supernet, supernet, optimizer_of(config, supernet), teacher, compute, scaler, options.processes)
+    arch = subnet_arch(config)
+    assert arch is not None  # checked before
+    subnet = extract(supernet, arch)
+    compute.place(subnet)
+    if config.network.weights:
+        evaluator.recalibrated(subnet, arch.resolution)
+    return Learner(subnet, lambda images, _: subnet(images), optimizer_of(config, subnet), teacher, compute, scaler,
+                   options.processes)
+
+
+def supernet_of(config: Config) -> Supernet:
+    """The configuration's supernet, with its weights where it names some, else random from its seed."""
+    network = config.network
+    decay, eps = network.bn_param
+    net = Supernet(network_space(network), network.num_classes, dropout=network.drop_rate, bn_momentum=1 - decay,
+                   bn_eps=eps, generator=torch.Generator().manual_seed(config.hparams.seed))
+    if network.weights:
+        load_weights(net, Path(network.weights))
+    return net
+
+
+def teacher_of(config: Config, compute: Compute) -> Subnet | None:
+    """The largest sub-network of the teacher's supernet, without gradients; None where nothing is distilled."""
+    network = config.teacher
+    if network is None:
+        return None
+    decay, eps = network.bn_param
+    net = Supernet(network_space(network), network.num_classes, dropout=network.drop_rate, bn_momentum=1 - decay,
+                   bn_eps=eps)
+    assert network.weights is not None  # checked before
+    load_weights(net, Path(network.weights))
+    teacher = extract(net, net.space.largest)
+    compute.place(teacher)
+    teacher.requires_grad_(False).train(config.hparams.teacher_mode == "train")
+    return teacher
+
+
+def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
+    """SGD with two groups: parameters with weight decay, and those whose NNablaNAS name matches no_decay_keys."""
+    group, free = config.optimizer.train, config.optimizer.train_no_decay
+    names = supernet_entries(net) if isinstance(net, Supernet) else entries(net.plan)
+    patterns = no_decay_patterns(config)
+    exempt = {e.ours for e in names if any(p.search(e.theirs) for p in patterns)}
+    split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, parameter in net.named_parameters():
+        split[name in exempt].append(parameter)
+    groups = [{"params": params, "weight_decay": settings.weight_decay}
+              for params, settings in zip(split, (group, free), strict=True) if params]
+    return torch.optim.SGD(groups, lr=group.lr, momentum=group.momentum, nesterov=group.name == "Nesterov")
+
+
+def _trained_space(space: SearchSpace, weights: Path) -> SearchSpace:
+    """The part of `space` that the weights were trained in, as far as expand goes.
+
+    A file that does not say is taken to come from the phase before: all expand ratios but the smallest.
+    """
+    choices, before = space.stages[0].choices["expand"], space_of(weights)
+    known = before.stages[0].choices["expand"] if before is not None else choices[1:]
+    return space.restrict(expand=[e for e in choices if e in known] or [choices[-1]])
