@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onceforall.nn import slicing
+from onceforall.nn.depthwise import depthwise_conv2d
 from onceforall.space import Layer
 
 
@@ -48,6 +49,8 @@ class ElasticConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
         part = self.tensors(layer)
+        if layer.groups == layer.inputs and self.bias is None:
+            return depthwise_conv2d(images, part["weight"], self.stride[0])
         return F.conv2d(images, part["weight"], part.get("bias"), self.stride, layer.kernel // 2, 1, layer.groups)
 
 
