@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onceforall.cost import macs, params
+    from onceforall.export.folder import load_subnet
+    from onceforall.interop.weights import load
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
     from onceforall.space import Arch, Block, SearchSpace, UserError, search_space
 
@@ -23,10 +25,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "onceforall.space": ("Arch", "Block", "SearchSpace", "UserError", "search_space"),
     "onceforall.cost": ("macs", "params"),
+    "onceforall.export.folder": ("load_subnet",),
+    "onceforall.interop.weights": ("load",),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Block", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "macs", "params",
+__all__ = ["Arch", "Block", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "load", "load_subnet", "macs", "params",
            "recalibrate", "search_space", "sort_channels"]
 
 

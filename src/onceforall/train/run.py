@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from onceforall.data import DataSet, Loader, TrainBatches, load_data
+from onceforall.data import DataSet, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
 from onceforall.interop.weights import save_subnet, save_supernet
 from onceforall.nn import Subnet, Supernet
@@ -21,7 +21,7 @@ from onceforall.train.distributed import joined, wait
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import Journal, tag
 from onceforall.train.loop import run_epoch
-from onceforall.train.setup import Options, data_spec, learner_of
+from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
         _log.info("%s is finished: nothing to do", output)
         return
     with joined(options.processes, options.compute.device):
-        data = load_data(data_spec(config, search=options.search))
+        data = data_of(data_spec(config, search=options.search))
         _check_classes(config, data)
         if options.processes.first:
             output.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class _Run:
         batches = TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
                                augment=data_spec(self.config, search=options.search).augment)
         position = self._resume()
-        self.journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch,
+        self.journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
                            "epochs": self.stage.epochs, "steps": batches.steps_per_epoch})
         for epoch in range(position.epoch, self.stage.epochs):
             self._epoch(batches, epoch, position.step if epoch == position.epoch else 0)
@@ -135,19 +135,21 @@ class _Run:
                 saved = time.perf_counter()
         if losses:
             mean = float(torch.stack(losses).mean())
+            seconds = time.perf_counter() - began
             self.journal.write({"kind": "train", "epoch": epoch, "loss": mean, "lr": report.lr, "images": images,
-                                "images_per_second": images / (time.perf_counter() - began)})
+                                "seconds": seconds, "images_per_second": images / seconds})
 
     def _validate(self, epoch: int) -> None:
-        for arch in self._valid_archs():
+        archs = self._valid_archs()
+        for arch in archs:
             began = time.perf_counter()
             net = self.learner.net
             score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
                      self.evaluator.score_net(net, arch.resolution, self.pictures))
             _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
                       100 * score.top1, 100 * score.top5, score.loss)
-            self.journal.write({"kind": "valid", "epoch": epoch, "arch": str(arch), "tag": tag(arch), **asdict(score),
-                                "seconds": time.perf_counter() - began})
+            self.journal.write({"kind": "valid", "epoch": epoch, "arch": str(arch), "tag": tag(arch), "of": len(archs),
+                                **asdict(score), "seconds": time.perf_counter() - began})
 
     def _valid_archs(self) -> list[Arch]:
         arch = subnet_arch(self.config) if self.options.subnet else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from onceforall.data import Augment, DataSpec
+from onceforall.data import Augment, DataSet, DataSpec, load_data
 from onceforall.interop.config import Config, network_space, no_decay_patterns, subnet_arch
 from onceforall.interop.nnabla_weights import entries
 from onceforall.interop.weights import load_weights, space_of, supernet_entries
@@ -41,6 +42,12 @@ def data_spec(config: Config, *, search: bool) -> DataSpec:
         valid_path=d.valid_path, valid_file=d.valid_file, train_portion=d.train_portion if search else 1.0,
         augment=Augment(d.crop_scale, flip=d.flip, brightness=colour[0], saturation=colour[1]),
         strict=d.strict_data, workers=d.workers, download=d.download)
+
+
+@lru_cache(maxsize=1)
+def data_of(spec: DataSpec) -> DataSet:
+    """The pictures; the last data set asked for is kept, so that one stage after another decodes it once."""
+    return load_data(spec)
 
 
 def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:

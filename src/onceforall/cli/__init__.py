@@ -1,0 +1,38 @@
+"""The command `ofa`: a thin file a verb, each parses, calls the library, prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `ofa` with these arguments (the command line's by default) and end the process.
+
+    A user's mistake is one line on stderr and exit code 2, with a traceback only under --debug.
+    """
+    import typer
+
+    from onceforall.cli.app import app
+    from onceforall.space import UserError
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        code = app([w for w in words if w != "--debug"], standalone_mode=False)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"ofa: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("ofa: stopped; the same command again goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except Exception as error:  # only click's own usage errors are answered here
+        if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
+            raise
+        print(f"ofa: {error.format_message()}; see `ofa --help`", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    sys.exit(code or 0)

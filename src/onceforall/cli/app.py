@@ -1,0 +1,17 @@
+"""The verbs of `ofa`. What a verb needs is imported when it runs, so that `ofa --help` is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from onceforall.cli import evaluate, extract, fit, inspect, train
+
+app = typer.Typer(
+    help="Once-for-All: train one supernet by progressive shrinking, ship a sub-network for every device.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    epilog="`--debug` after any command shows a traceback where there is an error.")
+app.command("fit")(fit.fit)
+app.command("train")(train.train)
+app.command("inspect")(inspect.inspect)
+app.command("evaluate")(evaluate.evaluate)
+app.command("extract")(extract.extract)

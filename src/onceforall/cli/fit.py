@@ -1,0 +1,50 @@
+"""`ofa fit`: the whole pipeline in one command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onceforall.cli.source import compute_of, log_to_stderr
+
+
+def fit(
+    data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, imagenet, or a folder with "
+                                      "train/<class>/* and val/<class>/*")] = "digits",
+    root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
+    recipe: Annotated[str | None, typer.Option(help="recipe by name; the data set's by default")] = None,
+    epochs_scale: Annotated[float, typer.Option(help="factor of all epochs")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
+    workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
+    download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
+    dump_configs: Annotated[Path | None, typer.Option(help="only write the six stages' JSON files there")] = None,
+) -> None:
+    """Train the six stages in one run folder and pick the best sub-networks for a few budgets.
+
+    Run again, it goes on where it stopped.
+    """
+    from onceforall.cli.progress import Progress, closing_table
+    from onceforall.recipes.fit import Request, plan
+    from onceforall.recipes.fit import fit as run
+    from onceforall.train.distributed import detect
+    from onceforall.train.setup import Options
+
+    processes = detect(os.environ)
+    folder = output or Path("runs") / Path(data).name
+    request = Request(data, root, recipe, epochs_scale, download=download, workers=workers)
+    log_to_stderr(processes, quiet=True)
+    if dump_configs is not None:
+        for name, config in plan(request, folder, processes=processes.world).items():
+            config.write(dump_configs / f"{name}.json")
+            typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
+        return
+    compute = compute_of(device, 0, type_config, processes)
+    with Progress(shown=processes.first) as progress:
+        summary = run(request, folder, Options(compute=compute, processes=processes, listener=progress.hear))
+    if processes.first:
+        closing_table(summary, folder)

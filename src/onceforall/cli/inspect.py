@@ -1,0 +1,67 @@
+"""`ofa inspect`: the plan of a sub-network, its cost, and how many its space has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onceforall.cli.source import chosen_arch, is_space
+from onceforall.cost import layer_macs, layer_params, macs, params
+from onceforall.space import Arch, SearchSpace, lower, search_space
+
+
+def inspect(
+    source: Annotated[str, typer.Argument(help="a run folder, a weights file, or a search space's name")],
+    arch: Annotated[str | None, typer.Option(help="sub-network, as 224:k5e4,.. or largest, middle, smallest")] = None,
+    genotype: Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s genotype, "5,2,9,..."')] = None,
+    resolution: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
+    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
+    space, classes = _space(source)
+    chosen = chosen_arch(space, arch, genotype, resolution)
+    about = _about(space, chosen, classes)
+    if json_only:
+        typer.echo(json.dumps(about, indent=2))
+    else:
+        _show(about)
+
+
+def _space(source: str) -> tuple[SearchSpace, int]:
+    if is_space(source):
+        return search_space(source), 1000
+    from onceforall.interop.weights import load
+    net = load(Path(source))
+    return net.space, net.num_classes
+
+
+def _about(space: SearchSpace, arch: Arch, classes: int) -> dict[str, Any]:
+    layers = [{"name": x.name, "inputs": x.inputs, "outputs": x.outputs, "kernel": x.kernel, "stride": x.stride,
+               "groups": x.groups, "size": x.size, "out_size": x.out_size, "act": x.act, "macs": layer_macs(x),
+               "params": layer_params(x)} for x in lower(space, arch, classes).layers()]
+    return {"space": space.name, "arch": str(arch), "genotype": arch.to_genotype(space),
+            "resolution": arch.resolution, "params": params(space, arch, num_classes=classes),
+            "macs": macs(space, arch, num_classes=classes), "count": space.count, "layers": layers}
+
+
+def _show(about: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("layer", "channels", "kernel", "map", "act", "MACs", "parameters", box=None, pad_edge=False)
+    for row in about["layers"]:
+        size = f"{row['size']}" if row["size"] == row["out_size"] else f"{row['size']} -> {row['out_size']}"
+        table.add_row(row["name"], f"{row['inputs']} -> {row['outputs']}", f"{row['kernel']}x{row['kernel']}", size,
+                      row["act"] or "", f"{row['macs']:,}", f"{row['params']:,}")
+    for column in table.columns[5:]:
+        column.justify = "right"
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(f"\nspace       {about['space']}: {about['count']:,} sub-networks a resolution")
+    console.print(f"arch        {about['arch']}")
+    console.print(f"genotype    {','.join(map(str, about['genotype']))}")
+    console.print(f"MACs        {about['macs']:,} at {about['resolution']} pixels")
+    console.print(f"parameters  {about['params']:,}")

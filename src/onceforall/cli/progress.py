@@ -1,0 +1,116 @@
+"""Live progress of `ofa fit`, and its closing table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+
+class Progress:
+    """Listens to a run and shows stage, epoch, images a second, time left, and the accuracies reached.
+
+    On a terminal it is a moving bar a stage; elsewhere a line a validation.
+    """
+
+    def __init__(self, *, shown: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._shown, self._live = shown, shown and sys.stderr.isatty()
+        self._bars = Bars(
+            TextColumn("{task.description:<14}"), BarColumn(bar_width=20), TextColumn("{task.fields[where]:<26}"),
+            TimeRemainingColumn(), TextColumn("{task.fields[scores]}"), console=self._console)
+        self._task = TaskID(0)
+        self._name, self._epochs, self._images, self._seconds = "", 0, 0, 0.0
+        self._scores: list[float] = []
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Take one record of the run's journal."""
+        if not self._shown:
+            return
+        match record["kind"]:
+            case "stage":
+                self._stage(record)
+            case "step":
+                self._step(record)
+            case "valid":
+                self._valid(record)
+            case "search":
+                self._search(record)
+
+    def _stage(self, record: Mapping[str, Any]) -> None:
+        self._name, self._epochs = Path(record["output"]).name, record["epochs"]
+        self._images, self._seconds, self._scores = 0, 0.0, []
+        if record["epoch"] or record["step"]:
+            self._console.print(f"{self._name}: resuming at epoch {record['epoch'] + 1}, step {record['step'] + 1}")
+        if self._live:
+            self._task = self._bars.add_task(
+                self._name, total=self._epochs * record["steps"], where="", scores="",
+                completed=record["epoch"] * record["steps"] + record["step"])
+
+    def _step(self, record: Mapping[str, Any]) -> None:
+        self._images += record["images"]
+        self._seconds += record["seconds"]
+        if record["step"] == 0:
+            self._scores = []
+        if self._live:
+            where = f"epoch {record['epoch'] + 1}/{self._epochs}  {self._images / self._seconds:.0f} images/s"
+            self._bars.update(self._task, advance=1, where=where)
+
+    def _valid(self, record: Mapping[str, Any]) -> None:
+        self._scores.append(record["top1"])
+        if record["of"] != len(self._scores):
+            return
+        names = ("largest",) if len(self._scores) == 1 else ("smallest", "middle", "largest")
+        ends = (self._scores[0], self._scores[len(self._scores) // 2], self._scores[-1])[-len(names):]
+        scores = "  ".join(f"{name} {100 * top1:.1f} %" for name, top1 in zip(names, ends, strict=True))
+        if self._live:
+            self._bars.update(self._task, scores=scores)
+        else:
+            self._console.print(f"{self._name:<14} epoch {record['epoch'] + 1}/{self._epochs}  "
+                                f"{self._images / max(self._seconds, 1e-9):.0f} images/s  {scores}")
+
+    def _search(self, record: Mapping[str, Any]) -> None:
+        if not self._live:
+            return
+        if record["done"] == 1:
+            self._task = self._bars.add_task("search", total=record["of"], where="scoring sub-networks", scores="")
+        self._bars.update(self._task, completed=record["done"])
+
+
+def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
+    """Print what a finished fit reached, stage by stage, its best sub-networks, and the commands to go on with."""
+    console = Console(highlight=False, soft_wrap=True)
+    stages = Table("stage", "epochs", "time", "smallest", "middle", "largest", box=None, pad_edge=False)
+    for row in summary["stages"]:
+        stages.add_row(row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])),
+                       *(f"{100 * row[name]:.1f} %" for name in ("smallest", "middle", "largest")))
+    subnets = Table("MACs", "parameters", "top-1", "pixels", "saved in", "arch", box=None, pad_edge=False)
+    for row in summary["subnets"]:
+        subnets.add_row(f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{100 * row['top1']:.2f} %",
+                        str(row["resolution"]), row["path"], row["arch"])
+    console.print("\nStages: top-1 on held-out training pictures, of the smallest, middle and largest they train\n")
+    console.print(stages)
+    console.print("\nSub-networks: the best found for each budget, top-1 on the test pictures\n")
+    console.print(subnets)
+    middle = summary["subnets"][len(summary["subnets"]) // 2]["arch"]
+    console.print(f"\nNext:\n  ofa inspect {folder} --arch '{middle}'\n  ofa evaluate {folder} --arch '{middle}'\n"
+                  f"  ofa extract {folder} --arch '{middle}' -o subnet\n"
+                  f"  tensorboard --logdir {folder}\n")

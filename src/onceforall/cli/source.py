@@ -1,0 +1,80 @@
+"""What several verbs share: SOURCE and --arch as the user gives them, and the compute device."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onceforall.space import CATALOG, Arch, SearchSpace, UserError
+
+if TYPE_CHECKING:
+    from onceforall.interop.config import Config
+    from onceforall.train.distributed import Processes
+    from onceforall.train.evaluate import Compute
+
+
+def is_space(source: str) -> bool:
+    """Whether SOURCE names a search space of the catalogue."""
+    return source.partition("?")[0] in CATALOG and not Path(source).exists()
+
+
+def chosen_arch(space: SearchSpace, arch: str | None, genotype: str | None, resolution: int | None) -> Arch:
+    """The sub-network that the options name; the largest where they name none."""
+    if arch is not None and genotype is not None:
+        raise UserError("--genotype", "stands beside --arch", "give one of them")
+    if genotype is not None:
+        try:
+            genes = [int(word) for word in genotype.replace("[", "").replace("]", "").split(",")]
+        except ValueError:
+            raise UserError("--genotype", f"{genotype!r} is not a list of integers", 'as "5,2,9,9,..."') from None
+        found = Arch.from_genotype(space, genes)
+    else:
+        found = Arch.parse(space, arch or "largest")
+    return found if resolution is None else space.check(found.at(resolution))
+
+
+def run_config(source: Path) -> Config | None:
+    """The configuration beside a run folder's newest weights, None where there is none."""
+    from onceforall.interop.config import Config
+    from onceforall.interop.weights import weights_file
+
+    path = weights_file(source).parent / "config.json"
+    return Config.read(path) if path.exists() else None
+
+
+def compute_of(context: str, device_id: int, type_config: str, processes: Processes) -> Compute:
+    """Device and precision as asked for; `auto` is the GPU where there is one."""
+    import torch
+
+    from onceforall.train.evaluate import Compute
+
+    types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
+    if type_config not in types:
+        raise UserError("--type-config", f"{type_config!r} is not one of {', '.join(types)}")
+    names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
+    if context not in names:
+        raise UserError("--context", f"{context!r} is not one of {', '.join(names)}")
+    if names[context] == "cpu":
+        if processes.local_world > 1 and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.local_world))
+        return Compute(torch.device("cpu"), types[type_config])
+    if not torch.cuda.is_available():
+        raise UserError("--context", f"{context!r} needs a GPU, and torch sees none", "take -c cpu")
+    index = processes.local_rank if processes.local_world > 1 else device_id
+    if index >= torch.cuda.device_count():
+        raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
+    torch.cuda.set_device(index)
+    return Compute(torch.device("cuda", index), types[type_config])
+
+
+def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:
+    """Show the library's log lines: all of the first process, warnings of the others."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("onceforall")
+    handler.setLevel(logging.INFO if processes.first and not quiet else logging.WARNING)
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]

@@ -1,0 +1,54 @@
+"""`ofa train`: one stage, or one sub-network, from a configuration file, with NNablaNAS's options."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onceforall.cli.source import compute_of, log_to_stderr
+from onceforall.space import UserError
+
+
+def train(
+    config_file: Annotated[Path | None, typer.Option("-f", "--config-file", help="JSON configuration")] = None,
+    output_path: Annotated[Path | None, typer.Option("-o", "--output-path", help="folder to write; log/NAME of the "
+                                                     "configuration by default")] = None,
+    algorithm: Annotated[str, typer.Option("-a", "--algorithm", help="OFASearcher (the supernet) or OFATrainer (one "
+                                           "sub-network)")] = "OFASearcher",
+    search: Annotated[bool, typer.Option("-s", "--search", help="validate on what train_portion leaves of the "
+                                         "training pictures")] = False,
+    context: Annotated[str, typer.Option("-c", "--context", help="cpu, cudnn or auto")] = "auto",
+    device_id: Annotated[int, typer.Option("-d", "--device-id", min=0, help="which GPU, one process")] = 0,
+    type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
+    save_nnp: Annotated[bool, typer.Option("--save-nnp", help="accepted, without effect")] = False,
+    no_visualize: Annotated[bool, typer.Option("--no-visualize", help="accepted, without effect")] = False,
+    print_schema: Annotated[bool, typer.Option("--print-schema", help="show what a configuration may hold")] = False,
+) -> None:
+    """Train one stage of progressive shrinking, alone or under mpirun, torchrun or srun; resumes a stopped run."""
+    from onceforall.interop.config import Config, schema
+
+    if print_schema:
+        typer.echo(json.dumps(schema(), indent=2))
+        return
+    if config_file is None:
+        raise UserError("--config-file", "is missing", "give -f FILE.json; `ofa train --print-schema` shows its form")
+    config = Config.read(config_file)
+    from onceforall.train.distributed import detect
+    from onceforall.train.run import train as run
+    from onceforall.train.setup import Options
+
+    processes = detect(os.environ)
+    log_to_stderr(processes)
+    if algorithm not in ("OFASearcher", "OFATrainer"):
+        raise UserError("--algorithm", f"{algorithm!r} is not known", "take OFASearcher or OFATrainer")
+    if processes.first:
+        for flag, given in (("--save-nnp", save_nnp), ("--no-visualize", no_visualize)):
+            if given:
+                typer.echo(f"{flag} has no effect here", err=True)
+    run(config, output_path or Path("log") / config_file.stem,
+        Options(subnet=algorithm == "OFATrainer", search=search, processes=processes,
+                compute=compute_of(context, device_id, type_config, processes)))

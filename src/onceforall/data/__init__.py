@@ -1,0 +1,24 @@
+"""Data sets, augmentation and elastic resolution."""
+
+from onceforall.data.batch import Batch, normalize
+from onceforall.data.evaluation import eval_batches
+from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, sample
+from onceforall.data.sources import load_data
+from onceforall.data.spec import Augment, DataSpec, Loader
+from onceforall.data.training import TrainBatches
+
+__all__ = [
+    "ArrayPictures",
+    "Augment",
+    "Batch",
+    "DataSet",
+    "DataSpec",
+    "FilePictures",
+    "Loader",
+    "Pictures",
+    "TrainBatches",
+    "eval_batches",
+    "load_data",
+    "normalize",
+    "sample",
+]

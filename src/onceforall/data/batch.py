@@ -1,0 +1,55 @@
+"""A batch of pictures that carries its own resolution, and its normalisation on the device."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onceforall.data.decode import Broken, BrokenLog
+from onceforall.data.pictures import Colour
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images (B, 3, R, R) and labels (B,) int64 at `resolution` R.
+
+    Images are float32 in [0, 1] for pictures in memory and uint8 for picture files: `normalize` takes both.
+    """
+
+    images: Tensor
+    labels: Tensor
+    resolution: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory; torch's DataLoader calls this."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.resolution)
+
+
+class Loaded(NamedTuple):
+    """What a worker hands over: the batch (None if no picture could be read) and the broken files it met.
+
+    Values rather than exceptions and log records, which get lost or garbled between processes.
+    """
+
+    batch: Batch | None
+    broken: tuple[Broken, ...]
+
+    def checked(self, log: BrokenLog) -> Batch | None:
+        """The batch, after `log` has noted the broken files."""
+        for fault in self.broken:
+            log.note(fault)
+        return self.batch
+
+
+def normalize(images: Tensor, mean: Colour, std: Colour, device: torch.device | str = "cpu") -> Tensor:
+    """Images (B, 3, R, R), uint8 or float in [0, 1], as (image - mean) / std on `device`, float32, channels last."""
+    scale = 255 if images.dtype == torch.uint8 else 1
+    # bytes travel, floats are made on the device
+    there = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+    centre = torch.tensor(mean, device=device).mul_(scale).view(1, 3, 1, 1)
+    spread = torch.tensor(std, device=device).mul_(scale).view(1, 3, 1, 1)
+    return there.sub(centre).div_(spread)

@@ -1,0 +1,86 @@
+"""Evaluation batches: shorter side to resolution / 0.875, then the centre, in the pictures' order."""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onceforall.data.batch import Batch, Loaded
+from onceforall.data.crop import central_box
+from onceforall.data.decode import Box, Broken, BrokenLog, Size, read_pixels
+from onceforall.data.pictures import FilePictures, Pictures
+from onceforall.data.serve import Server, workers_for
+from onceforall.data.spec import Loader
+
+CENTRE_SHARE = 0.875  # of the shorter side: 224 out of 256
+MAX_RATIO = 16
+
+logger = logging.getLogger(__name__)
+
+
+def eval_batches(
+    pictures: Pictures, resolution: int, *, batch: int, workers: int | None = 0, pin: bool = False, strict: bool = False
+) -> Iterator[Batch]:
+    """All pictures once, in order, at one resolution; the last batch may be smaller.
+
+    A broken file is left out, named in a warning and counted; `UserError` if `strict`.
+    """
+    loader = Loader(batch=batch, workers=workers, pin=pin, strict=strict)
+    log = BrokenLog(strict=strict)
+    load = partial(_load_span, pictures=pictures, resolution=resolution)
+    server: Server[range] = Server(load, loader=loader, workers=workers_for(pictures, loader))
+    spans = (range(start, min(start + batch, len(pictures))) for start in range(0, len(pictures), batch))
+    for loaded in server.run(spans):
+        if (ready := loaded.checked(log)) is not None:
+            yield ready
+    if log.count:
+        logger.warning("left out %d broken pictures of %d", log.count, len(pictures))
+
+
+def scaled_size(width: int, height: int, *, resolution: int) -> Size:
+    """(width, height) with the shorter side at round(resolution / 0.875), the longer one rounded down."""
+    shorter, longer = round(resolution / CENTRE_SHARE), max(width, height)
+    longer = shorter * longer // min(width, height)
+    return (shorter, longer) if width <= height else (longer, shorter)
+
+
+def _load_span(span: range, *, pictures: Pictures, resolution: int) -> Loaded:
+    if isinstance(pictures, FilePictures):
+        return _load_files(span, pictures, resolution)
+    chosen = pictures.subset(span)
+    height, width = chosen.images.shape[-2:]
+    new_width, new_height = scaled_size(width, height, resolution=resolution)
+    scaled = F.interpolate(
+        chosen.images.to(torch.float32).div_(255), (new_height, new_width), mode="bilinear", antialias=True
+    )
+    return Loaded(Batch(_centre(scaled, resolution).clamp_(0, 1), chosen.labels, resolution), ())
+
+
+def _load_files(span: range, pictures: FilePictures, resolution: int) -> Loaded:
+    images: list[Tensor] = []
+    used: list[int] = []
+    broken: list[Broken] = []
+    for index in span:
+        pixels = read_pixels(pictures.paths[index], partial(_aim, resolution))
+        if isinstance(pixels, Broken):
+            broken.append(pixels)
+        else:
+            used.append(index)
+            images.append(_centre(torch.from_numpy(pixels).permute(2, 0, 1), resolution))
+    if not images:
+        return Loaded(None, tuple(broken))
+    return Loaded(Batch(torch.stack(images), pictures.labels[torch.tensor(used)], resolution), tuple(broken))
+
+
+def _aim(resolution: int, width: int, height: int) -> tuple[Box, Size]:
+    # a strip of 1 x 80,000 pixels would scale to gigabytes: of extreme shapes only the middle
+    top, left, cut_height, cut_width = central_box(height, width, ratio=(1 / MAX_RATIO, MAX_RATIO))
+    return (left, top, left + cut_width, top + cut_height), scaled_size(cut_width, cut_height, resolution=resolution)
+
+
+def _centre(images: Tensor, resolution: int) -> Tensor:
+    top, left = (round((extent - resolution) / 2) for extent in images.shape[-2:])
+    return images[..., top : top + resolution, left : left + resolution]

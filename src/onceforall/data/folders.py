@@ -1,0 +1,98 @@
+"""Picture files with labels from a class-folder tree or from a list file."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from onceforall.data.pictures import FilePictures
+from onceforall.space.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+MAX_LABEL = 999_999  # a slip of the pen must not become a million classes
+LAYOUT = "expected train/<class>/<picture> and val/<class>/<picture>"
+
+logger = logging.getLogger(__name__)
+
+
+def class_names(split: Path) -> tuple[str, ...]:
+    """The sorted class folders of `split`; a `UserError` where there is none."""
+    if not split.is_dir():
+        problem = "is not a folder" if split.exists() else "does not exist"
+        raise UserError(str(split), problem, LAYOUT)
+    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = tuple(name for name in names if not _leads_back(split / name))
+    if not classes:
+        raise UserError(str(split), "holds no class folders", LAYOUT)
+    return classes
+
+
+def read_folder(split: Path, classes: tuple[str, ...], *, complete: bool) -> FilePictures:
+    """All pictures under `split/<class>/`, the label being the class's place in `classes`.
+
+    A class folder that `classes` lacks is a `UserError`; so is, when `complete`, a class without pictures.
+    """
+    unknown = sorted(set(class_names(split)) - set(classes))
+    if unknown:
+        raise UserError(str(split / unknown[0]), "is a class that train/ lacks", "add it there or remove it here")
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = _pictures_under(split / name)
+        if not found and complete:
+            raise UserError(str(split / name), "holds no pictures", f"known endings: {' '.join(EXTENSIONS)}")
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise UserError(str(split), "holds no pictures", f"known endings: {' '.join(EXTENSIONS)}")
+    return FilePictures(tuple(paths), torch.tensor(labels, dtype=torch.int64))
+
+
+def read_list(file: str, root: str) -> FilePictures:
+    """The pictures of a list file, lines `relative/path label`, relative to the folder `root`."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(file, f"cannot be read ({error})", "give a text file, lines 'path label'") from error
+    paths: list[str] = []
+    labels: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            path, label = _list_line(f"{file}:{number}", line)
+            paths.append(os.path.join(root, path))
+            labels.append(label)
+    if not paths:
+        raise UserError(file, "lists no pictures", "give lines 'path label'")
+    # one look finds a wrong root at once; a file missing further down is a broken picture like any other
+    if not os.path.exists(paths[0]):
+        raise UserError(file, f"its first picture {paths[0]} does not exist", "check train_path / valid_path")
+    return FilePictures(tuple(paths), torch.tensor(labels, dtype=torch.int64))
+
+
+def _list_line(place: str, line: str) -> tuple[str, int]:
+    path, _, label = line.strip().replace("\t", " ").rpartition(" ")
+    if not path or not label.isdecimal() or int(label) > MAX_LABEL:
+        raise UserError(place, f"{line.strip()!r} is not 'path label'", f"labels are integers 0..{MAX_LABEL}")
+    return path.strip(), int(label)
+
+
+def _pictures_under(folder: Path) -> list[str]:
+    # os.walk does not enter symlinked folders, so that a loop of links ends; linked files and classes are fine
+    found: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            os.path.join(parent, name)
+            for name in files
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a class folder is a link to its own split or above, which would hold every picture once more."""
+    back = folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+    if back:
+        logger.warning("%s: a link back to %s is no class, left out", folder, folder.resolve())
+    return back

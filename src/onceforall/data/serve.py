@@ -1,0 +1,74 @@
+"""Running a loading function over a sequence of jobs, here or in worker processes."""
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from onceforall.data.batch import Loaded
+from onceforall.data.pictures import ArrayPictures, Pictures
+from onceforall.data.spec import Loader, default_workers
+from onceforall.space.errors import UserError
+
+Job = TypeVar("Job")
+
+
+class _Jobs(Dataset[Loaded], Generic[Job]):
+    """A data set indexed by jobs, not by numbers: whatever a batch needs travels with its job to the worker."""
+
+    def __init__(self, load: Callable[[Job], Loaded]) -> None:
+        self._load = load
+
+    def __getitem__(self, job: Job) -> Loaded:
+        return self._load(job)
+
+
+class _Feed(Sampler[Job]):
+    """The jobs of the next pass; a settable field, because persistent workers need one DataLoader for all passes."""
+
+    def __init__(self) -> None:
+        self.jobs: Iterator[Job] = iter(())
+
+    def __iter__(self) -> Iterator[Job]:
+        return self.jobs
+
+
+def workers_for(pictures: Pictures, loader: Loader) -> int:
+    """The loader's worker processes; by default none for pictures in memory and `default_workers` for files."""
+    if loader.workers is not None:
+        return loader.workers
+    return 0 if isinstance(pictures, ArrayPictures) else default_workers(loader.world)
+
+
+class Server(Generic[Job]):
+    """Maps `load` (picklable) over jobs in `workers` processes that live as long as this object; 0 for none.
+
+    Results come in the order of the jobs. One pass at a time: with workers, starting a pass ends the one before.
+    """
+
+    def __init__(self, load: Callable[[Job], Loaded], *, loader: Loader, workers: int) -> None:
+        self._feed: _Feed[Job] = _Feed()
+        # batch_size None: a job is a whole batch. A worker runs torch on one thread, torch's own default there.
+        # Its own generator: DataLoader would draw from the global one and shift the caller's random numbers.
+        self._source = DataLoader(
+            _Jobs(load),
+            batch_size=None,
+            sampler=self._feed,
+            num_workers=workers,
+            prefetch_factor=loader.prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=loader.pin and torch.cuda.is_available(),
+            generator=torch.Generator(),
+        )
+
+    def run(self, jobs: Iterator[Job]) -> Iterator[Loaded]:
+        """The results of `jobs`; `UserError` when a worker process dies."""
+        self._feed.jobs = jobs
+        try:
+            yield from self._source
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            problem = " ".join(str(error).split())
+            raise UserError("data.workers", problem, "use fewer workers, 0 to load in this process") from error

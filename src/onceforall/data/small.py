@@ -1,0 +1,80 @@
+"""Small pictures of one size are decoded once and kept in memory."""
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from onceforall.data.decode import Broken, BrokenLog, read_pixels, read_size
+from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures
+from onceforall.space.errors import UserError
+
+MAX_SIDE = 64
+MAX_BYTES = 2 * 1024**3
+HEADERS = 16  # pictures looked at before deciding
+CHUNK = 1000  # pictures a task
+MAX_THREADS = 8
+PROGRESS_EVERY = 10  # chunks
+
+logger = logging.getLogger(__name__)
+
+
+def in_memory_if_small(pictures: FilePictures, log: BrokenLog) -> Pictures:
+    """`ArrayPictures` without the broken ones if all have one size up to 64x64 and fit in 2 GiB, else as given.
+
+    Raises `UserError` if none can be read, or at the first broken one if the log is strict.
+    """
+    size = _common_size(pictures)
+    if size is None or 3 * size[0] * size[1] * len(pictures) > MAX_BYTES:
+        return pictures
+    images = np.empty((len(pictures), size[1], size[0], 3), dtype=np.uint8)
+    broken = _decode_into(images, pictures.paths)
+    if broken is None:
+        return pictures
+    for fault in broken.values():
+        log.note(fault)
+    if len(broken) == len(pictures):
+        raise UserError(pictures.paths[0], f"none of {len(pictures)} pictures can be read")
+    if broken:
+        logger.warning("skipped %d broken pictures of %d", len(broken), len(pictures))
+    good = np.setdiff1d(np.arange(len(pictures)), np.fromiter(broken, dtype=np.int64))
+    kept = torch.from_numpy(images[good] if broken else images).permute(0, 3, 1, 2).contiguous()
+    return ArrayPictures(kept, pictures.labels[torch.from_numpy(good)])
+
+
+def _common_size(pictures: FilePictures) -> tuple[int, int] | None:
+    picks = np.unique(np.linspace(0, len(pictures) - 1, HEADERS).astype(int)).tolist()
+    sizes = {size for index in picks if (size := read_size(pictures.paths[index])) is not None}
+    if len(sizes) != 1 or max(next(iter(sizes))) > MAX_SIDE:
+        return None
+    return sizes.pop()
+
+
+def _decode_into(images: NDArray[np.uint8], paths: tuple[str, ...]) -> dict[int, Broken] | None:
+    """Fill images (N, H, W, 3); the broken ones by index, or None when a picture has another size."""
+
+    def decode(start: int) -> dict[int, Broken] | None:
+        broken: dict[int, Broken] = {}
+        for index in range(start, min(start + CHUNK, len(paths))):
+            pixels = read_pixels(paths[index])
+            if isinstance(pixels, Broken):
+                broken[index] = pixels
+            elif pixels.shape != images.shape[1:]:
+                return None
+            else:
+                images[index] = pixels
+        return broken
+
+    every: dict[int, Broken] = {}
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for done, broken in enumerate(pool.map(decode, range(0, len(paths), CHUNK)), start=1):
+            if broken is None:
+                pool.shutdown(cancel_futures=True)
+                return None
+            every |= broken
+            if done % PROGRESS_EVERY == 0:
+                logger.info("decoded %d of %d pictures", done * CHUNK, len(paths))
+    return every

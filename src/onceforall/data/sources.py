@@ -1,0 +1,127 @@
+"""The data sets by name: digits, Fashion-MNIST, CIFAR-10, class folders and list files."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from onceforall.data.decode import BrokenLog, error_line
+from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
+from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
+from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, colour_statistics, from_grey
+from onceforall.data.small import in_memory_if_small
+from onceforall.data.spec import DEFAULT_ROOT, DataSpec
+from onceforall.data.split import carve
+from onceforall.space.errors import UserError
+
+TRAIN_SHARE = 0.8  # of a data set that comes without a test split
+
+logger = logging.getLogger(__name__)
+
+
+def load_data(spec: DataSpec) -> DataSet:
+    """The data set that `spec` names, split; `UserError` where it is missing, empty or inconsistent."""
+    match spec.name:
+        case "digits":
+            train, test = carve(_digits(), TRAIN_SHARE, what="test")
+            return _data_set(spec, train, test=test, classes=tuple(map(str, range(10))))
+        case "fashion-mnist":
+            train, test = fashion_mnist(spec)
+            return _data_set(spec, train, test=test, classes=FASHION_CLASSES)
+        case "cifar10":
+            if spec.root is not None and (Path(spec.root) / "train").is_dir():
+                return _folder(spec)
+            return _cifar10(spec)
+        case "folder" | "imagenet":
+            return _folder(spec)
+        case "list":
+            return _list(spec)
+    known = "digits, fashion-mnist, cifar10, folder, imagenet, list"
+    raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {known}")
+
+
+def _data_set(
+    spec: DataSpec, train: Pictures, *, test: Pictures, classes: tuple[str, ...], held_out: Pictures | None = None
+) -> DataSet:
+    # measured before holding out, so that train_portion does not change what the network sees
+    mean, std = colour_statistics(train)
+    if held_out is None:
+        train, held_out = carve(train, spec.train_portion, what="the held-out split")
+    logger.info("%s: %d training, %d held-out, %d test pictures", spec.name, len(train), len(held_out), len(test))
+    return DataSet(train, held_out, test, classes, mean, std)
+
+
+def _digits() -> ArrayPictures:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))
+    return from_grey(grey, torch.from_numpy(bunch.target.astype(np.int64)))
+
+
+def _folder(spec: DataSpec) -> DataSet:
+    if spec.root is None:
+        raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
+    root, log = Path(spec.root), BrokenLog(strict=spec.strict)
+    if not root.is_dir():
+        raise UserError("data.root", f"{root} is not a folder", LAYOUT)
+    classes = class_names(root / "train")
+    train = in_memory_if_small(read_folder(root / "train", classes, complete=True), log)
+    given = [
+        in_memory_if_small(read_folder(root / name, classes, complete=False), log)
+        for name in _evaluation_folders(root)
+    ]
+    match given:
+        case [held_out, test]:
+            return _data_set(spec, train, test=test, classes=classes, held_out=held_out)
+        case [test]:
+            return _data_set(spec, train, test=test, classes=classes)
+    train, test = carve(train, TRAIN_SHARE, what="test")
+    return _data_set(spec, train, test=test, classes=classes)
+
+
+def _evaluation_folders(root: Path) -> list[str]:
+    validation = [name for name in ("val", "valid") if (root / name).is_dir()]
+    return validation[:1] + (["test"] if (root / "test").is_dir() else [])
+
+
+def _list(spec: DataSpec) -> DataSet:
+    log = BrokenLog(strict=spec.strict)
+    for name in ("train_file", "train_path"):
+        if getattr(spec, name) is None:
+            raise UserError(f"data.{name}", "is missing for 'list'", "give train_file and train_path")
+    listed = read_list(str(spec.train_file), str(spec.train_path))
+    classes = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
+    train = in_memory_if_small(listed, log)
+    if spec.valid_file is None:
+        train, test = carve(train, TRAIN_SHARE, what="test")
+        return _data_set(spec, train, test=test, classes=classes)
+    valid = _valid_list(spec, len(classes))
+    return _data_set(spec, train, test=in_memory_if_small(valid, log), classes=classes)
+
+
+def _valid_list(spec: DataSpec, classes: int) -> FilePictures:
+    if spec.valid_path is None:
+        raise UserError("data.valid_path", "is missing beside valid_file", "give the folder its paths start from")
+    valid = read_list(str(spec.valid_file), spec.valid_path)
+    if int(valid.labels.max()) >= classes:
+        problem = f"label {int(valid.labels.max())} is not in {spec.train_file} (0..{classes - 1})"
+        raise UserError(str(spec.valid_file), problem, "use the same labels in both files")
+    return valid
+
+
+def _cifar10(spec: DataSpec) -> DataSet:
+    from torchvision.datasets import CIFAR10
+
+    root = spec.root or DEFAULT_ROOT
+    try:
+        train, test = (CIFAR10(root, train=part, download=spec.download) for part in (True, False))
+    except (RuntimeError, OSError) as error:
+        remedy = "set data.download (--download), or unpack cifar-10-python.tar.gz there"
+        raise UserError("data.root", f"no CIFAR-10 under {root} ({error_line(error)})", remedy) from error
+    splits = [
+        ArrayPictures(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for part in (train, test)
+    ]
+    return _data_set(spec, splits[0], test=splits[1], classes=tuple(train.classes))

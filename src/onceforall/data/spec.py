@@ -1,0 +1,110 @@
+"""What to load, how to augment it and how to serve it, as values that a JSON configuration can hold."""
+
+import os
+from dataclasses import dataclass, field
+
+from onceforall.space.errors import UserError
+
+DEFAULT_ROOT = "datasets"
+MAX_DEFAULT_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random resized crop, horizontal flip and colour jitter of the training pictures.
+
+    `crop_scale` is the crop's share of the picture's area, `ratio` its width / height; `brightness` and
+    `saturation` draw a factor from [max(0, 1 - value), 1 + value]; 0 leaves the colours alone.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    brightness: float = 32 / 255
+    saturation: float = 0.5
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise UserError("data.augment.crop_scale", f"{low}..{high} is not within 0 < low <= high <= 1")
+        low, high = self.ratio
+        if not 0 < low <= high:
+            raise UserError("data.augment.ratio", f"{low}..{high} is not within 0 < low <= high")
+        for name, strength in (("brightness", self.brightness), ("saturation", self.saturation)):
+            if strength < 0:
+                raise UserError(f"data.augment.{name}", f"{strength} is negative", "0 switches it off")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set by name and place.
+
+    `name` is "digits", "fashion-mnist", "cifar10", "folder" (or "imagenet", the same) under `root`, or "list":
+    `train_file` and `valid_file` with lines `relative/path label`, relative to `train_path` and `valid_path`.
+    CIFAR-10 and Fashion-MNIST look in ./datasets without a root. Of every class, `train_portion` of the training
+    pictures trains and the rest is held out for the search. `strict` stops at the first broken picture;
+    `workers` None picks a default, 0 loads in this process.
+    """
+
+    name: str
+    root: str | None = None
+    train_path: str | None = None
+    train_file: str | None = None
+    valid_path: str | None = None
+    valid_file: str | None = None
+    train_portion: float = 0.9
+    augment: Augment = field(default_factory=Augment)
+    strict: bool = False
+    workers: int | None = None
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.train_portion <= 1:
+            raise UserError("data.train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
+        check_workers("data.workers", self.workers)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How batches are cut and served: `batch` pictures a process, as process `rank` of `world`.
+
+    `workers` None picks a default from the cores and processes of this machine (0 for pictures in memory, which
+    need none); `prefetch` is batches ahead for each worker; `pin` puts them in pinned memory where there is a GPU;
+    `strict` stops at the first broken picture.
+    """
+
+    batch: int
+    workers: int | None = None
+    prefetch: int = 2
+    pin: bool = False
+    strict: bool = False
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError("batch", f"{self.batch} pictures are no batch", "give at least 1")
+        if self.prefetch < 1:
+            raise UserError("prefetch", f"{self.prefetch} is less than 1")
+        if not 0 <= self.rank < self.world:
+            raise UserError("rank", f"{self.rank} is not within 0..{self.world - 1}")
+        check_workers("workers", self.workers)
+
+
+def check_workers(place: str, workers: int | None) -> None:
+    """Raise `UserError` for a negative number of worker processes."""
+    if workers is not None and workers < 0:
+        raise UserError(place, f"{workers} is negative", "0 loads in this process, leave it out for a default")
+
+
+def default_workers(world: int) -> int:
+    """Worker processes for decoding picture files: this process's share of the cores less one, at most 16."""
+    # torchrun says how many of the processes share this machine; without it, assume that all do
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    return max(0, min(MAX_DEFAULT_WORKERS, _cores() // max(1, here) - 1))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,46 @@
+"""The recipes that come with the package, by name, and the one that suits a data set."""
+
+from __future__ import annotations
+
+from onceforall.recipes.recipe import Recipe
+from onceforall.space import UserError
+
+_SMALL = "mobilenet_v3_large_32px"
+
+RECIPES = {recipe.name: recipe for recipe in (
+    Recipe("digits", "digits", _SMALL, 0.5, (16, 20), 20, batch=64, epochs=(10, 3, 3, 4, 4, 6),
+           lr=(0.1, 0.03, 0.03, 0.03, 0.03, 0.03), loader={"crop_scale": [0.7, 1.0], "flip": False},
+           calibration_images=500),
+    Recipe("fashion-mnist-cpu", "fashion-mnist", _SMALL, 0.5, (20, 28), 28, batch=128, epochs=(4, 1, 1, 1, 1, 2),
+           lr=(0.2, 0.05, 0.05, 0.05, 0.05, 0.05), loader={"crop_scale": [0.6, 1.0]}),
+    Recipe("cifar10-cpu", "cifar10", _SMALL, 0.5, (24, 32), 32, batch=128, epochs=(9, 2, 1, 2, 1, 2),
+           lr=(0.2, 0.06, 0.03, 0.05, 0.03, 0.05), loader={"crop_scale": [0.35, 1.0], "colortwist": True}),
+    Recipe("cifar10-gpu", "cifar10", _SMALL, 1.0, (24, 32), 32, batch=256, epochs=(150, 60, 20, 60, 20, 60),
+           lr=(0.4, 0.12, 0.02, 0.06, 0.02, 0.06), warmup=(5, 2, 0, 2, 0, 2), weight_decay=1e-4,
+           loader={"crop_scale": [0.25, 1.0], "colortwist": True}),
+    Recipe("small-pictures-cpu", "folder", "mobilenet_v3_large_64px", 0.5, (48, 64), 64, batch=128,
+           epochs=(10, 2, 1, 2, 1, 2), lr=(0.2, 0.06, 0.03, 0.05, 0.03, 0.05),
+           loader={"crop_scale": [0.35, 1.0], "colortwist": True}),
+    Recipe("imagenet", "imagenet", "mobilenet_v3_large", 1.0, (128, 224), 224, batch=512, micro_batch=64,
+           epochs=(185, 125, 25, 125, 25, 125), lr=(0.65, 0.24, 0.02, 0.06, 0.02, 0.06), warmup=(5, 5, 0, 5, 0, 5),
+           loader={"colortwist": True}),
+)}
+
+_DEFAULTS = {"digits": "digits", "fashion-mnist": "fashion-mnist-cpu", "cifar10": "cifar10-cpu",
+             "imagenet": "imagenet"}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name; raises UserError for another."""
+    if name not in RECIPES:
+        raise UserError("--recipe", f"{name!r} is not a recipe", f"known: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def recipe_for(data: str, *, pixels: int) -> Recipe:
+    """The recipe for a data set by its name; for a folder of pictures by their shorter side in pixels."""
+    if data in _DEFAULTS:
+        return RECIPES[_DEFAULTS[data]]
+    if pixels <= 40:
+        return RECIPES["cifar10-cpu"]
+    return RECIPES["small-pictures-cpu" if pixels <= 96 else "imagenet"]

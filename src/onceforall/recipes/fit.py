@@ -1,0 +1,155 @@
+"""Fit: the six stages in one run folder, then the best sub-networks for a few budgets, saved and scored."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from onceforall.cost import macs, params
+from onceforall.data import ArrayPictures, DataSet, DataSpec, FilePictures
+from onceforall.data.decode import read_size
+from onceforall.export.folder import describe, save_subnet
+from onceforall.interop.config import Config
+from onceforall.interop.weights import load
+from onceforall.nn import Supernet
+from onceforall.recipes.catalog import recipe_for, recipe_named
+from onceforall.recipes.recipe import STAGES, Recipe, configs
+from onceforall.search.budgets import best, budgets, candidates
+from onceforall.space import Arch, UserError
+from onceforall.train.evaluate import Evaluator
+from onceforall.train.journal import METRICS
+from onceforall.train.run import WEIGHTS, finished, train
+from onceforall.train.setup import Options, data_of, data_spec
+
+_log = logging.getLogger(__name__)
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: a data set's name or folder, and what of the recipe to change."""
+
+    data: str = "digits"
+    root: str | None = None
+    recipe: str | None = None
+    epochs_scale: float = 1.0
+    download: bool = False
+    workers: int | None = None
+    budgets: int = 3
+    candidates: int = 8
+
+
+def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
+    """The six configurations, by output folder, that `fit` trains for a request."""
+    recipe = _recipe(request)
+    spec = DataSpec(recipe.data, root=_root(request), download=request.download, workers=request.workers)
+    return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=spec.root, processes=processes)
+
+
+def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
+    """Train the six stages in `run`, resuming what is there, and return what summary.json holds.
+
+    Raises UserError for data that is missing, or a folder that holds another run.
+    """
+    options = replace(options, search=True)
+    stages = plan(request, run, processes=options.processes.world)
+    for folder, config in stages.items():
+        if finished(run / folder):
+            _log.info("stage %s is finished", folder)
+        train(config, run / folder, options)
+    if options.processes.world > 1 and not options.processes.first:
+        return {}
+    last = STAGES[-1].folder
+    summary = {"stages": [_stage_row(row.name, run / row.folder) for row in STAGES],
+               "subnets": _pick(request, stages[last], run, replace(options, processes=type(options.processes)()))}
+    partial = run / f"{SUMMARY}.partial"
+    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, run / SUMMARY)
+    return summary
+
+
+def _recipe(request: Request) -> Recipe:
+    if request.recipe is not None:
+        recipe = recipe_named(request.recipe)
+    elif request.data in ("digits", "fashion-mnist", "cifar10", "imagenet"):
+        recipe = recipe_for(request.data, pixels=0)
+    else:
+        data = data_of(DataSpec("folder", root=request.data, workers=request.workers))
+        recipe = recipe_for("folder", pixels=_pixels(data))
+    named = request.data if request.data in ("digits", "fashion-mnist", "cifar10", "imagenet") else "folder"
+    loader: dict[str, Any] = dict(recipe.loader)
+    if request.download:
+        loader["download"] = True
+    if request.workers is not None:
+        loader["workers"] = request.workers
+    return replace(recipe, data=named, loader=loader).scaled(request.epochs_scale)
+
+
+def _root(request: Request) -> str | None:
+    if request.data in ("digits", "fashion-mnist", "cifar10"):
+        return request.root
+    if request.data == "imagenet":
+        if request.root is None:
+            raise UserError("--root", "is missing", "give the folder that holds train/<class>/* and val/<class>/*")
+        return request.root
+    if request.root is not None:
+        raise UserError("--root", f"{request.root!r} stands beside --data {request.data}", "give the folder once")
+    return request.data
+
+
+def _pixels(data: DataSet) -> int:
+    """The pictures' shorter side: of those in memory, or the median of some files."""
+    if isinstance(data.train, ArrayPictures):
+        return min(data.train.images.shape[2:])
+    assert isinstance(data.train, FilePictures)
+    sizes = [read_size(path) for path in data.train.paths[::max(1, len(data.train) // 50)]]
+    return int(median([min(size) for size in sizes if size is not None] or [224]))
+
+
+def _stage_row(name: str, folder: Path) -> dict[str, Any]:
+    """What a stage reached, from its metrics: top-1 on the held-out pictures after its last epoch."""
+    records = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+    last = max(r["epoch"] for r in records)
+    scores = [r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == last]
+    return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1),
+            "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
+
+
+def _pick(request: Request, config: Config, run: Path, options: Options) -> list[dict[str, Any]]:
+    """Choose on the held-out pictures, score on the test pictures, save: smallest, one a budget, largest."""
+    data = data_of(data_spec(config, search=True))
+    net = load(run / STAGES[-1].folder / WEIGHTS)
+    evaluator = Evaluator(data, options.compute, workers=config.data.workers,
+                          calibration_images=config.hparams.calibration_images)
+    options.compute.place(net)
+    sizes = config.hparams.valid_image_size_list
+    space = net.space.restrict(resolutions=sizes) if sizes else net.space
+    rng, classes = random.Random(config.hparams.seed), net.num_classes
+    chosen: dict[Arch, str] = {space.smallest: "smallest", space.largest: "largest"}
+    for i, limit in enumerate(budgets(space, count=request.budgets, num_classes=classes)):
+        archs = candidates(space, limit, count=request.candidates, rng=rng, num_classes=classes)
+        scores = {}
+        for k, arch in enumerate(archs):
+            scores[arch] = evaluator.score(net, arch, data.held_out if len(data.held_out) else data.test).top1
+            if options.listener is not None:
+                options.listener({"kind": "search", "done": i * request.candidates + k + 1,
+                                  "of": request.budgets * request.candidates})
+        chosen.setdefault(best(archs, scores.__getitem__), f"budget-{i + 1}")
+    rows = [_save(evaluator, net, arch, run / "subnets" / name) for arch, name in chosen.items()]
+    return sorted(rows, key=lambda row: int(row["macs"]))
+
+
+def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path) -> dict[str, Any]:
+    subnet, data = evaluator.subnet(net, arch), evaluator.data
+    score = evaluator.score_net(subnet, arch.resolution, data.test)
+    save_subnet(subnet, folder, space=net.space, arch=arch, about=describe(data, arch, top1=score.top1,
+                                                                           images=score.images))
+    return {"arch": str(arch), "genotype": arch.to_genotype(net.space), "resolution": arch.resolution,
+            "macs": macs(net.space, arch, num_classes=net.num_classes),
+            "params": params(net.space, arch, num_classes=net.num_classes), "top1": score.top1, "path": str(folder)}

@@ -1,0 +1,114 @@
+"""Recipes: how to train on a data set, as values: space, sizes, and the six stages' epochs and rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from onceforall.interop.config import Config
+from onceforall.space import UserError, search_space
+from onceforall.space.genotype import operators_of
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of progressive shrinking: its folder and task, and the choices it trains (Cai et al. 2020, fig. 3)."""
+
+    name: str
+    folder: str
+    task: str
+    kernel: tuple[int, ...]
+    expand: tuple[int, ...]
+    depth: tuple[int, ...]
+
+
+STAGES = (
+    StageRow("fullnet", "K7_E6_D4", "fullnet", (7,), (6,), (4,)),
+    StageRow("kernel", "K357_E6_D4", "kernel", (3, 5, 7), (6,), (4,)),
+    StageRow("depth_phase1", "K357_E6_D34", "depth", (3, 5, 7), (6,), (3, 4)),
+    StageRow("depth_phase2", "K357_E6_D234", "depth", (3, 5, 7), (6,), (2, 3, 4)),
+    StageRow("expand_phase1", "K357_E46_D234", "expand", (3, 5, 7), (4, 6), (2, 3, 4)),
+    StageRow("expand_phase2", "K357_E346_D234", "expand", (3, 5, 7), (3, 4, 6), (2, 3, 4)),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one supernet is trained. Tuples of six belong to the six stages; `epochs` count `warmup` ones.
+
+    `sizes`: training resolutions, every multiple of 4 between them; `size`: the one to validate at; `batch`: pictures
+    a step, over all processes; `subnets`: sub-networks a step.
+    """
+
+    name: str
+    data: str
+    space: str
+    width_mult: float
+    sizes: tuple[int, int]
+    size: int
+    batch: int
+    epochs: tuple[float, ...]
+    lr: tuple[float, ...]
+    warmup: tuple[float, ...] = (1, 0, 0, 0, 0, 0)
+    subnets: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    loader: Mapping[str, Any] = field(default_factory=dict)
+    weight_decay: float = 3e-5
+    dropout: float = 0.1
+    micro_batch: int | None = None
+    calibration_images: int = 2000
+    seed: int = 0
+
+    def scaled(self, factor: float) -> Recipe:
+        """The same with `factor` times the epochs, at least one a stage."""
+        if not (math.isfinite(factor) and 0 < factor <= 1000):
+            raise UserError("--epochs-scale", f"{factor} is not a number above 0, at most 1000")
+        epochs = tuple(max(1, round(e * factor)) for e in self.epochs)
+        warmup = tuple(min(e - 1, round(w * factor) or w) for e, w in zip(epochs, self.warmup, strict=True))
+        return replace(self, epochs=epochs, warmup=warmup)
+
+
+def configs(recipe: Recipe, *, num_classes: int, run: Path, root: str | None = None,
+            processes: int = 1) -> dict[str, Config]:
+    """The six stages' configurations by output folder, as `run` links them through their weights."""
+    if recipe.batch % processes:
+        raise UserError("processes", f"{processes} do not divide the recipe's batch of {recipe.batch}")
+    full = f"{run / STAGES[0].folder}/weights.h5"
+    out, before = {}, None
+    for i, row in enumerate(STAGES):
+        network = _network(recipe, row, num_classes, dropout=recipe.dropout)
+        hparams = _hparams(recipe, i, processes)
+        if before is not None:
+            network["weights"] = before
+            hparams["lambda_kd"] = 1.0
+            teacher = _network(recipe, STAGES[0], num_classes, dropout=0.0)
+            hparams["teacher_network"] = {"ofa": {**teacher, "weights": full}}
+        loader = {**recipe.loader, **({} if root is None else {"root": root})}
+        group = {"name": "Nesterov", "lr": recipe.lr[i], "momentum": 0.9, "lr_scheduler": "CosineSchedulerWarmup"}
+        out[row.folder] = Config.from_dict({
+            "dataloader": {recipe.data: loader}, "network": {"ofa": network},
+            "optimizer": {"train": {**group, "weight_decay": recipe.weight_decay},
+                          "train_no_decay": {**group, "weight_decay": 0.0}},
+            "hparams": hparams})
+        before = f"{run / row.folder}/weights.h5"
+    return out
+
+
+def _network(recipe: Recipe, row: StageRow, num_classes: int, *, dropout: float) -> dict[str, Any]:
+    space = search_space(recipe.space).restrict(kernel=row.kernel, expand=row.expand)
+    return {"space": recipe.space, "width_mult": recipe.width_mult, "num_classes": num_classes, "drop_rate": dropout,
+            "op_candidates": operators_of(space), "depth_candidates": list(row.depth)}
+
+
+def _hparams(recipe: Recipe, stage: int, processes: int) -> dict[str, Any]:
+    share = recipe.batch // processes
+    micro = share if recipe.micro_batch is None else min(share, recipe.micro_batch)
+    return {"task": STAGES[stage].task, "epoch": int(recipe.epochs[stage]),
+            "cosine_warmup_epoch": int(recipe.warmup[stage]), "warmup_lr": recipe.lr[stage] / 8,
+            "batch_size_train": share, "mini_batch_train": micro, "batch_size_valid": 200,
+            "train_image_size_list": list(recipe.sizes), "valid_image_size_list": [recipe.size],
+            "subnets_per_step": recipe.subnets[stage], "seed": recipe.seed, "lambda_kd": 0.0,
+            "calibration_images": recipe.calibration_images,
+            "validation_frequency": int(max(1, recipe.epochs[stage] // 4))}

@@ -1,0 +1,1 @@
+"""Which sub-network to pick."""

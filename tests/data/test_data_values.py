@@ -1,0 +1,94 @@
+"""Specs check themselves; pictures, statistics and normalisation are what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from onceforall.data import ArrayPictures, Augment, DataSpec, FilePictures, Loader, normalize, sample
+from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD, colour_statistics
+from onceforall.data.serve import workers_for
+from onceforall.data.spec import default_workers
+from onceforall.space.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "place"),
+    [
+        (Augment, {"crop_scale": (0.0, 1.0)}, "crop_scale"),
+        (Augment, {"crop_scale": (0.5, 1.5)}, "crop_scale"),
+        (Augment, {"ratio": (2.0, 1.0)}, "ratio"),
+        (Augment, {"saturation": -0.1}, "saturation"),
+        (DataSpec, {"name": "digits", "train_portion": 0.0}, "train_portion"),
+        (DataSpec, {"name": "digits", "train_portion": 1.1}, "train_portion"),
+        (DataSpec, {"name": "digits", "workers": -1}, "workers"),
+        (Loader, {"batch": 0}, "batch"),
+        (Loader, {"batch": 1, "rank": 2, "world": 2}, "rank"),
+        (Loader, {"batch": 1, "prefetch": 0}, "prefetch"),
+    ],
+)
+def test_a_wrong_value_is_named(make: Any, values: dict[str, Any], place: str) -> None:
+    with pytest.raises(UserError, match=place):
+        make(**values)
+
+
+def test_specs_are_hashable() -> None:
+    assert len({DataSpec("digits"), DataSpec("digits"), DataSpec("folder", root="x")}) == 2
+
+
+def test_default_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr("onceforall.data.spec._cores", lambda: 12)
+    assert [default_workers(world) for world in (1, 2, 4, 100)] == [11, 5, 2, 0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert default_workers(100) == 5
+    monkeypatch.setattr("onceforall.data.spec._cores", lambda: 500)
+    assert default_workers(1) == 16
+
+
+def test_pictures_in_memory_need_no_workers(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:
+    loader = Loader(batch=1)
+    assert (workers_for(array_pictures, loader), workers_for(file_pictures, loader)) == (0, default_workers(1))
+    assert workers_for(array_pictures, Loader(batch=1, workers=3)) == 3
+
+
+def test_subset_keeps_order(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:
+    chosen = array_pictures.subset([5, 2])
+    assert chosen.labels.tolist() == [5, 2]
+    assert torch.equal(chosen.images[1], array_pictures.images[2])
+    files = file_pictures.subset([5, 2])
+    assert files.paths == (file_pictures.paths[5], file_pictures.paths[2])
+    assert len(array_pictures.subset([])) == 0 == len(file_pictures.subset([]))
+
+
+def test_sample_is_fixed_by_its_seed(array_pictures: ArrayPictures) -> None:
+    first = sample(array_pictures, 10, seed=3)
+    assert first.labels.tolist() == sample(array_pictures, 10, seed=3).labels.tolist()
+    assert first.labels.tolist() != sample(array_pictures, 10, seed=4).labels.tolist()
+    assert len(set(first.labels.tolist())) == 10
+    assert len(sample(array_pictures, 99, seed=0)) == 30
+
+
+def test_colour_statistics(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:
+    scaled = array_pictures.images.double() / 255
+    mean, std = colour_statistics(array_pictures)
+    assert mean == pytest.approx(scaled.mean((0, 2, 3)).tolist())
+    assert std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist())
+    assert colour_statistics(file_pictures) == (IMAGENET_MEAN, IMAGENET_STD)
+    plain = ArrayPictures(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    assert min(colour_statistics(plain)[1]) > 0
+
+
+def test_normalize_takes_bytes_and_floats(array_pictures: ArrayPictures) -> None:
+    images = array_pictures.images
+    expected = (images.float() / 255 - 0.5) / torch.tensor([0.1, 0.2, 0.4]).view(1, 3, 1, 1)
+    floats = images.float() / 255
+    for given in (images, floats, floats.contiguous(memory_format=torch.channels_last)):
+        before = given.clone()
+        result = normalize(given, mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.4))
+        assert result.dtype == torch.float32
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(result, expected)
+        assert torch.equal(given, before)
