@@ -50,6 +50,7 @@ def compute_of(context: str, device_id: int, type_config: str, processes: Proces
     import torch
 
     from onceforall.train.evaluate import Compute
+    from onceforall.train.memory import keep_large_blocks
 
     types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
     if type_config not in types:
@@ -58,6 +59,7 @@ def compute_of(context: str, device_id: int, type_config: str, processes: Proces
     if context not in names:
         raise UserError("--context", f"{context!r} is not one of {', '.join(names)}")
     if names[context] == "cpu":
+        keep_large_blocks()
         if processes.local_world > 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.local_world))
         return Compute(torch.device("cpu"), types[type_config])

@@ -8,8 +8,8 @@ from onceforall.space import UserError
 _SMALL = "mobilenet_v3_large_32px"
 
 RECIPES = {recipe.name: recipe for recipe in (
-    Recipe("digits", "digits", _SMALL, 0.5, (16, 20), 20, batch=64, epochs=(10, 3, 3, 4, 4, 6),
-           lr=(0.1, 0.03, 0.03, 0.03, 0.03, 0.03), loader={"crop_scale": [0.7, 1.0], "flip": False},
+    Recipe("digits", "digits", _SMALL, 0.5, (12, 16), 16, batch=64, epochs=(12, 4, 3, 4, 4, 10), subnets=(1, 1, 1, 1, 2, 2),
+           lr=(0.1, 0.04, 0.04, 0.04, 0.04, 0.04), loader={"crop_scale": [0.7, 1.0], "flip": False},
            calibration_images=500),
     Recipe("fashion-mnist-cpu", "fashion-mnist", _SMALL, 0.5, (20, 28), 28, batch=128, epochs=(4, 1, 1, 1, 1, 2),
            lr=(0.2, 0.05, 0.05, 0.05, 0.05, 0.05), loader={"crop_scale": [0.6, 1.0]}),

@@ -51,7 +51,7 @@ def _mobilenet_v3_large_64px(width_mult: float = 1.0) -> SearchSpace:
 
 def _mobilenet_v3_large_32px(width_mult: float = 1.0) -> SearchSpace:
     """Pictures of 28 or 32 pixels, and smaller: 32 -> 32, 16, 8, 8, 8, 4."""
-    return _mobilenet_v3("mobilenet_v3_large_32px", (1, 2, 2, 1, 1, 2), range(16, 33, 4), width_mult)
+    return _mobilenet_v3("mobilenet_v3_large_32px", (1, 2, 2, 1, 1, 2), range(12, 33, 4), width_mult)
 
 
 CATALOG: dict[str, Callable[..., SearchSpace]] = {
