@@ -1,0 +1,188 @@
+"""The command line: forms that stay, one line for a mistake, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import onceforall
+from onceforall.cli import main
+from onceforall.recipes import RECIPES, STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+TUTORIAL = "5,2,9,9,6,4,2,1,7,7,8,9,8,3,9,9,8,4,3,1"
+
+
+def ofa(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    out = capsys.readouterr()
+    return end.value.code, out.out, out.err
+
+
+def test_inspect_gives_the_figures(capsys):
+    code, out, _ = ofa(capsys, "inspect", "mobilenet_v3_large", "--json")
+    about = json.loads(out)
+    assert code == 0
+    assert list(about) == ["space", "arch", "genotype", "resolution", "params", "macs", "count", "layers"]
+    assert (about["params"], about["macs"], about["resolution"]) == (7_664_760, 566_170_656, 224)
+    assert about["count"] == 21_758_655_492_572_485_851
+    assert sum(layer["macs"] for layer in about["layers"]) == about["macs"]
+    code, out, _ = ofa(capsys, "inspect", "mobilenet_v3_large", "--genotype", TUTORIAL, "--json")
+    about = json.loads(out)
+    assert (about["params"], about["macs"]) == (5_025_272, 265_982_144)
+    code, out, _ = ofa(capsys, "inspect", "mobilenet_v3_large", "--arch", about["arch"])
+    assert code == 0
+    assert "265,982,144 at 224 pixels" in out
+    assert TUTORIAL in out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["inspect", "mobilenet_v4"], "mobilenet_v4: is neither a run folder nor a weights file"),
+    (["inspect", "mobilenet_v3_large", "--arch", "huge"], "arch: 'huge' has no ':'"),
+    (["inspect", "mobilenet_v3_large", "--genotype", "1,2,x"], "--genotype: '1,2,x' is not a list of integers"),
+    (["inspect", "mobilenet_v3_large", "--resolution", "100"], "arch resolution: 100 is not one of"),
+    (["inspect", "mobilenet_v3_large", "--arch", "largest", "--genotype", "1"], "--genotype: stands beside --arch"),
+    (["inspect"], "Missing argument 'source'"),
+    (["train"], "--config-file: is missing"),
+    (["train", "-f", "nothing.json"], "nothing.json"),
+    (["train", "-f", "{root}/examples/classification/ofa/ofa_imagenet_search_fullnet.json", "-a", "Fairnas"],
+     "--algorithm: 'Fairnas' is not known"),
+    (["train", "-f", "{root}/examples/classification/ofa/ofa_imagenet_search_fullnet.json", "-t", "int8"],
+     "--type-config: 'int8' is not one of float, half, bfloat16"),
+    (["fit", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
+    (["fit", "--recipe", "best"], "--recipe: 'best' is not a recipe; known: digits"),
+    (["fit", "--epochs-scale", "0"], "--epochs-scale: 0.0 is not a number above 0"),
+    (["evaluate", "/nowhere"], "/nowhere: is neither a run folder nor a weights file"),
+    (["frobnicate"], "No such command 'frobnicate'"),
+])
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ofa(capsys, *(a.format(root=ROOT) for a in arguments))
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not out
+    assert not list(tmp_path.iterdir())  # nothing written
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "is not a readable HDF5 weights file"), (b"\x89HDF\r\n\x1a\n" + b"x" * 50, "is not a readable HDF5"),
+    (b"import os\nprint('weights')\n", "is not a readable HDF5"),
+])
+def test_a_file_that_is_no_weights_is_one_line(capsys, tmp_path, content, message):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(content)
+    code, _, err = ofa(capsys, "inspect", str(path))
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_print_schema_and_help(capsys):
+    code, out, _ = ofa(capsys, "train", "--print-schema")
+    assert code == 0
+    assert {"dataloader", "network", "optimizer", "hparams"} <= json.loads(out)["properties"].keys()
+    code, out, _ = ofa(capsys, "--help")
+    assert code == 0
+    for verb in ("fit", "train", "inspect", "evaluate", "extract"):
+        assert re.search(rf"^  {verb} ", out, re.MULTILINE)
+
+
+def test_help_does_not_load_torch():
+    code = "import sys\nfrom onceforall.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n" \
+           "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A whole `ofa fit` with as few epochs as there can be."""
+    folder = tmp_path_factory.mktemp("fit") / "run"
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(folder)])
+    assert end.value.code == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_fit_from_end_to_end(run, capsys):
+    summary = json.loads((run / "summary.json").read_text())
+    assert list(summary) == ["stages", "subnets"]
+    assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
+    assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
+    assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets"}
+    for row in summary["subnets"]:
+        assert list(row) == ["arch", "genotype", "resolution", "macs", "params", "top1", "path"]
+        plain = onceforall.load_subnet(row["path"])
+        assert sum(p.numel() for p in plain.parameters()) == row["params"]
+        assert plain(torch.rand(2, 3, row["resolution"], row["resolution"])).shape == (2, 10)
+        code, out, _ = ofa(capsys, "evaluate", str(run), "--arch", row["arch"], "--json")
+        score = json.loads(out)
+        assert code == 0
+        assert list(score) == ["arch", "resolution", "top1", "top5", "loss", "images"]
+        assert score["top1"] == pytest.approx(row["top1"], abs=1e-9)  # the same path, the same statistics
+        assert score["images"] == 359
+    assert [r["macs"] for r in summary["subnets"]] == sorted(r["macs"] for r in summary["subnets"])
+
+
+@pytest.mark.slow
+def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
+    before = {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
+    code, out, _ = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    assert code == 0
+    assert "expand_phase2" in out
+    assert "ofa extract" in out
+    assert before == {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
+    code, _, err = ofa(capsys, "fit", "--epochs-scale", "0.5", "--device", "cpu", "-o", str(run))
+    assert code == 2
+    assert "holds a run of another configuration" in err
+
+
+@pytest.mark.slow
+def test_extract_is_loaded_with_one_line(run, capsys, tmp_path):
+    code, out, _ = ofa(capsys, "extract", str(run), "--arch", "smallest@16", "-o", str(tmp_path / "net"))
+    assert code == 0
+    assert "onceforall.load_subnet" in out
+    plain = onceforall.load_subnet(tmp_path / "net")
+    net = onceforall.load(run)
+    about = json.loads((tmp_path / "net" / "model.json").read_text())
+    assert onceforall.Arch.parse(net.space, about["arch"]) == net.space.smallest.at(16)
+    assert about["classes"] == [str(i) for i in range(10)]
+    assert torch.equal(plain.head.classifier.weight, net.head.classifier.weight)
+
+
+@pytest.mark.slow
+def test_the_dumped_configurations_give_the_same_training(run, capsys, tmp_path):
+    """The first two stages, run one by one from their JSON files, end with the bits of `ofa fit`."""
+    code, out, _ = ofa(capsys, "fit", "--epochs-scale", "0.01", "--dump-configs", str(tmp_path / "json"),
+                       "-o", str(tmp_path / "again"))
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 6
+    for line, row in list(zip(lines, STAGES, strict=True))[:2]:
+        code, _, _ = ofa(capsys, *line.split()[1:], "-c", "cpu")
+        assert code == 0
+        from onceforall.interop.nnabla_weights import read_h5
+        one, two = (read_h5(folder / row.folder / "weights.h5")[0] for folder in (run, tmp_path / "again"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_every_recipe_makes_six_linked_configurations(tmp_path):
+    from onceforall.interop.config import stage_space
+    from onceforall.recipes import configs
+    for recipe in RECIPES.values():
+        made = list(configs(recipe, num_classes=10, run=tmp_path, root="pictures" if recipe.data != "digits" else None)
+                    .values())
+        spaces = [stage_space(c) for c in made]
+        assert all(b.covers(a) for a, b in zip(spaces, spaces[1:], strict=False))
+        assert [c.network.weights for c in made[1:]] == [str(tmp_path / s.folder / "weights.h5") for s in STAGES[:-1]]
+        assert made[0].teacher is None
+        assert all(c.teacher is not None for c in made[1:])

@@ -1,0 +1,83 @@
+"""More than one process: ranks from every launcher, and two processes that agree with one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from onceforall.space import UserError
+from onceforall.train.distributed import Processes, detect
+
+LAUNCHED = {
+    "torchrun": {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "j"},
+    "openmpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "PMIX_NAMESPACE": "j"},
+    "mpich": {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2", "PMI_PORT": "j"},
+    "slurm": {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "2",
+              "SLURM_JOB_ID": "j", "SLURM_STEP_ID": "0"},
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_ranks_of_every_launcher(launcher):
+    assert detect(LAUNCHED[launcher]) == Processes(1, 4, 1, 2, "j")
+
+
+def test_alone():
+    assert detect({}) == Processes()
+    allocation = {k: v for k, v in LAUNCHED["slurm"].items() if k != "SLURM_STEP_ID"}
+    assert detect(allocation) == Processes()
+    with pytest.raises(UserError, match="OMPI_COMM_WORLD_RANK"):
+        detect({"OMPI_COMM_WORLD_RANK": "x", "OMPI_COMM_WORLD_SIZE": "2"})
+
+
+WORKER = """
+import os, sys, torch
+torch.set_num_threads(1)
+from onceforall.nn import Supernet
+from onceforall.space import search_space
+from onceforall.train.distributed import detect, joined
+from onceforall.train.evaluate import Compute
+from onceforall.train.loop import Learner, train_step
+from onceforall.train.stage import Stage
+from onceforall.train.strategy import progressive_shrinking
+import random
+space = search_space("mobilenet_v3_large_32px?width_mult=0.25")
+me = detect(os.environ)
+generator = torch.Generator().manual_seed(3)
+net = Supernet(space, 5, dropout=0.0, generator=generator).double().train()
+images, labels = torch.rand(4, 16, 3, 16, 16, generator=generator).double(), torch.arange(16) % 5
+share = 16 // me.world
+stage = Stage(space, progressive_shrinking(2, teacher=False), 1, 0, 0.1, 0.0, share, 8, 1.0, 0.1, 0)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+learner = Learner(net, net, optimizer, None, Compute(), torch.amp.GradScaler("cpu", enabled=False), me)
+with joined(me, torch.device("cpu")):
+    for step in range(4):
+        part = slice(me.rank * share, (me.rank + 1) * share)
+        train_step(learner, stage, images[step][part], labels[part], terms=stage.strategy(space, random.Random(step)),
+                   lr=0.1)
+if me.rank == 0:
+    torch.save({n: p.detach() for n, p in net.named_parameters()}, sys.argv[1])
+"""
+
+
+def run(world: int, out: Path) -> dict[str, torch.Tensor]:
+    processes = [subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(out)],
+        env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
+             "LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": str(out), "OMP_NUM_THREADS": "1"})
+        for rank in range(world)]
+    assert [p.wait(120) for p in processes] == [0] * world
+    return torch.load(out, weights_only=True)
+
+
+def test_two_processes_agree_with_one_that_accumulates(tmp_path):
+    """Four steps in float64, each process half of the batch: parameters within 1e-9."""
+    one, two = run(1, tmp_path / "one.pt"), run(2, tmp_path / "two.pt")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-9, atol=1e-9)
