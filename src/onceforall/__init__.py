@@ -30,8 +30,8 @@ _HOMES = {
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Block", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "load", "load_subnet", "macs", "params",
-           "recalibrate", "search_space", "sort_channels"]
+__all__ = ["Arch", "Block", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "load", "load_subnet", "macs",
+           "params", "recalibrate", "search_space", "sort_channels"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,7 @@ def test_every_recipe_makes_six_linked_configurations(tmp_path):
         made = list(configs(recipe, num_classes=10, run=tmp_path, root="pictures" if recipe.data != "digits" else None)
                     .values())
         spaces = [stage_space(c) for c in made]
-        assert all(b.covers(a) for a, b in zip(spaces, spaces[1:], strict=False))
+        assert all(b.covers(a) for a, b in pairwise(spaces))
         assert [c.network.weights for c in made[1:]] == [str(tmp_path / s.folder / "weights.h5") for s in STAGES[:-1]]
         assert made[0].teacher is None
         assert all(c.teacher is not None for c in made[1:])

@@ -146,7 +146,7 @@ def test_defaults_are_the_whole_space() -> None:
     config = Config.from_dict({"dataloader": {"digits": {}}, "network": {"ofa": {"space": "mobilenet_v3_large_32px"}},
                                "optimizer": {"train": {"lr": 0.1}}, "hparams": {}})
     assert stage_space(config) == search_space("mobilenet_v3_large_32px") == full_space(config.network)
-    assert [arch.resolution for arch in valid_archs(config)] == [16, 24, 32]
+    assert [arch.resolution for arch in valid_archs(config)] == [12, 24, 32]
     assert config.hparams.mini_batch_train == config.hparams.batch_size_train == 64
     assert config.optimizer.train_no_decay == config.optimizer.train
     assert config.optimizer.train.momentum == 0.9

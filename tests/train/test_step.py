@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
 
 def stage(space=SMALL, **changes):
-    values = dict(space=space, strategy=progressive_shrinking(2, teacher=False), epochs=1, warmup_epochs=0, lr=0.1,
-                  warmup_lr=0.0, batch=8, micro_batch=8, kd_weight=1.0, label_smoothing=0.1, seed=0)
-    return Stage(**{**values, **changes})
+    plain = Stage(space, progressive_shrinking(2, teacher=False), epochs=1, warmup_epochs=0, lr=0.1, warmup_lr=0.0,
+                  batch=8, micro_batch=8, kd_weight=1.0, label_smoothing=0.1, seed=0)
+    return replace(plain, **changes)
 
 
 def learner(net, teacher=None):
@@ -37,8 +38,7 @@ def learner(net, teacher=None):
 
 @pytest.fixture
 def net():
-    net = Supernet(SMALL, 5, dropout=0.0, generator=torch.Generator().manual_seed(1)).double().train()
-    return net
+    return Supernet(SMALL, 5, dropout=0.0, generator=torch.Generator().manual_seed(1)).double().train()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def fit(
     from onceforall.cli.progress import Progress, closing_table
     from onceforall.recipes.fit import Request, plan
     from onceforall.recipes.fit import fit as run
-    from onceforall.train.distributed import detect
+    from onceforall.train.distributed import detect, joined
     from onceforall.train.setup import Options
 
     processes = detect(os.environ)
@@ -44,7 +44,7 @@ def fit(
             typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
         return
     compute = compute_of(device, 0, type_config, processes)
-    with Progress(shown=processes.first) as progress:
+    with joined(processes, compute.device), Progress(shown=processes.first) as progress:
         summary = run(request, folder, Options(compute=compute, processes=processes, listener=progress.hear))
     if processes.first:
         closing_table(summary, folder)

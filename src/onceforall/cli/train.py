@@ -37,7 +37,7 @@ def train(
     if config_file is None:
         raise UserError("--config-file", "is missing", "give -f FILE.json; `ofa train --print-schema` shows its form")
     config = Config.read(config_file)
-    from onceforall.train.distributed import detect
+    from onceforall.train.distributed import detect, joined
     from onceforall.train.run import train as run
     from onceforall.train.setup import Options
 
@@ -49,6 +49,7 @@ def train(
         for flag, given in (("--save-nnp", save_nnp), ("--no-visualize", no_visualize)):
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
-    run(config, output_path or Path("log") / config_file.stem,
-        Options(subnet=algorithm == "OFATrainer", search=search, processes=processes,
-                compute=compute_of(context, device_id, type_config, processes)))
+    compute = compute_of(context, device_id, type_config, processes)
+    options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute)
+    with joined(processes, compute.device):
+        run(config, output_path or Path("log") / config_file.stem, options)

@@ -27,7 +27,8 @@ def save_subnet(net: Subnet, folder: Path, *, space: SearchSpace, arch: Arch, ab
     num_classes = net.plan.head[-1].outputs
     values = {
         "format": FORMAT, "arch": str(arch), "genotype": arch.to_genotype(space), "resolution": arch.resolution,
-        "space": space.to_dict(), "num_classes": num_classes, "bn_eps": next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
+        "space": space.to_dict(), "num_classes": num_classes,
+        "bn_eps": next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
         "macs": macs(space, arch, num_classes=num_classes), "params": params(space, arch, num_classes=num_classes),
         **about}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}

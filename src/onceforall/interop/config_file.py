@@ -155,6 +155,10 @@ class Config(Section):
             yield "hparams.teacher_network", "lambda_kd is 0"
         if hparams.image_size_seg != 4 and not hparams.image_size_continuous:
             yield "hparams.image_size_seg", "image_size_continuous is false"
+        if not hparams.valid_ce_loss:
+            yield "hparams.valid_ce_loss", "validation always reports plain cross entropy"
+        if data.augment_valid:
+            yield f"{self.data_place}.augment_valid", "validation pictures are never augmented"
         if data.download and data.name in ("imagenet", "folder", "digits"):
             yield f"{self.data_place}.download", f"there is no download for {data.name}"
         for path in _OF_ONE_ALGORITHM.get(for_algorithm or "", ()):

@@ -112,18 +112,19 @@ def load_subnet_weights(path: Path) -> Subnet:
 
 
 def weights_file(source: Path) -> Path:
-    """The weights file that a path stands for: itself, or the newest stage of a run folder."""
+    """The weights file that a path stands for: itself, or of a run folder the stage with the widest space."""
     if not source.exists():
         known = f"a search space of the catalogue is one of {', '.join(CATALOG)}"
         raise UserError(str(source), "is neither a run folder nor a weights file", known)
     if source.is_file():
         return source
-    found = sorted(source.glob("weights.h5")) or sorted(
-        source.glob("*/weights.h5"), key=lambda p: (p.stat().st_mtime_ns, str(p)))
-    found = [p for p in found if p.parent.name not in ("subnets", "train_subnet")]
-    if not found:
+    if (source / "weights.h5").is_file():
+        return source / "weights.h5"
+    spaces = {path: space_of(path) for path in sorted(source.glob("*/weights.h5"))}
+    counts = {path: space.count for path, space in spaces.items() if space is not None}
+    if not counts:
         raise UserError(str(source), "holds no weights.h5", "train first: `ofa fit -o RUN`")
-    return found[-1]
+    return max(counts, key=counts.__getitem__)
 
 
 def _about(path: Path, attributes: Mapping[str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch, UserError
 from onceforall.train import checkpoint
 from onceforall.train.checkpoint import Position
-from onceforall.train.distributed import joined, wait
+from onceforall.train.distributed import wait
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import Journal, tag
 from onceforall.train.loop import run_epoch
@@ -25,14 +25,15 @@ from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 
 _log = logging.getLogger(__name__)
+_MAY_CHANGE = {"workers", "print_frequency", "checkpoint_every", "download"}  # between a run's start and its resuming
 CHECKPOINT, CONFIG, WEIGHTS = "checkpoint.safetensors", "config.json", "weights.h5"
 
 
 def train(config: Config, output: Path, options: Options | None = None) -> None:
     """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
 
-    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt. Raises UserError for
-    a configuration that cannot be run, before anything is trained or written.
+    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt. Several processes
+    call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained.
     """
     options = options or Options()
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
@@ -40,21 +41,28 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
     if finished(output):
         _log.info("%s is finished: nothing to do", output)
         return
-    with joined(options.processes, options.compute.device):
-        data = data_of(data_spec(config, search=options.search))
-        _check_classes(config, data)
-        if options.processes.first:
-            output.mkdir(parents=True, exist_ok=True)
-            config.write(output / CONFIG)
-        wait(options.processes.world)
-        with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
-            _Run(config, output, options, data, journal).go()
+    data = data_of(data_spec(config, search=options.search))
+    _check_classes(config, data)
+    wait(options.processes.world)  # every process has read the folder before the first one writes to it
+    if options.processes.first:
+        _make(output)
+        config.write(output / CONFIG)
+    wait(options.processes.world)
+    with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
+        _Run(config, output, options, data, journal).go()
 
 
 def finished(output: Path) -> bool:
     """Whether the folder holds a run that came to its end."""
     path = output / CHECKPOINT
     return path.exists() and (output / WEIGHTS).exists() and bool(checkpoint.read_extra(path).get("finished"))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another -o") from None
 
 
 def _check_folder(config: Config, output: Path) -> None:
@@ -64,19 +72,19 @@ def _check_folder(config: Config, output: Path) -> None:
         if output.exists() and not output.is_dir():
             raise UserError(str(output), "is a file, not a folder", "give another -o")
         return
-    before, now = Config.read(path).to_dict(), config.to_dict()
-    if before != now:
-        place = _difference(before, now)
+    place = _difference(Config.read(path).to_dict(), config.to_dict())
+    if place:
         raise UserError(str(output), f"holds a run of another configuration ({place} differs)",
                         "take another output folder, or remove this one")
 
 
 def _difference(a: Any, b: Any, place: str = "") -> str:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in {**a, **b}:
-            if a.get(key) != b.get(key):
-                return _difference(a.get(key), b.get(key), f"{place}.{key}" if place else key)
-    return place
+    """Where two configurations first mean another training; empty where nowhere."""
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return "" if a == b else place
+    keys = [key for key in {**a, **b} if key not in _MAY_CHANGE]
+    found = (_difference(a.get(key), b.get(key), f"{place}.{key}" if place else key) for key in keys)
+    return next(filter(None, found), "")
 
 
 def _check_classes(config: Config, data: DataSet) -> None:
