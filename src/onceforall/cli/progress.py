@@ -97,7 +97,7 @@ class Progress:
 
 def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     """Print what a finished fit reached, stage by stage, its best sub-networks, and the commands to go on with."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=400)  # long archs are whole, whatever the terminal
     stages = Table("stage", "epochs", "time", "smallest", "middle", "largest", box=None, pad_edge=False)
     for row in summary["stages"]:
         stages.add_row(row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])),
