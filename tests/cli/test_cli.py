@@ -61,6 +61,8 @@ def test_inspect_gives_the_figures(capsys):
     (["fit", "--recipe", "best"], "--recipe: 'best' is not a recipe; known: digits"),
     (["fit", "--epochs-scale", "0"], "--epochs-scale: 0.0 is not a number above 0"),
     (["evaluate", "/nowhere"], "/nowhere: is neither a run folder nor a weights file"),
+    (["fit", "--root", "x"], "--root: 'x' stands beside --data digits"),
+    (["fit", "--device", "tpu"], "--device: 'tpu' is not one of cpu"),
     (["frobnicate"], "No such command 'frobnicate'"),
 ])
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, message, tmp_path, monkeypatch):
@@ -136,10 +138,11 @@ def test_fit_from_end_to_end(run, capsys):
 @pytest.mark.slow
 def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
     before = {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
-    code, out, _ = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    code, out, err = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
     assert code == 0
     assert "expand_phase2" in out
     assert "ofa extract" in out
+    assert "is finished: nothing to do" in err
     assert before == {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
     code, _, err = ofa(capsys, "fit", "--epochs-scale", "0.5", "--device", "cpu", "-o", str(run))
     assert code == 2
@@ -148,6 +151,11 @@ def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
 
 @pytest.mark.slow
 def test_extract_is_loaded_with_one_line(run, capsys, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code, out, err = ofa(capsys, "extract", str(run), "-o", str(blocked / "net"))
+    assert code == 2
+    assert "cannot be made" in err
     code, out, _ = ofa(capsys, "extract", str(run), "--arch", "smallest@16", "-o", str(tmp_path / "net"))
     assert code == 0
     assert "onceforall.load_subnet" in out

@@ -39,11 +39,8 @@ def test_specs_are_hashable() -> None:
 
 
 def test_default_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr("onceforall.data.spec._cores", lambda: 12)
     assert [default_workers(world) for world in (1, 2, 4, 100)] == [11, 5, 2, 0]
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert default_workers(100) == 5
     monkeypatch.setattr("onceforall.data.spec._cores", lambda: 500)
     assert default_workers(1) == 16
 

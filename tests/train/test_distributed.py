@@ -19,14 +19,14 @@ LAUNCHED = {
     "openmpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
                 "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "PMIX_NAMESPACE": "j"},
     "mpich": {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2", "PMI_PORT": "j"},
-    "slurm": {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "2",
+    "slurm": {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
               "SLURM_JOB_ID": "j", "SLURM_STEP_ID": "0"},
 }
 
 
 @pytest.mark.parametrize("launcher", LAUNCHED)
 def test_ranks_of_every_launcher(launcher):
-    assert detect(LAUNCHED[launcher]) == Processes(1, 4, 1, 2, "j")
+    assert detect(LAUNCHED[launcher]) == Processes(1, 4, 1, 2, "j/0" if launcher == "slurm" else "j/")
 
 
 def test_alone():

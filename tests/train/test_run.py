@@ -21,6 +21,7 @@ from onceforall.interop.nnabla_weights import read_h5
 from onceforall.interop.weights import load
 from onceforall.space import UserError
 from onceforall.train import checkpoint
+from onceforall.train.distributed import Processes
 from onceforall.train.run import finished, train
 from onceforall.train.setup import Options
 
@@ -53,7 +54,8 @@ def test_what_a_run_leaves(fullnet):
 
 def test_the_file_gives_the_net_back(fullnet):
     net, again = load(fullnet), onceforall.load(str(fullnet / "weights.h5"))
-    assert net.space.largest == net.space.smallest.at(32)
+    assert net.space.resolutions == (12, 16)
+    assert net.space.largest == net.space.smallest.at(16)
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(net(images, net.space.largest), again(images, net.space.largest))
     state = load_file(fullnet / "checkpoint.safetensors")
@@ -73,6 +75,33 @@ def test_another_configuration_is_refused(fullnet):
         train(config(epoch=3), fullnet, Options(search=True))
 
 
+def test_a_run_goes_on_as_it_began(fullnet, tmp_path):
+    for name in ("config.json", "checkpoint.safetensors"):  # a run whose weights.h5 is not there yet: stopped
+        (tmp_path / name).write_bytes((fullnet / name).read_bytes())
+    with pytest.raises(UserError, match=r"holds a run with search True, not False; go on as it began"):
+        train(config(), tmp_path, Options(search=False))
+    with pytest.raises(UserError, match="holds a run with processes 1, not 2"):
+        train(config(), tmp_path, Options(search=True, processes=Processes(0, 2, 0, 2)))
+    train(config(), tmp_path, Options(search=True))  # stopped between its last epoch and the end
+    assert finished(tmp_path)
+    assert same_weights(fullnet, tmp_path)
+
+
+def test_search_validates_on_held_out_pictures(fullnet):
+    records = [json.loads(line) for line in (fullnet / "metrics.jsonl").read_text().splitlines()]
+    assert {r["images"] for r in records if r["kind"] == "valid"} == {145}
+    assert {r["images"] for r in records if r["kind"] == "train"} == {1280}  # 1,293 pictures, whole batches
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    values = config(epoch=1).to_dict()
+    for group in values["optimizer"].values():
+        group["lr"] = 1000.0
+    values["hparams"]["cosine_warmup_epoch"] = 0
+    with pytest.raises(UserError, match="the training loss is nan; lower optimizer.train.lr"):
+        train(Config.from_dict(values), tmp_path / "run", Options(search=True))
+
+
 def test_the_next_stage_starts_from_the_weights(fullnet, tmp_path, caplog):
     weights = fullnet / "weights.h5"
     with caplog.at_level("INFO", "onceforall"):
@@ -87,8 +116,9 @@ def test_weights_of_another_network_are_refused_before_training(fullnet, tmp_pat
     wrong = Config.from_dict({**config(weights=fullnet / "weights.h5").to_dict()})
     values = wrong.to_dict()
     values["network"]["ofa"]["num_classes"] = 11
-    with pytest.raises(UserError, match=r"classifier/linear/_W: has shape \(.*, 10\); \(.*, 11\) is needed"):
+    with pytest.raises(UserError, match=r"ofa.weights: .*linear/_W: has shape \(.*, 10\); \(.*, 11\) is needed"):
         train(Config.from_dict(values), tmp_path / "out", Options(search=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_subnet_is_fine_tuned(fullnet, tmp_path):
@@ -138,7 +168,7 @@ def test_a_killed_run_ends_with_the_same_bits(fullnet, tmp_path):
     assert same_weights(tmp_path / "whole", tmp_path / "killed")
     strip = lambda folder: [{k: v for k, v in json.loads(line).items() if "second" not in k}
                             for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
-    assert [r for r in strip("whole") if r["kind"] == "valid"] == [r for r in strip("killed") if r["kind"] == "valid"]
+    assert strip("whole") == strip("killed")
 
 
 def checkpoint_position(path: Path) -> tuple[int, int] | None:

@@ -30,7 +30,7 @@ def evaluate(
     net = load(Path(source))
     chosen = chosen_arch(net.space, arch, genotype, resolution)
     compute = compute_of(device, 0, "float", Processes())
-    evaluator = evaluator_for(Path(source), data, root, compute)
+    evaluator = evaluator_for(Path(source), net, data=data, root=root, compute=compute)
     compute.place(net)
     score = evaluator.score(net, chosen, evaluator.data.test)
     if json_only:

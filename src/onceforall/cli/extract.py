@@ -30,7 +30,7 @@ def extract(
     net = load(Path(source))
     chosen = chosen_arch(net.space, arch, genotype, resolution)
     compute = compute_of(device, 0, "float", Processes())
-    evaluator = evaluator_for(Path(source), data, root, compute)
+    evaluator = evaluator_for(Path(source), net, data=data, root=root, compute=compute)
     compute.place(net)
     subnet = evaluator.subnet(net, chosen)
     score = evaluator.score_net(subnet, chosen.resolution, evaluator.data.test)

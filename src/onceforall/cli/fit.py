@@ -21,6 +21,7 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
+    strict_data: Annotated[bool, typer.Option(help="stop at a broken picture instead of skipping it")] = False,
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
     dump_configs: Annotated[Path | None, typer.Option(help="only write the six stages' JSON files there")] = None,
 ) -> None:
@@ -29,14 +30,15 @@ def fit(
     Run again, it goes on where it stopped.
     """
     from onceforall.cli.progress import Progress, closing_table
+    from onceforall.data import NAMED
     from onceforall.recipes.fit import Request, plan
     from onceforall.recipes.fit import fit as run
     from onceforall.train.distributed import detect, joined
     from onceforall.train.setup import Options
 
     processes = detect(os.environ)
-    folder = output or Path("runs") / Path(data).name
-    request = Request(data, root, recipe, epochs_scale, download=download, workers=workers)
+    folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)
+    request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data)
     log_to_stderr(processes, quiet=True)
     if dump_configs is not None:
         for name, config in plan(request, folder, processes=processes.world).items():

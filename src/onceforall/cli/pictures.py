@@ -9,24 +9,29 @@ from onceforall.cli.source import run_config
 from onceforall.space import UserError
 
 if TYPE_CHECKING:
+    from onceforall.nn import Supernet
     from onceforall.train.evaluate import Compute, Evaluator
 
-NAMED = ("digits", "fashion-mnist", "cifar10")
 
 
-def evaluator_for(source: Path, data: str | None, root: str | None, compute: Compute) -> Evaluator:
-    """An evaluator on the data set that the options name, or on the one the run was trained on."""
-    from onceforall.data import DataSpec
+def evaluator_for(source: Path, net: Supernet, *, data: str | None, root: str | None, compute: Compute) -> Evaluator:
+    """An evaluator of `net` on the data set that the options name, or on the one the run was trained on."""
+    from onceforall.data import NAMED, DataSpec
     from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import data_of, data_spec
+    from onceforall.train.setup import check_classes, data_of, data_spec
 
-    config = run_config(source)
+    config, search = run_config(source)
     images = 2000 if config is None else config.hparams.calibration_images
+    if root is not None and data is None:
+        raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     if data is not None:
         spec = DataSpec(data, root=root) if data in NAMED else DataSpec("folder", root=root or data)
     elif config is not None:
-        spec = data_spec(config, search=True)
+        spec = data_spec(config, search=search)
     else:
         raise UserError("--data", "is missing, and there is no config.json beside the weights",
                         f"give {', '.join(NAMED)} or a folder")
-    return Evaluator(data_of(spec), compute, calibration_images=images, workers=spec.workers)
+    pictures = data_of(spec)
+    check_classes(pictures, net.num_classes, place=f"{source} num_classes")
+    return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers,
+                     strict=spec.strict)

@@ -36,17 +36,21 @@ def chosen_arch(space: SearchSpace, arch: str | None, genotype: str | None, reso
     return found if resolution is None else space.check(found.at(resolution))
 
 
-def run_config(source: Path) -> Config | None:
-    """The configuration beside a run folder's newest weights, None where there is none."""
+def run_config(source: Path) -> tuple[Config | None, bool]:
+    """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
     from onceforall.interop.config import Config
     from onceforall.interop.weights import weights_file
+    from onceforall.train.checkpoint import read_extra
+    from onceforall.train.run import CHECKPOINT, CONFIG
 
-    path = weights_file(source).parent / "config.json"
-    return Config.read(path) if path.exists() else None
+    folder = weights_file(source).parent
+    search = read_extra(folder / CHECKPOINT)["options"]["search"] if (folder / CHECKPOINT).exists() else True
+    return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
 
 
-def compute_of(context: str, device_id: int, type_config: str, processes: Processes) -> Compute:
-    """Device and precision as asked for; `auto` is the GPU where there is one."""
+def compute_of(context: str, device_id: int, type_config: str, processes: Processes, *,
+               option: str = "--device") -> Compute:
+    """Device and precision as asked for by `option`; `auto` is the GPU where there is one."""
     import torch
 
     from onceforall.train.evaluate import Compute
@@ -57,15 +61,16 @@ def compute_of(context: str, device_id: int, type_config: str, processes: Proces
         raise UserError("--type-config", f"{type_config!r} is not one of {', '.join(types)}")
     names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
     if context not in names:
-        raise UserError("--context", f"{context!r} is not one of {', '.join(names)}")
+        raise UserError(option, f"{context!r} is not one of {', '.join(names)}")
     if names[context] == "cpu":
         keep_large_blocks()
         if processes.local_world > 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.local_world))
         return Compute(torch.device("cpu"), types[type_config])
     if not torch.cuda.is_available():
-        raise UserError("--context", f"{context!r} needs a GPU, and torch sees none", "take -c cpu")
-    index = processes.local_rank if processes.local_world > 1 else device_id
+        raise UserError(option, f"{context!r} needs a GPU, and torch sees none", f"take {option} cpu")
+    # srun may show each process a single GPU of its own
+    index = processes.local_rank % torch.cuda.device_count() if processes.local_world > 1 else device_id
     if index >= torch.cuda.device_count():
         raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
     torch.cuda.set_device(index)

@@ -49,7 +49,7 @@ def train(
         for flag, given in (("--save-nnp", save_nnp), ("--no-visualize", no_visualize)):
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
-    compute = compute_of(context, device_id, type_config, processes)
+    compute = compute_of(context, device_id, type_config, processes, option="--context")
     options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute)
     with joined(processes, compute.device):
         run(config, output_path or Path("log") / config_file.stem, options)

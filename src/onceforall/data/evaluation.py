@@ -22,13 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 def eval_batches(
-    pictures: Pictures, resolution: int, *, batch: int, workers: int | None = 0, pin: bool = False, strict: bool = False
+    pictures: Pictures, resolution: int, *, batch: int, workers: int | None = 0, pin: bool = False,
+    strict: bool = False, local_world: int = 1,
 ) -> Iterator[Batch]:
     """All pictures once, in order, at one resolution; the last batch may be smaller.
 
     A broken file is left out, named in a warning and counted; `UserError` if `strict`.
     """
-    loader = Loader(batch=batch, workers=workers, pin=pin, strict=strict)
+    loader = Loader(batch=batch, workers=workers, pin=pin, strict=strict, local_world=local_world)
     log = BrokenLog(strict=strict)
     load = partial(_load_span, pictures=pictures, resolution=resolution)
     server: Server[range] = Server(load, loader=loader, workers=workers_for(pictures, loader))

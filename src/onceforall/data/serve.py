@@ -38,7 +38,7 @@ def workers_for(pictures: Pictures, loader: Loader) -> int:
     """The loader's worker processes; by default none for pictures in memory and `default_workers` for files."""
     if loader.workers is not None:
         return loader.workers
-    return 0 if isinstance(pictures, ArrayPictures) else default_workers(loader.world)
+    return 0 if isinstance(pictures, ArrayPictures) else default_workers(loader.local_world)
 
 
 class Server(Generic[Job]):

@@ -82,8 +82,10 @@ def _folder(spec: DataSpec) -> DataSet:
 
 
 def _evaluation_folders(root: Path) -> list[str]:
-    validation = [name for name in ("val", "valid") if (root / name).is_dir()]
-    return validation[:1] + (["test"] if (root / "test").is_dir() else [])
+    """Those of val (or valid) and test that hold class folders; unlabelled test pictures are no test split."""
+    found = [name for name in ("val", "valid", "test") if (root / name).is_dir()
+             and any(entry.is_dir() for entry in (root / name).iterdir())]
+    return [name for name in found if not (name == "valid" and "val" in found)]
 
 
 def _list(spec: DataSpec) -> DataSet:

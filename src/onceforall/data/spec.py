@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from onceforall.space.errors import UserError
 
+NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by name
 DEFAULT_ROOT = "datasets"
 MAX_DEFAULT_WORKERS = 16
 
@@ -66,7 +67,8 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Loader:
-    """How batches are cut and served: `batch` pictures a process, as process `rank` of `world`.
+    """How batches are cut and served: `batch` pictures a process, as process `rank` of `world`,
+    `local_world` of which are on this machine.
 
     `workers` None picks a default from the cores and processes of this machine (0 for pictures in memory, which
     need none); `prefetch` is batches ahead for each worker; `pin` puts them in pinned memory where there is a GPU;
@@ -80,6 +82,7 @@ class Loader:
     strict: bool = False
     rank: int = 0
     world: int = 1
+    local_world: int = 1
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -97,11 +100,10 @@ def check_workers(place: str, workers: int | None) -> None:
         raise UserError(place, f"{workers} is negative", "0 loads in this process, leave it out for a default")
 
 
-def default_workers(world: int) -> int:
-    """Worker processes for decoding picture files: this process's share of the cores less one, at most 16."""
-    # torchrun says how many of the processes share this machine; without it, assume that all do
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    return max(0, min(MAX_DEFAULT_WORKERS, _cores() // max(1, here) - 1))
+def default_workers(local_world: int) -> int:
+    """Worker processes for decoding picture files, of each of `local_world` processes that share this machine: its
+    share of the cores less one, at most 16."""
+    return max(0, min(MAX_DEFAULT_WORKERS, _cores() // local_world - 1))
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from onceforall.cost import macs, params
-from onceforall.data import DataSet
+from onceforall.data import CENTRE_SHARE, DataSet
 from onceforall.nn import Subnet, build
 from onceforall.space import Arch, SearchSpace, UserError, lower
 
@@ -23,7 +23,10 @@ WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 def save_subnet(net: Subnet, folder: Path, *, space: SearchSpace, arch: Arch, about: Mapping[str, Any]) -> None:
     """Write the net's weights and its description; `about` adds entries such as classes and accuracy."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another folder") from None
     num_classes = net.plan.head[-1].outputs
     values = {
         "format": FORMAT, "arch": str(arch), "genotype": arch.to_genotype(space), "resolution": arch.resolution,
@@ -41,7 +44,7 @@ def save_subnet(net: Subnet, folder: Path, *, space: SearchSpace, arch: Arch, ab
 def describe(data: DataSet, arch: Arch, *, top1: float, images: int) -> Mapping[str, Any]:
     """What model.json says of data and accuracy: class names, preprocessing, top-1 on the test pictures."""
     return {"classes": list(data.classes), "accuracy": {"top1": top1, "images": images, "split": "test"},
-            "preprocessing": {"resize_shorter_side": round(arch.resolution / 0.875), "crop": arch.resolution,
+            "preprocessing": {"resize_shorter_side": round(arch.resolution / CENTRE_SHARE), "crop": arch.resolution,
                               "interpolation": "bilinear", "mean": list(data.mean), "std": list(data.std)}}
 
 

@@ -29,6 +29,8 @@ class Data(Section):
     flip: bool = Field(True, description="mirror training pictures at random")
     brightness: float = Field(32 / 255, ge=0, le=1, description="colortwist's largest change of brightness")
     saturation: float = Field(0.5, ge=0, le=1, description="colortwist's largest change of saturation")
+    prefetch: int = Field(2, ge=1, le=1000, description="batches that each worker reads ahead")
+    pin_memory: bool | None = Field(None, description="copy batches to pinned memory; null: where there is a GPU")
     workers: int | None = Field(None, ge=0, le=512, description="processes that read pictures; null: chosen to suit")
     strict_data: bool = Field(False, description="stop at a broken picture instead of counting and skipping it")
     download: bool = Field(False, description="fetch missing data where the data set offers it")

@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = {
 _OF_ONE_ALGORITHM: dict[str, tuple[str, ...]] = {
     "OFATrainer": ("hparams.task", "hparams.train_image_size_list", "hparams.valid_image_size_list",
                    "hparams.valid_genotypes"),
-    "OFASearcher": ("network.genotype", "hparams.img_size"),
+    "OFASearcher": ("network.genotype",),
 }
 
 
@@ -161,11 +161,26 @@ class Config(Section):
             yield f"{self.data_place}.augment_valid", "validation pictures are never augmented"
         if data.download and data.name in ("imagenet", "folder", "digits"):
             yield f"{self.data_place}.download", f"there is no download for {data.name}"
+        yield from self._superseded(for_algorithm)
         for path in _OF_ONE_ALGORITHM.get(for_algorithm or "", ()):
             section, key = path.split(".")
             if getattr(getattr(self, section), key) is not None:
                 place = f"{self.network_place}.{key}" if section == "network" else path
                 yield place, f"{for_algorithm} does not read it"
+
+    def _superseded(self, for_algorithm: Algorithm | None) -> Iterator[tuple[str, str]]:
+        """Keys that another key's value leaves without effect."""
+        hparams, data = self.hparams, self.data
+        if not data.colortwist and (data.brightness, data.saturation) != _jitter_defaults(data):
+            yield f"{self.data_place}.brightness, saturation", "colortwist is false"
+        if data.name == "digits" and data.root is not None:
+            yield f"{self.data_place}.root", "the digits come with scikit-learn"
+        if hparams.img_size is not None and hparams.train_image_size_list and for_algorithm == "OFASearcher":
+            yield "hparams.img_size", "train_image_size_list is given"
+        if hparams.subnets_per_step != 1 and for_algorithm == "OFATrainer":
+            yield "hparams.subnets_per_step", "OFATrainer trains one sub-network"
+        if self.teacher is not None and self.teacher.genotype is not None:
+            yield f"{self.teacher_place}.genotype", "the teacher is the largest sub-network"
 
 
 def json_text(value: Any, indent: str = "") -> str:
@@ -177,6 +192,11 @@ def json_text(value: Any, indent: str = "") -> str:
     if isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
         return "[\n" + ",\n".join(inner + json_text(entry, inner) for entry in value) + f"\n{indent}]"
     return json.dumps(value)
+
+
+def _jitter_defaults(data: Data) -> tuple[float, float]:
+    fields = type(data).model_fields
+    return fields["brightness"].default, fields["saturation"].default
 
 
 def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:

@@ -66,7 +66,7 @@ class Hparams(Section):
     print_frequency: Count = Field(20, description="steps from one line of the log to the next")
     calibration_images: Count = Field(2000, description="training pictures that recalibrate batch norm")
     checkpoint_every: float | None = Field(None, gt=0, le=1e6, description="minutes from one checkpoint to the next; "
-                                           "null: after each epoch")
+                                           "beside one after each epoch; null: none")
 
     lambda_kd: float = Field(0.0, ge=0, le=1000, description="weight of the distillation loss; 0: no teacher")
     teacher_network: NetworkChoice | None = Field(None, description="the teacher, usually the full net")

@@ -174,6 +174,8 @@ class OptimizerGroup(Section):
         if self.name == "Sgd" and self.momentum > 0:
             raise UserError("momentum", f"{self.momentum:g} does not go with Sgd, which has none",
                             'take "Momentum" or "Nesterov"')
+        if self.name == "Nesterov" and self.momentum == 0:
+            raise UserError("momentum", "0 does not go with Nesterov, which needs some", 'take "Sgd", or 0.9')
         return self
 
 

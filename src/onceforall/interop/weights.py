@@ -123,6 +123,9 @@ def weights_file(source: Path) -> Path:
     spaces = {path: space_of(path) for path in sorted(source.glob("*/weights.h5"))}
     counts = {path: space.count for path, space in spaces.items() if space is not None}
     if not counts:
+        if (source / "model.json").exists():
+            raise UserError(str(source), "holds an extracted sub-network, not a supernet",
+                            "onceforall.load_subnet loads it")
         raise UserError(str(source), "holds no weights.h5", "train first: `ofa fit -o RUN`")
     return max(counts, key=counts.__getitem__)
 

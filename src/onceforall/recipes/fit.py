@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from onceforall.cost import macs, params
-from onceforall.data import ArrayPictures, DataSet, DataSpec, FilePictures
+from onceforall.data import NAMED, ArrayPictures, DataSet, DataSpec, FilePictures
 from onceforall.data.decode import read_size
 from onceforall.export.folder import describe, save_subnet
 from onceforall.interop.config import Config
@@ -22,6 +22,7 @@ from onceforall.recipes.catalog import recipe_for, recipe_named
 from onceforall.recipes.recipe import STAGES, Recipe, configs
 from onceforall.search.budgets import best, budgets, candidates
 from onceforall.space import Arch, UserError
+from onceforall.train.distributed import Processes
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS
 from onceforall.train.run import WEIGHTS, finished, train
@@ -41,6 +42,7 @@ class Request:
     epochs_scale: float = 1.0
     download: bool = False
     workers: int | None = None
+    strict: bool = False
     budgets: int = 3
     candidates: int = 8
 
@@ -48,8 +50,10 @@ class Request:
 def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
     """The six configurations, by output folder, that `fit` trains for a request."""
     recipe = _recipe(request)
-    spec = DataSpec(recipe.data, root=_root(request), download=request.download, workers=request.workers)
-    return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=spec.root, processes=processes)
+    root = _root(request)
+    made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
+    spec = data_spec(made[STAGES[0].folder], search=True)
+    return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=root, processes=processes)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
@@ -59,15 +63,17 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """
     options = replace(options, search=True)
     stages = plan(request, run, processes=options.processes.world)
+    done = all(finished(run / folder) for folder in stages)
     for folder, config in stages.items():
-        if finished(run / folder):
-            _log.info("stage %s is finished", folder)
         train(config, run / folder, options)
-    if options.processes.world > 1 and not options.processes.first:
+    if done and (run / SUMMARY).exists():
+        _log.warning("%s is finished: nothing to do", run)
+        return dict(json.loads((run / SUMMARY).read_text(encoding="utf-8")))
+    if not options.processes.first:
         return {}
     last = STAGES[-1].folder
     summary = {"stages": [_stage_row(row.name, run / row.folder) for row in STAGES],
-               "subnets": _pick(request, stages[last], run, replace(options, processes=type(options.processes)()))}
+               "subnets": _pick(request, stages[last], run, replace(options, processes=Processes()))}
     partial = run / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, run / SUMMARY)
@@ -77,22 +83,26 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 def _recipe(request: Request) -> Recipe:
     if request.recipe is not None:
         recipe = recipe_named(request.recipe)
-    elif request.data in ("digits", "fashion-mnist", "cifar10", "imagenet"):
+    elif request.data in (*NAMED, "imagenet"):
         recipe = recipe_for(request.data, pixels=0)
     else:
-        data = data_of(DataSpec("folder", root=request.data, workers=request.workers))
+        data = data_of(DataSpec("folder", root=request.data, strict=request.strict))
         recipe = recipe_for("folder", pixels=_pixels(data))
-    named = request.data if request.data in ("digits", "fashion-mnist", "cifar10", "imagenet") else "folder"
+    named = request.data if request.data in (*NAMED, "imagenet") else "folder"
     loader: dict[str, Any] = dict(recipe.loader)
     if request.download:
         loader["download"] = True
     if request.workers is not None:
         loader["workers"] = request.workers
+    if request.strict:
+        loader["strict_data"] = True
     return replace(recipe, data=named, loader=loader).scaled(request.epochs_scale)
 
 
 def _root(request: Request) -> str | None:
-    if request.data in ("digits", "fashion-mnist", "cifar10"):
+    if request.data == "digits" and request.root is not None:
+        raise UserError("--root", f"{request.root!r} stands beside --data digits", "they come with scikit-learn")
+    if request.data in NAMED:
         return request.root
     if request.data == "imagenet":
         if request.root is None:

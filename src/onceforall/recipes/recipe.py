@@ -66,7 +66,8 @@ class Recipe:
         if not (math.isfinite(factor) and 0 < factor <= 1000):
             raise UserError("--epochs-scale", f"{factor} is not a number above 0, at most 1000")
         epochs = tuple(max(1, round(e * factor)) for e in self.epochs)
-        warmup = tuple(min(e - 1, round(w * factor) or w) for e, w in zip(epochs, self.warmup, strict=True))
+        wanted = (max(1, round(w * factor)) if w else 0 for w in self.warmup)
+        warmup = tuple(min(e - 1, w) for e, w in zip(epochs, wanted, strict=True))
         return replace(self, epochs=epochs, warmup=warmup)
 
 

@@ -15,14 +15,14 @@ def budgets(space: SearchSpace, *, count: int, num_classes: int) -> list[int]:
     """`count` limits on MACs, evenly spaced between the smallest and the largest sub-network's, both left out."""
     low = macs(space, space.smallest, num_classes=num_classes)
     high = macs(space, space.largest, num_classes=num_classes)
-    return [low + (high - low) * (i + 1) // (count + 2) for i in range(count)]
+    return [low + (high - low) * (i + 1) // (count + 1) for i in range(count)]
 
 
 def candidates(space: SearchSpace, limit: int, *, count: int, rng: random.Random, num_classes: int) -> list[Arch]:
     """Up to `count` random sub-networks with 75 to 100 % of `limit` MACs; the smallest where none is met."""
     found: dict[Arch, None] = {}
     for _ in range(_TRIES):
-        arch = _at_random_size(space, rng)
+        arch = _leaning(space, rng)
         if 0.75 * limit <= macs(space, arch, num_classes=num_classes) <= limit:
             found[arch] = None
         if len(found) == count:
@@ -35,7 +35,7 @@ def best(archs: Sequence[Arch], score: Callable[[Arch], float]) -> Arch:
     return max(archs, key=score)
 
 
-def _at_random_size(space: SearchSpace, rng: random.Random) -> Arch:
+def _leaning(space: SearchSpace, rng: random.Random) -> Arch:
     """A random arch whose choices lean to one side, so that small and large ones occur too: a choice drawn among
     the smallest, the largest, or all values, by a lot drawn once an arch."""
     lean = rng.random()

@@ -18,7 +18,7 @@ def _mobilenet_v3(name: str, strides: Sequence[int], resolutions: Sequence[int],
     if not (isinstance(width_mult, int | float) and math.isfinite(width_mult) and 0.1 <= width_mult <= 8):
         raise UserError(f"{name}.width_mult", f"{width_mult!r} is not a number from 0.1 to 8")
     if width_mult != 1:
-        name = f"{name}?width_mult={width_mult:g}"
+        name = f"{name}?width_mult={float(width_mult)!r}"  # every digit: the name rebuilds the space
     choices = elastic({"kernel": (3, 5, 7), "expand": (3, 4, 6)})
     only = elastic({"kernel": (3,), "expand": (1,)})
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from onceforall.space.arch import Arch, Block, Value
+from onceforall.space.arch import Arch, Block
 from onceforall.space.search_space import SearchSpace, StageSpace
 
 
@@ -54,7 +54,6 @@ class BlockPlan:
     name: str
     layers: tuple[Layer, ...]
     residual: bool
-    choices: tuple[tuple[str, Value], ...] = ()
 
     def layer(self, role: str) -> Layer | None:
         """The layer of that role ("expand", "depthwise", "reduce", "excite", "project"), None if absent."""
@@ -133,7 +132,7 @@ def _mbconv(name: str, stage: StageSpace, block: Block, width: int, size: int, s
         layers += [Layer(f"{name}.se.reduce", hidden, squeeze, bias=True, norm=False, act="relu"),
                    Layer(f"{name}.se.excite", squeeze, hidden, bias=True, norm=False, act="hsigmoid")]
     layers.append(Layer(f"{name}.project", hidden, stage.width, size=depthwise.out_size))
-    return BlockPlan("mbconv", name, tuple(layers), stride == 1 and width == stage.width, block.choices)
+    return BlockPlan("mbconv", name, tuple(layers), stride == 1 and width == stage.width)
 
 
 _LOWER = {"mbconv": _mbconv}

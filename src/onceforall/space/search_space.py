@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
 from math import prod
 from typing import Any, TypeVar
 
@@ -133,6 +132,10 @@ class SearchSpace:
             and b.choices.keys() == a.choices.keys() and all(set(b.choices[n]) <= set(v) for n, v in a.elastic)
             for a, b in zip(self.stages, other.stages, strict=True))
 
+    def at(self, resolutions: Sequence[int]) -> SearchSpace:
+        """The same blocks at other resolutions."""
+        return replace(self, resolutions=tuple(resolutions))
+
     def restrict(self, *, resolutions: Sequence[int] | None = None, depth: Sequence[int] | None = None,
                  **choices: Sequence[Value]) -> SearchSpace:
         """The part of the space with only these choices, as `restrict(kernel=(7,), depth=(4,))`."""
@@ -219,12 +222,6 @@ class SearchSpace:
                         return (f"arch stage {s + 1} block {b + 1}",
                                 f"{name} {value:g} is not one of {_listed(allowed)}")
         return None
-
-
-def block_choices(stage: StageSpace) -> list[Block]:
-    """Every block that `stage` allows, the first dimension varying slowest."""
-    names = [name for name, _ in stage.elastic]
-    return [Block(tuple(zip(names, values, strict=True))) for values in product(*(v for _, v in stage.elastic))]
 
 
 def _ways(stage: StageSpace) -> int:

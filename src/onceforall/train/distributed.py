@@ -21,7 +21,7 @@ _LAUNCHERS = {  # launcher: variables of rank, number of processes, rank and num
     "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
                  "OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_NAMESPACE"),
     "MPICH": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "PMI_PORT"),
-    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE", "SLURM_JOB_ID"),
+    "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID"),
 }
 
 
@@ -53,10 +53,15 @@ def detect(environment: Mapping[str, str]) -> Processes:
             local = re.match(r"[0-9]+", environment.get(local_world, "")) or re.match(r"[0-9]+", str(size))
             assert local is not None
             return Processes(int(environment[rank]), size, int(environment.get(local_rank, environment[rank])),
-                             min(size, int(local[0])), environment.get(job, ""))
+                             min(size, int(local[0])), _job(environment, job))
         except ValueError as error:
             raise UserError(f"environment {rank}, {world}", f"is not what {launcher} sets ({error})") from None
     return Processes()
+
+
+def _job(environment: Mapping[str, str], variable: str) -> str:
+    """What all processes of this run, and no other run on this machine, have in common."""
+    return environment.get(variable, f"{os.getuid()}/{os.getppid()}") + "/" + environment.get("SLURM_STEP_ID", "")
 
 
 @contextmanager
@@ -66,9 +71,13 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         yield
         return
     address = os.environ.get("MASTER_ADDR") or _address(processes)
-    port = os.environ.get("MASTER_PORT") or str(20000 + zlib.crc32(processes.job.encode()) % 20000)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", init_method=f"tcp://{address}:{port}",
-                            rank=processes.rank, world_size=processes.world, timeout=timedelta(minutes=10))
+    port = os.environ.get("MASTER_PORT") or str(20000 + zlib.crc32(processes.job.encode()) % 12000)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", init_method=f"tcp://{address}:{port}",
+                                rank=processes.rank, world_size=processes.world, timeout=timedelta(minutes=10))
+    except (dist.DistError, ValueError) as error:
+        raise UserError(f"process {processes.rank} of {processes.world}", f"finds no meeting point at {address}:{port} "
+                        f"({str(error).splitlines()[0]})", "set MASTER_ADDR and MASTER_PORT alike for all") from None
     try:
         yield
     finally:
@@ -108,7 +117,17 @@ def summed(values: Tensor, world: int) -> Tensor:
     return values
 
 
-def wait(world: int) -> None:
-    """Until every process is here."""
+def follow_first(tensors: Iterable[Tensor], world: int) -> None:
+    """Overwrite `tensors` by those of the first process."""
     if world > 1:
-        dist.barrier()
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def wait(world: int) -> None:
+    """Until every process is here; raises UserError where one has ended."""
+    if world > 1:
+        try:
+            dist.barrier()
+        except RuntimeError:
+            raise UserError("processes", "another process of this run has ended", "its message says why") from None

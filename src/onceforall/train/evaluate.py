@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize, sample
 from onceforall.nn import Subnet, Supernet, extract, recalibrate
-from onceforall.space import Arch
+from onceforall.space import Arch, UserError
 from onceforall.train.distributed import Processes, summed
 
 CALIBRATION_BATCH = 100
@@ -59,6 +59,7 @@ class Evaluator:
     batch: int = 200
     calibration_images: int = 2000
     workers: int | None = 0
+    strict: bool = False
     processes: Processes = field(default_factory=Processes)
     _calibration: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
 
@@ -68,7 +69,10 @@ class Evaluator:
 
     def recalibrated(self, net: Subnet, resolution: int) -> Subnet:
         """The net itself with BN statistics of the calibration sample at `resolution`, in evaluation mode."""
-        recalibrate(net, (self._prepared(images) for images in self._sample(resolution)))
+        batches = (self._prepared(images) for images in self._sample(resolution))
+        with torch.autocast(self.compute.device.type, self.compute.dtype,
+                            enabled=self.compute.dtype != torch.float32):
+            recalibrate(net, batches)
         net.eval()
         return net
 
@@ -79,16 +83,23 @@ class Evaluator:
     def score_net(self, net: nn.Module, resolution: int, pictures: Pictures) -> Score:
         """Accuracy of a net, as it is, on `pictures` at `resolution`; each process takes its share of them."""
         mine = pictures.subset(range(self.processes.rank, len(pictures), self.processes.world))
-        batches = eval_batches(mine, resolution, batch=self.batch, workers=self.workers)
-        return _score(net.eval(), batches, self)
+        return _score(net.eval(), self._batches(mine, resolution, self.batch), self)
+
+    def _batches(self, pictures: Pictures, resolution: int, size: int) -> Iterator[Batch]:
+        return eval_batches(pictures, resolution, batch=size, workers=self.workers, strict=self.strict,
+                            local_world=self.processes.local_world)
 
     def _sample(self, resolution: int) -> list[Tensor]:
         """The calibration pictures at one size, decoded once, in batches of one shape."""
         if resolution not in self._calibration:
             chosen = sample(self.data.train, self.calibration_images, seed=0)
             size = min(CALIBRATION_BATCH, len(chosen))
-            batches = [b.images for b in eval_batches(chosen, resolution, batch=size, workers=self.workers)]
-            self._calibration[resolution] = [b for b in batches if len(b) == len(batches[0])]
+            images = [b.images for b in self._batches(chosen, resolution, size)]
+            if not images:
+                raise UserError("training pictures", "none of the calibration sample can be read")
+            whole = torch.cat(images)  # broken pictures are left out: cut anew into batches of one shape
+            size = min(size, len(whole))
+            self._calibration[resolution] = list(torch.split(whole[:len(whole) // size * size], size))
             if len(self._calibration) > _KEPT_SIZES:
                 del self._calibration[next(iter(self._calibration))]
         return self._calibration[resolution]
@@ -108,4 +119,6 @@ def _score(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Sc
         totals += torch.stack([ranked[:, 0].sum(), ranked.sum(), F.cross_entropy(logits, labels, reduction="sum"),
                                torch.tensor(len(labels), device=device)]).double()
     top1, top5, loss, images = summed(totals, evaluator.processes.world).tolist()
+    if not images:
+        raise UserError("validation pictures", "there are none, or none can be read")
     return Score(top1 / images, top5 / images, loss / images, int(images))

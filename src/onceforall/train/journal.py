@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,11 +30,9 @@ class Journal:
 
     def __enter__(self) -> Journal:
         if self._writes:
-            from torch.utils.tensorboard import SummaryWriter
-            self._handler = logging.FileHandler(self._folder / "log.txt", encoding="utf-8")
+            self._handler = logging.FileHandler(self._folder / "log.txt", encoding="utf-8", errors="backslashreplace")
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logging.getLogger("onceforall").addHandler(self._handler)
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -62,20 +61,30 @@ class Journal:
             for name in ("loss", "lr", "images_per_second"):
                 self._board.add_scalar(f"train/{name}", record[name], record["epoch"])
 
-    def forget_after(self, epoch: int) -> None:
-        """Drop the records of `epoch` and later, which a resumed run writes again."""
-        path = self._folder / METRICS
-        if not self._writes or not path.exists():
+    def start(self, epoch: int) -> None:
+        """Begin to write at `epoch`, dropping records of it and later ones, which a resumed run writes again."""
+        if not self._writes:
             return
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
-                if line.endswith("\n") and json.loads(line)["epoch"] < epoch]
+        from torch.utils.tensorboard import SummaryWriter
+        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=epoch)
+        path = self._folder / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if _epoch(line) < epoch]
         partial = path.with_name(path.name + ".partial")
         partial.write_text("".join(kept), encoding="utf-8")
         os.replace(partial, path)
 
 
+def _epoch(line: str) -> float:
+    """The epoch of a line of metrics.jsonl; infinite for one that a stop has torn."""
+    try:
+        return float(json.loads(line)["epoch"]) if line.endswith("\n") else math.inf
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return math.inf
+
+
 def tag(arch: Arch) -> str:
-    """A short name for charts: `224px k7e6 d4` where all blocks and depths are equal, else the whole arch."""
+    """A short name for charts: `224px_k7e6_d4` where all blocks and depths are equal, else the whole arch."""
     blocks = {block for stage in arch.stages for block in stage}
     if len(blocks) == 1 and len(set(arch.depths)) == 1:
         return f"{arch.resolution}px_{next(iter(blocks))}_d{arch.depths[0]}"

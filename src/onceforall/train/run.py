@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch, UserError
 from onceforall.train import checkpoint
 from onceforall.train.checkpoint import Position
-from onceforall.train.distributed import wait
+from onceforall.train.distributed import follow_first, summed, wait
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import Journal, tag
-from onceforall.train.loop import run_epoch
-from onceforall.train.setup import Options, data_of, data_spec, learner_of
+from onceforall.train.loop import StepReport, run_epoch
+from onceforall.train.setup import Options, check_classes, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 
 _log = logging.getLogger(__name__)
@@ -36,20 +37,33 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
     call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained.
     """
     options = options or Options()
-    checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
     _check_folder(config, output)
     if finished(output):
         _log.info("%s is finished: nothing to do", output)
         return
-    data = data_of(data_spec(config, search=options.search))
-    _check_classes(config, data)
+    checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
+    _check_options(options, output)
+    data = _load(config, options)
+    check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
+    run = _Run(config, output, options, data)
     wait(options.processes.world)  # every process has read the folder before the first one writes to it
     if options.processes.first:
         _make(output)
         config.write(output / CONFIG)
     wait(options.processes.world)
     with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
-        _Run(config, output, options, data, journal).go()
+        run.go(journal)
+
+
+def _load(config: Config, options: Options) -> DataSet:
+    """The pictures; where they are to be downloaded the first process does it alone."""
+    spec = data_spec(config, search=options.search)
+    if spec.download and not options.processes.first:
+        wait(options.processes.world)
+    data = data_of(spec)
+    if spec.download and options.processes.first:
+        wait(options.processes.world)
+    return data
 
 
 def finished(output: Path) -> bool:
@@ -87,37 +101,64 @@ def _difference(a: Any, b: Any, place: str = "") -> str:
     return next(filter(None, found), "")
 
 
-def _check_classes(config: Config, data: DataSet) -> None:
-    if len(data.classes) > config.network.num_classes:
-        raise UserError(f"{config.network_place}.num_classes", f"{config.network.num_classes} is fewer than the "
-                        f"{len(data.classes)} classes of the data", f"give {len(data.classes)}")
+def _check_options(options: Options, output: Path) -> None:
+    """Refuse to go on otherwise than the run began."""
+    path = output / CHECKPOINT
+    before = checkpoint.read_extra(path)["options"] if path.exists() else {}
+    for name, value in _lasting(options).items():
+        if before.get(name, value) != value:
+            raise UserError(str(output), f"holds a run with {name} {before[name]}, not {value}",
+                            "go on as it began, or take another output folder")
+
+
+def _lasting(options: Options) -> dict[str, Any]:
+    """What has to stay the same when a stopped run is resumed."""
+    return {"search": options.search, "subnet": options.subnet, "type": str(options.compute.dtype),
+            "processes": options.processes.world}
+
+
+@dataclass
+class _Totals:
+    """What the steps of an epoch add up to, kept over a stop within it."""
+
+    loss: float = 0.0
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
 
 
 class _Run:
     """One training run with everything it needs at hand."""
 
-    def __init__(self, config: Config, output: Path, options: Options, data: DataSet, journal: Journal) -> None:
-        self.config, self.output, self.options, self.data, self.journal = config, output, options, data, journal
+    def __init__(self, config: Config, output: Path, options: Options, data: DataSet) -> None:
+        self.config, self.output, self.options, self.data = config, output, options, data
         self.stage = stage_of(config, subnet=options.subnet)
-        h = config.hparams
-        self.evaluator = Evaluator(data, options.compute, batch=h.mini_batch_valid, workers=config.data.workers,
-                                   calibration_images=h.calibration_images, processes=options.processes)
-        self.pictures = data.held_out if options.search and len(data.held_out) else data.test
+        self.evaluator = Evaluator(
+            data, options.compute, batch=config.hparams.mini_batch_valid, workers=config.data.workers,
+            strict=config.data.strict_data, calibration_images=config.hparams.calibration_images,
+            processes=options.processes)
         self.learner = learner_of(config, options, self.evaluator)
+        self.pictures = data.held_out if options.search and len(data.held_out) else data.test
+        self.totals = _Totals()
+        if options.search and not len(data.held_out):
+            _log.warning("no training pictures are held out: validation uses the validation pictures")
 
-    def go(self) -> None:
+    def go(self, journal: Journal) -> None:
         """Train every epoch that is left, validate, save."""
-        options, hparams = self.options, self.config.hparams
+        self.journal = journal
+        options, hparams, data = self.options, self.config.hparams, self.config.data
         for line in self.config.ignored("OFATrainer" if options.subnet else "OFASearcher"):
             _log.warning(line)
-        loader = Loader(self.stage.batch, workers=self.config.data.workers, strict=self.config.data.strict_data,
-                        pin=options.compute.device.type == "cuda", rank=options.processes.rank,
-                        world=options.processes.world)
+        pin = options.compute.device.type == "cuda" if data.pin_memory is None else data.pin_memory
+        loader = Loader(self.stage.batch, workers=data.workers, strict=data.strict_data, prefetch=data.prefetch,
+                        pin=pin, rank=options.processes.rank, world=options.processes.world,
+                        local_world=options.processes.local_world)
         batches = TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
                                augment=data_spec(self.config, search=options.search).augment)
         position = self._resume()
-        self.journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
-                           "epochs": self.stage.epochs, "steps": batches.steps_per_epoch})
+        journal.start(position.epoch)
+        journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
+                      "epochs": self.stage.epochs, "steps": batches.steps_per_epoch})
         for epoch in range(position.epoch, self.stage.epochs):
             self._epoch(batches, epoch, position.step if epoch == position.epoch else 0)
             if (epoch + 1) % hparams.validation_frequency == 0 or epoch + 1 == self.stage.epochs:
@@ -126,29 +167,39 @@ class _Run:
         self._finish()
 
     def _epoch(self, batches: TrainBatches, epoch: int, start: int) -> None:
-        hparams = self.config.hparams
-        every = hparams.checkpoint_every
-        losses, images, began, saved = [], 0, time.perf_counter(), time.perf_counter()
+        hparams, totals = self.config.hparams, self.totals
+        loss = torch.tensor(totals.loss, dtype=torch.float64, device=self.options.compute.device)
+        saved = time.perf_counter()
         for report in run_epoch(self.learner, self.stage, batches, data=self.data, epoch=epoch, start=start):
-            losses.append(report.loss)
-            images += report.images
+            loss += report.loss
+            totals.steps, totals.images = totals.steps + 1, totals.images + report.images
+            totals.seconds += report.seconds
             self.journal.hear({"kind": "step", "epoch": epoch, "step": report.step, "steps": report.steps,
                                "images": report.images, "seconds": report.seconds, "waited": report.waited})
             if (report.step + 1) % hparams.print_frequency == 0:
-                _log.info("epoch %d/%d step %d/%d %dpx loss %.4f lr %.5f %.0f images/s data wait %.0f %%", epoch + 1,
-                          self.stage.epochs, report.step + 1, report.steps, report.resolution, float(report.loss),
-                          report.lr, report.images / report.seconds, 100 * report.waited / report.seconds)
-            if every is not None and time.perf_counter() - saved > 60 * every and report.step + 1 < report.steps:
+                self._log_step(report)
+            due = hparams.checkpoint_every is not None and time.perf_counter() - saved > 60 * hparams.checkpoint_every
+            if due and report.step + 1 < report.steps:
+                totals.loss = loss.item()
                 self._save(Position(epoch, report.step + 1))
                 saved = time.perf_counter()
-        if losses:
-            mean = float(torch.stack(losses).mean())
-            seconds = time.perf_counter() - began
-            self.journal.write({"kind": "train", "epoch": epoch, "loss": mean, "lr": report.lr, "images": images,
-                                "seconds": seconds, "images_per_second": images / seconds})
+        world = self.options.processes.world
+        mean = summed(loss, world).item() / (world * totals.steps)
+        if not math.isfinite(mean):
+            raise UserError(f"{self.output} epoch {epoch + 1}", f"the training loss is {mean}",
+                            "lower optimizer.train.lr; the checkpoint is of the epoch before")
+        self.journal.write({"kind": "train", "epoch": epoch, "loss": mean, "lr": report.lr, "images": totals.images,
+                            "seconds": totals.seconds, "images_per_second": totals.images / totals.seconds})
+        self.totals = _Totals()
+
+    def _log_step(self, report: StepReport) -> None:
+        _log.info("epoch %d/%d step %d/%d %dpx loss %.4f lr %.5f %.0f images/s data wait %.0f %%", report.epoch + 1,
+                  self.stage.epochs, report.step + 1, report.steps, report.resolution, float(report.loss), report.lr,
+                  report.images / report.seconds, 100 * report.waited / report.seconds)
 
     def _validate(self, epoch: int) -> None:
         archs = self._valid_archs()
+        follow_first(self.learner.net.buffers(), self.options.processes.world)  # running statistics are each rank's own
         for arch in archs:
             began = time.perf_counter()
             net = self.learner.net
@@ -179,17 +230,17 @@ class _Run:
 
     def _save(self, position: Position, *, finished: bool = False) -> None:
         if self.options.processes.first:
-            scaler = self.learner.scaler.state_dict()
             checkpoint.save(self.output / CHECKPOINT, self.learner.net, self.learner.optimizer, position=position,
-                            extra={"finished": finished, "scaler": scaler, "world": self.options.processes.world})
+                            extra={"finished": finished, "scaler": self.learner.scaler.state_dict(),
+                                   "options": _lasting(self.options), "totals": asdict(self.totals)})
 
     def _resume(self) -> Position:
         path = self.output / CHECKPOINT
         if not path.exists():
-            self.journal.forget_after(0)
             return Position()
         position = checkpoint.load(path, self.learner.net, self.learner.optimizer)
-        self.learner.scaler.load_state_dict(checkpoint.read_extra(path)["scaler"])
-        self.journal.forget_after(position.epoch)
-        _log.info("resuming %s at epoch %d step %d", self.output, position.epoch + 1, position.step)
+        extra = checkpoint.read_extra(path)
+        self.learner.scaler.load_state_dict(extra["scaler"])
+        self.totals = _Totals(**extra["totals"])
+        _log.info("resuming %s at epoch %d step %d", self.output, position.epoch + 1, position.step + 1)
         return position

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,11 +10,19 @@ import torch
 from torch import nn
 
 from onceforall.data import Augment, DataSet, DataSpec, load_data
-from onceforall.interop.config import Config, network_space, no_decay_patterns, subnet_arch
+from onceforall.interop.config import (
+    Config,
+    Network,
+    network_space,
+    no_decay_patterns,
+    stage_space,
+    subnet_arch,
+    valid_archs,
+)
 from onceforall.interop.nnabla_weights import entries
 from onceforall.interop.weights import load_weights, space_of, supernet_entries
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
-from onceforall.space import SearchSpace
+from onceforall.space import SearchSpace, UserError
 from onceforall.train.distributed import Processes
 from onceforall.train.evaluate import Compute, Evaluator
 from onceforall.train.journal import Listener
@@ -44,10 +52,21 @@ def data_spec(config: Config, *, search: bool) -> DataSpec:
         strict=d.strict_data, workers=d.workers, download=d.download)
 
 
-@lru_cache(maxsize=1)
 def data_of(spec: DataSpec) -> DataSet:
     """The pictures; the last data set asked for is kept, so that one stage after another decodes it once."""
+    return _loaded(replace(spec, augment=Augment(), workers=None))  # neither matters before batches are made
+
+
+@lru_cache(maxsize=1)
+def _loaded(spec: DataSpec) -> DataSet:
     return load_data(spec)
+
+
+def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
+    """Raise UserError where the data has more classes than the network tells apart."""
+    if len(data.classes) > num_classes:
+        raise UserError(place, f"{num_classes} is fewer than the {len(data.classes)} classes of the data",
+                        f"give {len(data.classes)}, or other data")
 
 
 def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:
@@ -71,13 +90,30 @@ def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learne
 
 
 def supernet_of(config: Config) -> Supernet:
-    """The configuration's supernet, with its weights where it names some, else random from its seed."""
-    network = config.network
+    """The configuration's supernet, with its weights where it names some, else random from its seed.
+
+    Its space has the resolutions that are trained or validated. Raises UserError for weights that do not fit.
+    """
+    sizes = {*stage_space(config).resolutions, *(arch.resolution for arch in valid_archs(config))}
+    space = network_space(config.network).restrict(resolutions=sorted(sizes))
+    net = _filled(config.network, space, place=config.network_place, seed=config.hparams.seed)
+    before = space_of(Path(config.network.weights)) if config.network.weights else None
+    if before is not None and not space.covers(before.at(space.resolutions)):
+        raise UserError(f"{config.network_place}.weights", f"{config.network.weights} was trained in a space that this "
+                        "one does not contain", "progressive shrinking only ever adds op_ and depth_candidates")
+    return net
+
+
+def _filled(network: Network, space: SearchSpace, *, place: str, seed: int = 0) -> Supernet:
+    """The network's supernet over `space`, its weights loaded."""
     decay, eps = network.bn_param
-    net = Supernet(network_space(network), network.num_classes, dropout=network.drop_rate, bn_momentum=1 - decay,
-                   bn_eps=eps, generator=torch.Generator().manual_seed(config.hparams.seed))
+    net = Supernet(space, network.num_classes, dropout=network.drop_rate, bn_momentum=1 - decay, bn_eps=eps,
+                   generator=torch.Generator().manual_seed(seed))
     if network.weights:
-        load_weights(net, Path(network.weights))
+        try:
+            load_weights(net, Path(network.weights))
+        except UserError as error:
+            raise UserError(f"{place}.weights: {error.place}", error.problem, error.remedy) from None
     return net
 
 
@@ -86,11 +122,7 @@ def teacher_of(config: Config, compute: Compute) -> Subnet | None:
     network = config.teacher
     if network is None:
         return None
-    decay, eps = network.bn_param
-    net = Supernet(network_space(network), network.num_classes, dropout=network.drop_rate, bn_momentum=1 - decay,
-                   bn_eps=eps)
-    assert network.weights is not None  # checked before
-    load_weights(net, Path(network.weights))
+    net = _filled(network, network_space(network), place=config.teacher_place)
     teacher = extract(net, net.space.largest)
     compute.place(teacher)
     teacher.requires_grad_(False).train(config.hparams.teacher_mode == "train")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onceforall.interop.config import Config, stage_space, subnet_arch
-from onceforall.space import Arch, SearchSpace
+from onceforall.interop.config import Config, network_space, stage_space, subnet_arch
+from onceforall.space import SearchSpace
 from onceforall.train.schedule import CosineWarmup
 from onceforall.train.strategy import Strategy, only, progressive_shrinking
 
@@ -36,13 +36,13 @@ class Stage:
 def stage_of(config: Config, *, subnet: bool = False) -> Stage:
     """The stage that a configuration describes; `subnet`: the training of its genotype alone."""
     hparams, group = config.hparams, config.optimizer.train
-    space, teacher = stage_space(config), config.teacher is not None
+    teacher = config.teacher is not None
     if subnet:
-        arch: Arch | None = subnet_arch(config)
+        arch = subnet_arch(config)
         assert arch is not None  # checked before
-        space, strategy = space.restrict(resolutions=[arch.resolution]), only(arch, teacher=teacher)
+        space, strategy = network_space(config.network).at([arch.resolution]), only(arch, teacher=teacher)
     else:
-        strategy = progressive_shrinking(hparams.subnets_per_step, teacher=teacher)
+        space, strategy = stage_space(config), progressive_shrinking(hparams.subnets_per_step, teacher=teacher)
     warmup = hparams.cosine_warmup_epoch if group.lr_scheduler == "CosineSchedulerWarmup" else 0
     return Stage(space, strategy, hparams.epoch, warmup, group.lr, hparams.warmup_lr, hparams.batch_size_train,
                  hparams.mini_batch_train, hparams.lambda_kd, hparams.label_smoothing, hparams.seed)
