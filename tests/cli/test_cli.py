@@ -150,6 +150,22 @@ def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
 
 
 @pytest.mark.slow
+def test_other_pictures_are_normalised_as_the_runs(run, tmp_path):
+    from PIL import Image
+
+    from onceforall.cli.pictures import evaluator_for
+    from onceforall.data import DataSpec, load_data
+    from onceforall.train.evaluate import Compute
+    for i in range(20):
+        path = tmp_path / "train" / str(i % 2) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (200, 10 * i, 0)).save(path)
+    evaluator = evaluator_for(run, onceforall.load(run), data=str(tmp_path), root=None, compute=Compute())
+    assert evaluator.data.mean == load_data(DataSpec("digits")).mean
+    assert len(evaluator.data.classes) == 2
+
+
+@pytest.mark.slow
 def test_extract_is_loaded_with_one_line(run, capsys, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

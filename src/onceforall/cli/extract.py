@@ -7,19 +7,18 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import chosen_arch, compute_of
+from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, chosen_arch, compute_of
 
 
 def extract(
     source: Annotated[str, typer.Argument(help="a run folder or a weights file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder to write")],
-    arch: Annotated[str | None, typer.Option(help="sub-network, as 224:k5e4,.. or largest, middle, smallest")] = None,
-    genotype: Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s genotype, "5,2,9,..."')] = None,
-    resolution: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
-    data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or a folder; the run's own "
-                                             "by default")] = None,
-    root: Annotated[str | None, typer.Option(help="where that data set's files are")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    arch: ArchText = None,
+    genotype: Genotype = None,
+    resolution: Resolution = None,
+    data: DataName = None,
+    root: Root = None,
+    device: Device = "auto",
 ) -> None:
     """Write one sub-network as plain torch layers, BN recalibrated; `onceforall.load_subnet(DIR)` gives it back."""
     from onceforall.cli.pictures import evaluator_for

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from onceforall.cli.source import chosen_arch, is_space
+from onceforall.cli.source import ArchText, Genotype, Resolution, chosen_arch, is_space
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
 
 
 def inspect(
     source: Annotated[str, typer.Argument(help="a run folder, a weights file, or a search space's name")],
-    arch: Annotated[str | None, typer.Option(help="sub-network, as 224:k5e4,.. or largest, middle, smallest")] = None,
-    genotype: Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s genotype, "5,2,9,..."')] = None,
-    resolution: Annotated[int | None, typer.Option(help="input size in pixels")] = None,
+    arch: ArchText = None,
+    genotype: Genotype = None,
+    resolution: Resolution = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""

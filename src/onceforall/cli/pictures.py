@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def evaluator_for(source: Path, net: Supernet, *, data: str | None, root: str | None, compute: Compute) -> Evaluator:
     """An evaluator of `net` on the data set that the options name, or on the one the run was trained on."""
     from onceforall.data import NAMED, DataSpec
+    from onceforall.interop.weights import trained_on, weights_file
     from onceforall.train.evaluate import Evaluator
     from onceforall.train.setup import check_classes, data_of, data_spec
 
@@ -31,7 +33,9 @@ def evaluator_for(source: Path, net: Supernet, *, data: str | None, root: str | 
     else:
         raise UserError("--data", "is missing, and there is no config.json beside the weights",
                         f"give {', '.join(NAMED)} or a folder")
-    pictures = data_of(spec)
+    pictures, trained = data_of(spec), trained_on(weights_file(source))
+    if "mean" in trained:  # other pictures are normalised as those it was trained on
+        pictures = replace(pictures, mean=tuple(trained["mean"]), std=tuple(trained["std"]))
     check_classes(pictures, net.num_classes, place=f"{source} num_classes")
     return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers,
                      strict=spec.strict)

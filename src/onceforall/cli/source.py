@@ -1,4 +1,4 @@
-"""What several verbs share: SOURCE and --arch as the user gives them, and the compute device."""
+"""What several verbs share: their options, SOURCE and --arch as the user gives them, the compute device, the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from onceforall.space import CATALOG, Arch, SearchSpace, UserError
 
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
     from onceforall.interop.config import Config
     from onceforall.train.distributed import Processes
     from onceforall.train.evaluate import Compute
+
+
+ArchText = Annotated[str | None, typer.Option(help="sub-network: 224:k5e4,.. or largest, middle, smallest")]
+Genotype = Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s genotype, "5,2,9,..."')]
+Resolution = Annotated[int | None, typer.Option(help="input size in pixels")]
+DataName = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or a folder; the run's by default")]
+Root = Annotated[str | None, typer.Option(help="where that data set's files are")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
 def is_space(source: str) -> bool:

@@ -25,12 +25,15 @@ def supernet_entries(net: Supernet) -> list[Entry]:
     return entries(net.plan(net.space.largest), kernels=kernels)
 
 
-def save_supernet(net: Supernet, path: Path) -> None:
-    """Write the supernet's `weights.h5` atomically; its root says which space it is, so that `load` needs no more."""
+def save_supernet(net: Supernet, path: Path, *, pictures: Mapping[str, Any] | None = None) -> None:
+    """Write the supernet's `weights.h5` atomically; its root says which space it is, so that `load` needs no more.
+
+    `pictures`: what it was trained on, as JSON values: `mean` and `std` of a channel, `classes`.
+    """
     norm = net.stem.norm
     assert norm is not None
     about = {"kind": "supernet", "space": net.space.to_dict(), "num_classes": net.num_classes,
-             "dropout": net.dropout, "bn": [norm.momentum, norm.eps]}
+             "dropout": net.dropout, "bn": [norm.momentum, norm.eps], "pictures": dict(pictures or {})}
     write_h5(path, net.state_dict(), supernet_entries(net), {_ATTRIBUTE: json.dumps(about)})
 
 
@@ -92,6 +95,11 @@ def space_of(path: Path) -> SearchSpace | None:
     """The space that a weights file says it is of; None for a file that does not say."""
     about = _about(path, read_attributes(path))
     return SearchSpace.from_dict(about["space"]) if about else None
+
+
+def trained_on(path: Path) -> dict[str, Any]:
+    """What a supernet's file says of its training pictures (see `save_supernet`); empty where it does not say."""
+    return dict(_about(path, read_attributes(path)).get("pictures", {}))
 
 
 def load_subnet_weights(path: Path) -> Subnet:

@@ -218,7 +218,8 @@ class _Run:
         net = self.learner.net
         if self.options.processes.first:
             if isinstance(net, Supernet):
-                save_supernet(net, self.output / WEIGHTS)
+                save_supernet(net, self.output / WEIGHTS, pictures={
+                    "mean": self.data.mean, "std": self.data.std, "classes": self.data.classes})
             else:
                 arch = subnet_arch(self.config)
                 assert arch is not None
