@@ -60,6 +60,8 @@ def test_inspect_gives_the_figures(capsys):
     (["fit", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
     (["fit", "--recipe", "best"], "--recipe: 'best' is not a recipe; known: digits"),
     (["fit", "--epochs-scale", "0"], "--epochs-scale: 0.0 is not a number above 0"),
+    (["inspect", "mobilenet_v3_larg"], "did you mean mobilenet_v3_large?"),
+    (["evaluate", "mobilenet_v3_large"], "mobilenet_v3_large: is a search space, which has no weights"),
     (["evaluate", "/nowhere"], "/nowhere: is neither a run folder nor a weights file"),
     (["fit", "--root", "x"], "--root: 'x' stands beside --data digits"),
     (["fit", "--device", "tpu"], "--device: 'tpu' is not one of cpu"),

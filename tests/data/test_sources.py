@@ -161,7 +161,7 @@ def test_debians_fashion_mnist_is_found_by_itself(tmp_path: Path, monkeypatch: p
 def test_damaged_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onceforall.data.fashion.DEBIAN", tmp_path / "debian")
     spec = DataSpec("fashion-mnist", root=str(tmp_path))
-    with pytest.raises(UserError, match="no Fashion-MNIST under .*; apt-get install dataset-fashion-mnist, or set"):
+    with pytest.raises(UserError, match="no Fashion-MNIST under .*; apt-get install dataset-fashion-mnist, or ofa fit"):
         load_data(spec)
     write_fashion(tmp_path, ".gz")
     file = tmp_path / "t10k-labels-idx1-ubyte.gz"
@@ -182,7 +182,7 @@ def test_damaged_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_missing_cifar10_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no CIFAR-10 under .*set data\.download \(--download\)"):
+    with pytest.raises(UserError, match=r"no CIFAR-10 under .*ofa fit --data cifar10 --download"):
         load_data(DataSpec("cifar10", root=str(tmp_path)))
 
 

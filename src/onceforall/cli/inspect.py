@@ -51,6 +51,7 @@ def _show(about: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(soft_wrap=True, highlight=False, width=200)  # names are whole, whatever the terminal
     table = Table("layer", "channels", "kernel", "map", "act", "MACs", "parameters", box=None, pad_edge=False)
     for row in about["layers"]:
         size = f"{row['size']}" if row["size"] == row["out_size"] else f"{row['size']} -> {row['out_size']}"
@@ -58,7 +59,6 @@ def _show(about: dict[str, Any]) -> None:
                       row["act"] or "", f"{row['macs']:,}", f"{row['params']:,}")
     for column in table.columns[5:]:
         column.justify = "right"
-    console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(f"\nspace       {about['space']}: {about['count']:,} sub-networks a resolution")
     console.print(f"arch        {about['arch']}")

@@ -36,11 +36,11 @@ def _fashion_folder(spec: DataSpec) -> Path:
             FashionMNIST(str(root), download=True)
         except (RuntimeError, OSError) as error:
             problem = f"Fashion-MNIST could not be downloaded ({error_line(error)})"
-            raise UserError("data.download", problem, "apt-get install dataset-fashion-mnist") from error
+            raise UserError("--download", problem, "apt-get install dataset-fashion-mnist") from error
     for place in places:
         if _has_idx(place):
             return place
-    remedy = "apt-get install dataset-fashion-mnist, or set data.download (--download)"
+    remedy = "apt-get install dataset-fashion-mnist, or ofa fit --data fashion-mnist --download"
     raise UserError("data.root", f"no Fashion-MNIST under {root}", remedy)
 
 

@@ -120,7 +120,7 @@ def _cifar10(spec: DataSpec) -> DataSet:
     try:
         train, test = (CIFAR10(root, train=part, download=spec.download) for part in (True, False))
     except (RuntimeError, OSError) as error:
-        remedy = "set data.download (--download), or unpack cifar-10-python.tar.gz there"
+        remedy = "ofa fit --data cifar10 --download fetches it; or unpack cifar-10-python.tar.gz there"
         raise UserError("data.root", f"no CIFAR-10 under {root} ({error_line(error)})", remedy) from error
     splits = [
         ArrayPictures(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping
@@ -122,8 +123,11 @@ def load_subnet_weights(path: Path) -> Subnet:
 def weights_file(source: Path) -> Path:
     """The weights file that a path stands for: itself, or of a run folder the stage with the widest space."""
     if not source.exists():
-        known = f"a search space of the catalogue is one of {', '.join(CATALOG)}"
-        raise UserError(str(source), "is neither a run folder nor a weights file", known)
+        if str(source).partition("?")[0] in CATALOG:
+            raise UserError(str(source), "is a search space, which has no weights", "give a run folder or a weights.h5")
+        near = difflib.get_close_matches(str(source), CATALOG, n=1)
+        raise UserError(str(source), "is neither a run folder nor a weights file", f"did you mean {near[0]}?" if near
+                        else f"search spaces are {', '.join(CATALOG)}")
     if source.is_file():
         return source
     if (source / "weights.h5").is_file():
