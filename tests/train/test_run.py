@@ -178,10 +178,11 @@ def checkpoint_position(path: Path) -> tuple[int, int] | None:
     return meta["epoch"], meta["step"]
 
 
-def test_a_damaged_checkpoint_is_one_line(fullnet, tmp_path):
+@pytest.mark.parametrize("kept", [0, 7, 1000, -1])
+def test_a_damaged_checkpoint_is_one_line(fullnet, tmp_path, kept):
     folder = tmp_path / "run"
     folder.mkdir()
     config().write(folder / "config.json")
-    (folder / "checkpoint.safetensors").write_bytes(b"nothing")
+    (folder / "checkpoint.safetensors").write_bytes((fullnet / "checkpoint.safetensors").read_bytes()[:kept])
     with pytest.raises(UserError, match=r"is not a readable checkpoint .*; remove it to start the stage again"):
         train(config(), folder, Options(search=True))

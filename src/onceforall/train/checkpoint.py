@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> Positi
     Raises UserError for a damaged file or one of another network.
     """
     meta = _meta(path)
-    with safe_open(path, "pt") as file, torch.no_grad():
+    with _readable(path), safe_open(path, "pt") as file, torch.no_grad():
         names = set(file.keys())
         for name, tensor in net.state_dict().items():
             if f"net.{name}" not in names or tuple(file.get_slice(f"net.{name}").get_shape()) != tuple(tensor.shape):
@@ -68,13 +69,25 @@ def load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> Positi
     return Position(meta["epoch"], meta["step"])
 
 
-def _meta(path: Path) -> dict[str, Any]:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one line."""
     try:
-        with safe_open(path, "pt") as file:
-            meta = json.loads((file.metadata() or {})["onceforall"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(str(path), f"is not a readable checkpoint ({error})",
+        yield
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(str(path), f"is not a readable checkpoint ({str(error).splitlines()[0]})",
                         "remove it to start the stage again") from None
-    if meta.get("format") != FORMAT:
-        raise UserError(str(path), f"is a checkpoint of format {meta.get('format')}; this version reads {FORMAT}")
-    return dict(meta)
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    """The description in the header of a safetensors file: 8 bytes that hold its length, then JSON."""
+    with _readable(path), open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("it is cut off")
+        meta = json.loads(json.loads(file.read(length))["__metadata__"]["onceforall"])
+        if meta["format"] != FORMAT:
+            raise UserError(str(path), f"is a checkpoint of format {meta['format']}; this version reads {FORMAT}")
+        return dict(meta)
