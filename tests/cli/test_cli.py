@@ -202,6 +202,27 @@ def test_the_dumped_configurations_give_the_same_training(run, capsys, tmp_path)
         assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.slow
+def test_fit_on_a_folder_of_pictures(capsys, tmp_path):
+    """Two colours, two classes, one of them with a name of several words; the recipe follows from the size."""
+    from PIL import Image
+    for split, count in (("train", 40), ("val", 10)):
+        for i in range(count):
+            path = tmp_path / "pictures" / split / ("rather red", "blue")[i % 2] / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 30), [(150 + i, 40, i), (i, 40, 150 + i)][i % 2]).save(path)
+    run = tmp_path / "run"
+    code, out, _ = ofa(capsys, "fit", "--data", str(tmp_path / "pictures"), "--epochs-scale", "0.01", "--device", "cpu",
+                       "-o", str(run))
+    assert code == 0
+    assert "ofa extract" in out
+    summary = json.loads((run / "summary.json").read_text())
+    about = json.loads((Path(summary["subnets"][0]["path"]) / "model.json").read_text())
+    assert about["classes"] == ["blue", "rather red"]
+    assert about["accuracy"]["images"] == 10
+    assert about["space"]["name"] == "mobilenet_v3_large_32px?width_mult=0.5"
+
+
 def test_every_recipe_makes_six_linked_configurations(tmp_path):
     from onceforall.interop.config import stage_space
     from onceforall.recipes import configs
