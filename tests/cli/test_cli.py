@@ -155,16 +155,17 @@ def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
 def test_other_pictures_are_normalised_as_the_runs(run, tmp_path):
     from PIL import Image
 
-    from onceforall.cli.pictures import evaluator_for
+    from onceforall.cli.pictures import scored
+    from onceforall.cli.source import Which
     from onceforall.data import DataSpec, load_data
     from onceforall.train.evaluate import Compute
     for i in range(20):
         path = tmp_path / "train" / str(i % 2) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (200, 10 * i, 0)).save(path)
-    evaluator = evaluator_for(run, onceforall.load(run), data=str(tmp_path), root=None, compute=Compute())
-    assert evaluator.data.mean == load_data(DataSpec("digits")).mean
-    assert len(evaluator.data.classes) == 2
+    found = scored(str(run), Which("smallest", None, None), data=str(tmp_path), root=None, compute=Compute())
+    assert found.data.mean == load_data(DataSpec("digits")).mean
+    assert len(found.data.classes) == 2
 
 
 @pytest.mark.slow
@@ -183,6 +184,14 @@ def test_extract_is_loaded_with_one_line(run, capsys, tmp_path):
     assert onceforall.Arch.parse(net.space, about["arch"]) == net.space.smallest.at(16)
     assert about["classes"] == [str(i) for i in range(10)]
     assert torch.equal(plain.head.classifier.weight, net.head.classifier.weight)
+    code, out, _ = ofa(capsys, "evaluate", str(tmp_path / "net"), "--data", "digits", "--device", "cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["top1"] == about["accuracy"]["top1"]
+    code, out, _ = ofa(capsys, "inspect", str(tmp_path / "net"), "--json")
+    assert (json.loads(out)["arch"], json.loads(out)["macs"]) == (about["arch"], about["macs"])
+    code, _, err = ofa(capsys, "inspect", str(tmp_path / "net"), "--arch", "largest")
+    assert code == 2
+    assert "there is only 16:k3e3" in err
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from small import config
 
 import onceforall
+from onceforall.cli import main
 from onceforall.interop.config import Config
 from onceforall.interop.nnabla_weights import read_h5
 from onceforall.interop.weights import load
@@ -121,7 +122,7 @@ def test_weights_of_another_network_are_refused_before_training(fullnet, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_subnet_is_fine_tuned(fullnet, tmp_path):
+def test_a_subnet_is_fine_tuned_and_evaluated(fullnet, tmp_path, capsys):
     values = config(weights=fullnet / "weights.h5").to_dict()
     values["network"]["ofa"]["genotype"] = [0] * 20
     values["hparams"] |= {"img_size": 16, "epoch": 1}
@@ -129,8 +130,12 @@ def test_a_subnet_is_fine_tuned(fullnet, tmp_path):
     train(Config.from_dict(values), tmp_path / "subnet", Options(subnet=True))
     arrays, _ = read_h5(tmp_path / "subnet" / "weights.h5")
     assert "blocks/1/conv/inverted_bottleneck/conv/_W" in arrays  # the static net's names
-    from onceforall.interop.weights import load_subnet_weights
-    assert load_subnet_weights(tmp_path / "subnet" / "weights.h5")(torch.rand(1, 3, 16, 16)).shape == (1, 10)
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(tmp_path / "subnet"), "--json", "--device", "cpu"])
+    score = json.loads(capsys.readouterr().out)
+    last = json.loads((tmp_path / "subnet" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert end.value.code == 0
+    assert score == {**{k: last[k] for k in ("arch", "top1", "top5", "loss", "images")}, "resolution": 16}
 
 
 def run_in_process(values: dict, folder: Path) -> subprocess.Popen:

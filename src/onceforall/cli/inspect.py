@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from onceforall.cli.source import ArchText, Genotype, Resolution, chosen_arch, is_space
+from onceforall.cli.source import ArchText, Genotype, Resolution, Which, is_space, opened
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(help="a run folder, a weights file, or a search space's name")],
+    source: Annotated[str, typer.Argument(help="a run, a weights file, a sub-network, or a search space's name")],
     arch: ArchText = None,
     genotype: Genotype = None,
     resolution: Resolution = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
-    space, classes = _space(source)
-    chosen = chosen_arch(space, arch, genotype, resolution)
+    which = Which(arch, genotype, resolution)
+    if is_space(source):
+        space, classes = search_space(source), 1000
+        chosen = which.of(space)
+    else:
+        trained = opened(source)
+        space, classes, chosen = trained.space, trained.num_classes, trained.arch(which)
     about = _about(space, chosen, classes)
     if json_only:
         typer.echo(json.dumps(about, indent=2))
     else:
         _show(about)
-
-
-def _space(source: str) -> tuple[SearchSpace, int]:
-    if is_space(source):
-        return search_space(source), 1000
-    from onceforall.interop.weights import load
-    net = load(Path(source))
-    return net.space, net.num_classes
 
 
 def _about(space: SearchSpace, arch: Arch, classes: int) -> dict[str, Any]:

@@ -1,29 +1,56 @@
-"""The pictures a verb works on: those of --data, else those of the run."""
+"""What a verb scores, and on which pictures: those of --data, else those of the run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onceforall.cli.source import run_config
-from onceforall.space import UserError
+from onceforall.cli.source import Which, opened, run_config
+from onceforall.space import Arch, SearchSpace, UserError
 
 if TYPE_CHECKING:
+    from onceforall.data import DataSet
+    from onceforall.nn import Subnet
+    from onceforall.train.evaluate import Compute, Evaluator, Score
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A sub-network of plain torch layers, and its accuracy on the test pictures of `data`."""
+
+    net: Subnet
+    space: SearchSpace
+    arch: Arch
+    data: DataSet
+    score: Score
+
+
+def scored(source: str, which: Which, *, data: str | None, root: str | None, compute: Compute) -> Scored:
+    """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
+    that stands alone in SOURCE is left as it is."""
     from onceforall.nn import Supernet
-    from onceforall.train.evaluate import Compute, Evaluator
+    from onceforall.train.setup import check_classes
+
+    trained = opened(source)
+    arch, net = trained.arch(which), trained.net
+    evaluator = _evaluator(Path(source), trained.pictures, data=data, root=root, compute=compute)
+    check_classes(evaluator.data, trained.num_classes, place=f"{source} num_classes")
+    compute.place(net)
+    subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
+    score = evaluator.score_net(subnet, arch.resolution, evaluator.data.test)
+    return Scored(subnet, trained.space, arch, evaluator.data, score)
 
 
-
-def evaluator_for(source: Path, net: Supernet, *, data: str | None, root: str | None, compute: Compute) -> Evaluator:
-    """An evaluator of `net` on the data set that the options name, or on the one the run was trained on."""
+def _evaluator(source: Path, trained_on: Mapping[str, Any], *, data: str | None, root: str | None,
+               compute: Compute) -> Evaluator:
+    """An evaluator on the data set that the options name, or on the one of the run that SOURCE is."""
     from onceforall.data import NAMED, DataSpec
-    from onceforall.interop.weights import trained_on, weights_file
     from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import check_classes, data_of, data_spec
+    from onceforall.train.setup import data_of, data_spec
 
     config, search = run_config(source)
-    images = 2000 if config is None else config.hparams.calibration_images
     if root is not None and data is None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     if data is not None:
@@ -33,9 +60,8 @@ def evaluator_for(source: Path, net: Supernet, *, data: str | None, root: str | 
     else:
         raise UserError("--data", "is missing, and there is no config.json beside the weights",
                         f"give {', '.join(NAMED)} or a folder")
-    pictures, trained = data_of(spec), trained_on(weights_file(source))
-    if "mean" in trained:  # other pictures are normalised as those it was trained on
-        pictures = replace(pictures, mean=tuple(trained["mean"]), std=tuple(trained["std"]))
-    check_classes(pictures, net.num_classes, place=f"{source} num_classes")
-    return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers,
-                     strict=spec.strict)
+    pictures = data_of(spec)
+    if "mean" in trained_on:  # other pictures are normalised as those it was trained on
+        pictures = replace(pictures, mean=tuple(trained_on["mean"]), std=tuple(trained_on["std"]))
+    images = 2000 if config is None else config.hparams.calibration_images
+    return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onceforall.interop.nnabla_weights import Entry, entries, read_attributes, read_h5, write_h5
 from onceforall.nn import Subnet, Supernet, build
-from onceforall.space import CATALOG, Arch, Plan, SearchSpace, UserError, lower, search_space
+from onceforall.space import CATALOG, Arch, SearchSpace, UserError, lower, search_space
 
 _log = logging.getLogger(__name__)
 _ATTRIBUTE = "onceforall"
@@ -38,10 +38,15 @@ def save_supernet(net: Supernet, path: Path, *, pictures: Mapping[str, Any] | No
     write_h5(path, net.state_dict(), supernet_entries(net), {_ATTRIBUTE: json.dumps(about)})
 
 
-def save_subnet(net: Subnet, path: Path, *, space: SearchSpace, arch: Arch) -> None:
-    """Write an extracted net's `weights.h5` atomically, the arrays named as NNablaNAS's static net names them."""
-    about = {"kind": "subnet", "space": space.to_dict(), "arch": str(arch),
-             "num_classes": net.plan.head[-1].outputs}
+def save_subnet_weights(net: Subnet, path: Path, *, space: SearchSpace, arch: Arch,
+                        pictures: Mapping[str, Any] | None = None) -> None:
+    """Write an extracted net's `weights.h5` atomically, the arrays named as NNablaNAS's static net names them.
+
+    `pictures`: as for `save_supernet`.
+    """
+    norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    about = {"kind": "subnet", "space": space.to_dict(), "arch": str(arch), "num_classes": net.plan.head[-1].outputs,
+             "bn": [norm.momentum, norm.eps], "pictures": dict(pictures or {})}
     write_h5(path, net.state_dict(), entries(net.plan), {_ATTRIBUTE: json.dumps(about)})
 
 
@@ -94,30 +99,32 @@ def load(source: str | Path, *, space: str | None = None) -> Supernet:
 
 def space_of(path: Path) -> SearchSpace | None:
     """The space that a weights file says it is of; None for a file that does not say."""
-    about = _about(path, read_attributes(path))
+    about = read_attribute(path)
     return SearchSpace.from_dict(about["space"]) if about else None
 
 
-def trained_on(path: Path) -> dict[str, Any]:
-    """What a supernet's file says of its training pictures (see `save_supernet`); empty where it does not say."""
-    return dict(_about(path, read_attributes(path)).get("pictures", {}))
+def read_attribute(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself: `kind` (supernet or subnet), `space`, `num_classes`, `bn`, `pictures`; empty
+    for a file of another project."""
+    return _about(path, read_attributes(path))
 
 
-def load_subnet_weights(path: Path) -> Subnet:
-    """The extracted net of a `weights.h5` that `save_subnet` wrote, in evaluation mode."""
+def load_subnet_weights(path: Path) -> tuple[Subnet, SearchSpace, Arch]:
+    """The net of a `weights.h5` that `save_subnet_weights` wrote, in evaluation mode; its space; which one it is."""
     arrays, attributes = read_h5(path)
     about = _about(path, attributes)
     if about.get("kind") != "subnet":
         raise UserError(str(path), "holds no extracted sub-network of this project")
     space = SearchSpace.from_dict(about["space"])
-    plan: Plan = lower(space, Arch.parse(space, about["arch"]), about["num_classes"])
+    arch = Arch.parse(space, about["arch"])
+    plan = lower(space, arch, about["num_classes"])
     with torch.device("meta"):
         shapes = Subnet(plan).state_dict()
     state = _matched(path, arrays, entries(plan), shapes)
     for name, tensor in shapes.items():
         if name.endswith("num_batches_tracked"):
             state[name] = torch.zeros((), dtype=tensor.dtype)
-    return build(plan, state).eval()
+    return build(plan, state, bn_eps=about["bn"][1]).eval(), space, arch
 
 
 def weights_file(source: Path) -> Path:
