@@ -21,7 +21,7 @@ from onceforall.cli import main
 from onceforall.cli.app import app
 from onceforall.cost import macs, params
 from onceforall.interop.config import Config, checked, no_decay_patterns, subnet_arch
-from onceforall.interop.nnabla_weights import entries
+from onceforall.interop.entries import entries
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.space import UserError, lower, search_space
 from onceforall.train.run import _MAY_CHANGE

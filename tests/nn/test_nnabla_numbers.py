@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from onceforall.interop.nnabla_weights import entries, read_h5
+from onceforall.interop.entries import entries
+from onceforall.interop.nnabla_weights import read, to_ours
 from onceforall.nn import Supernet, extract, recalibrate, sort_channels
 from onceforall.space import Arch, search_space
 
@@ -19,10 +20,10 @@ SPACE = search_space("mobilenet_v3_large")
 @pytest.fixture(scope="module")
 def net(oracle):
     net = Supernet(SPACE, 10).eval()
-    arrays, _ = read_h5(oracle / "weights10.h5")
+    arrays = read(oracle / "weights10.h5").arrays
     names = entries(net.plan(SPACE.largest), kernels=(3, 5, 7))
     assert [e.theirs for e in names] == [line.split()[0] for line in (oracle / "params10.txt").read_text().splitlines()]
-    net.load_state_dict({e.ours: e.to_ours(arrays[e.theirs]) for e in names}, strict=False)
+    net.load_state_dict({e.ours: to_ours(e, arrays[e.theirs]) for e in names}, strict=False)
     return net
 
 

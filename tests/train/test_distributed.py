@@ -60,8 +60,8 @@ learner = Learner(net, net, optimizer, None, Compute(), torch.amp.GradScaler("cp
 with joined(me, torch.device("cpu")):
     for step in range(4):
         part = slice(me.rank * share, (me.rank + 1) * share)
-        train_step(learner, stage, images[step][part], labels[part], terms=stage.strategy(space, random.Random(step)),
-                   lr=0.1)
+        terms = stage.strategy(space, random.Random(step), step)
+        train_step(learner, stage, images[step][part], labels[part], terms=terms, lr=0.1)
 if me.rank == 0:
     torch.save({n: p.detach() for n, p in net.named_parameters()}, sys.argv[1])
 """

@@ -18,7 +18,7 @@ from small import config
 import onceforall
 from onceforall.cli import main
 from onceforall.interop.config import Config
-from onceforall.interop.nnabla_weights import read_h5
+from onceforall.interop.nnabla_weights import read
 from onceforall.interop.weights import load
 from onceforall.space import UserError
 from onceforall.train import checkpoint
@@ -49,7 +49,7 @@ def test_what_a_run_leaves(fullnet):
     assert records[-1]["tag"] == "16px_k7e6_d4"
     assert records[-1]["loss"] < 2.4
     assert list((fullnet / "tensorboard").glob("events*"))
-    arrays, _ = read_h5(fullnet / "weights.h5")
+    arrays = read(fullnet / "weights.h5").arrays
     assert len(arrays) == 371  # a full net's file has no kernel matrices
 
 
@@ -128,7 +128,7 @@ def test_a_subnet_is_fine_tuned_and_evaluated(fullnet, tmp_path, capsys):
     values["hparams"] |= {"img_size": 16, "epoch": 1}
     del values["hparams"]["train_image_size_list"]
     train(Config.from_dict(values), tmp_path / "subnet", Options(subnet=True))
-    arrays, _ = read_h5(tmp_path / "subnet" / "weights.h5")
+    arrays = read(tmp_path / "subnet" / "weights.h5").arrays
     assert "blocks/1/conv/inverted_bottleneck/conv/_W" in arrays  # the static net's names
     with pytest.raises(SystemExit) as end:
         main(["evaluate", str(tmp_path / "subnet"), "--json", "--device", "cpu"])

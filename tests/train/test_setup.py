@@ -10,7 +10,7 @@ from small import config
 
 from onceforall.data import DataSpec, load_data
 from onceforall.interop.config import Config
-from onceforall.interop.weights import load, save_supernet, supernet_entries
+from onceforall.interop.weights import Trained, load, save, supernet_entries
 from onceforall.nn import Supernet, extract
 from onceforall.space import UserError, search_space
 from onceforall.train.evaluate import Compute, Evaluator
@@ -32,7 +32,8 @@ def files(tmp_path_factory) -> dict[str, Path]:
     for name, part in (("fullnet", {"kernel": (7,), "expand": (6,)}), ("kernel", {"expand": (6,)}),
                        ("expand", {"expand": (4, 6)})):
         paths[name] = folder / f"{name}.h5"
-        save_supernet(Supernet(full.restrict(**part), 10, generator=torch.Generator().manual_seed(4)), paths[name])
+        space = full.restrict(**part)
+        save(Trained(Supernet(space, 10, generator=torch.Generator().manual_seed(4)), space), paths[name])
     return paths
 
 
@@ -60,6 +61,27 @@ def test_the_second_expand_phase_keeps_the_bands(files, digits):
     falls = importance(net, 4, 3).diff() <= 0
     assert not falls.all()  # in full it is not sorted
     assert falls.sum() == len(falls) - 1  # but within each of the two bands
+
+
+def test_channel_sorting_of_the_other_codes(files, digits):
+    """The authors' keeps bands but sorts SE's squeeze channels in full; NNablaNAS's sorts all of it on every load."""
+    def squeezed(net):
+        return net.stages[4][3].se.excite.conv.weight.abs().sum((0, 2, 3))
+
+    def started(task, weights, sorting):
+        values = config(task, weights=files[weights], channel_sorting=sorting).to_dict()
+        if task == "expand":
+            values["network"]["ofa"]["op_candidates"] = [f"MB{e} {k}x{k}" for e in (3, 4, 6) for k in (3, 5, 7)]
+        return learner_of(Config.from_dict(values), Options(), Evaluator(digits)).net
+
+    def falls(values):
+        return bool((values.diff() <= 0).all())
+
+    nets = {sorting: started("expand", "expand", sorting) for sorting in ("bands", "authors", "always")}
+    assert {k: (falls(importance(net, 4, 3)), falls(squeezed(net))) for k, net in nets.items()} == {
+        "bands": (False, False), "authors": (False, True), "always": (True, True)}
+    assert falls(importance(started("kernel", "kernel", "always"), 4, 3))
+    assert not falls(importance(started("kernel", "kernel", "bands"), 4, 3))
 
 
 def test_weight_decay_spares_norms_and_biases(files):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from onceforall.interop.nnabla_weights import to_file
 from onceforall.interop.weights import load_weights, supernet_entries
 from onceforall.nn import Supernet, extract
 from onceforall.space import Arch, search_space
@@ -66,13 +67,20 @@ def test_the_step_of_nnablanas(oracle):
     loss = train_step(ours, stage(space, batch=2, micro_batch=2), images, labels, terms=[Term(arch, True)], lr=0.0)
     assert loss.item() == pytest.approx(float(expected["loss_total"]), rel=1e-5)
     largest = max(np.linalg.norm(expected[k]) for k in expected.files if k.startswith("grad/"))
+    compared = 0
     for entry in supernet_entries(net):
         if entry.trained:
             theirs = torch.from_numpy(expected[f"grad/{entry.theirs}"]).double()
             grad = net.get_parameter(entry.ours).grad
-            grad = torch.zeros_like(theirs) if grad is None else entry.to_theirs(grad)
+            grad = torch.zeros_like(theirs) if grad is None else to_file(entry, grad)
             error = (grad - theirs).norm() / max(float(theirs.norm()), 1e-3 * largest)  # theirs is float32
             assert error < 1e-3, entry.theirs
+        elif f"stat_after/{entry.theirs}" in expected.files:
+            theirs = torch.from_numpy(expected[f"stat_after/{entry.theirs}"]).double()
+            ours_after = to_file(entry, net.get_buffer(entry.ours))
+            torch.testing.assert_close(ours_after, theirs, rtol=1e-4, atol=1e-5, msg=entry.theirs)
+            compared += 1
+    assert compared > 100
 
 
 def test_gradients_of_a_steps_subnets_add_up(net, batch):
@@ -127,13 +135,28 @@ def test_micro_batches_average_without_batch_norm_the_same(net, batch):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("update_unused", [False, True])
+def test_parameters_that_a_step_does_not_use(net, batch, update_unused):
+    """They rest; or, as with torch 1.x's zeroed gradients, decay and momentum go on moving those used before."""
+    images, labels = batch
+    ours, theirs = learner(copy.deepcopy(net)), copy.deepcopy(net)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)
+    for arch in (SMALL.middle, SMALL.smallest, SMALL.largest, SMALL.smallest):
+        train_step(ours, stage(update_unused=update_unused), images, labels, terms=[Term(arch, False)], lr=0.1)
+        optimizer.zero_grad(set_to_none=not update_unused)
+        cross_entropy(theirs(images, arch), labels, 0.1).backward()
+        optimizer.step()
+    for (name, p), q in zip(ours.net.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, msg=name)
+
+
 def test_strategies():
     rng = random.Random(0)
-    terms = progressive_shrinking(4, teacher=True)(SMALL, rng)
+    terms = progressive_shrinking(4, teacher=True)(SMALL, rng, 0)
     assert len(terms) == 4
     assert all(term.teacher and SMALL.contains(term.arch) for term in terms)
-    assert terms == progressive_shrinking(4, teacher=True)(SMALL, random.Random(0))
-    assert only(SMALL.middle, teacher=False)(SMALL, rng) == [Term(SMALL.middle, False)]
+    assert terms == progressive_shrinking(4, teacher=True)(SMALL, random.Random(0), 7)
+    assert only(SMALL.middle, teacher=False)(SMALL, rng, 0) == [Term(SMALL.middle, False)]
 
 
 def test_schedule():

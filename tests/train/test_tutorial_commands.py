@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from onceforall.interop.nnabla_weights import read_h5
+from onceforall.interop.nnabla_weights import read
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = Path("examples/classification/ofa")
@@ -70,7 +70,7 @@ def test_seven_commands_in_a_row(workplace):
         done = subprocess.run(words, cwd=workplace, env=env, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         output = workplace / words[words.index("-o") + 1]
-        found, _ = read_h5(output / "weights.h5")
+        found = read(output / "weights.h5").arrays
         assert len(found) == arrays
         records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
         assert records[-1]["kind"] == "valid"

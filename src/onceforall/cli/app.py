@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from onceforall.cli import evaluate, extract, fit, inspect, train
+from onceforall.cli import convert, evaluate, extract, fit, inspect, train
 
 app = typer.Typer(
     help="Once-for-All: train one supernet by progressive shrinking, ship a sub-network for every device.",
@@ -15,3 +15,4 @@ app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
+app.command("convert")(convert.convert)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, Which, compute_of
+from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which, compute_of
 
 
 def evaluate(
@@ -15,6 +15,7 @@ def evaluate(
     arch: ArchText = None,
     genotype: Genotype = None,
     resolution: Resolution = None,
+    space: SpaceName = None,
     data: DataName = None,
     root: Root = None,
     device: Device = "auto",
@@ -25,7 +26,8 @@ def evaluate(
     from onceforall.train.distributed import Processes
 
     compute = compute_of(device, 0, "float", Processes())
-    found = scored(source, Which(arch, genotype, resolution), data=data, root=root, compute=compute)
+    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root,
+                   compute=compute)
     chosen, score = found.arch, found.score
     if json_only:
         typer.echo(json.dumps({"arch": str(chosen), "resolution": chosen.resolution, "top1": score.top1,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, Which, compute_of
+from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which, compute_of
 
 
 def extract(
@@ -16,6 +16,7 @@ def extract(
     arch: ArchText = None,
     genotype: Genotype = None,
     resolution: Resolution = None,
+    space: SpaceName = None,
     data: DataName = None,
     root: Root = None,
     device: Device = "auto",
@@ -26,7 +27,8 @@ def extract(
     from onceforall.train.distributed import Processes
 
     compute = compute_of(device, 0, "float", Processes())
-    found = scored(source, Which(arch, genotype, resolution), data=data, root=root, compute=compute)
+    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root,
+                   compute=compute)
     about = describe(found.data, found.arch, top1=found.score.top1, images=found.score.images)
     save_subnet(found.net, output, space=found.space, arch=found.arch, about=about)
     typer.echo(f"{output}: {found.arch}, top-1 {100 * found.score.top1:.2f} % on {found.score.images:,} test pictures\n"

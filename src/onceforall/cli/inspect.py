@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onceforall.cli.source import ArchText, Genotype, Resolution, Which, is_space, opened
+from onceforall.cli.source import ArchText, Genotype, Resolution, SpaceName, Which, arch_of, is_space, opened
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
 
@@ -17,6 +17,7 @@ def inspect(
     arch: ArchText = None,
     genotype: Genotype = None,
     resolution: Resolution = None,
+    space_name: SpaceName = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
@@ -25,8 +26,8 @@ def inspect(
         space, classes = search_space(source), 1000
         chosen = which.of(space)
     else:
-        trained = opened(source)
-        space, classes, chosen = trained.space, trained.num_classes, trained.arch(which)
+        trained = opened(source, space_name)
+        space, classes, chosen = trained.space, trained.num_classes, arch_of(trained, which)
     about = _about(space, chosen, classes)
     if json_only:
         typer.echo(json.dumps(about, indent=2))

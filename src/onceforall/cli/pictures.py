@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onceforall.cli.source import Which, opened, run_config
+from onceforall.cli.source import Which, arch_of, opened, run_config
 from onceforall.space import Arch, SearchSpace, UserError
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ class Scored:
     score: Score
 
 
-def scored(source: str, which: Which, *, data: str | None, root: str | None, compute: Compute) -> Scored:
+def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
+           compute: Compute) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
     from onceforall.nn import Supernet
     from onceforall.train.setup import check_classes
 
-    trained = opened(source)
-    arch, net = trained.arch(which), trained.net
+    trained = opened(source, space)
+    arch, net = arch_of(trained, which), trained.net
     evaluator = _evaluator(Path(source), trained.pictures, data=data, root=root, compute=compute)
     check_classes(evaluator.data, trained.num_classes, place=f"{source} num_classes")
     compute.place(net)

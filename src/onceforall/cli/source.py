@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +15,7 @@ from onceforall.space import CATALOG, Arch, SearchSpace, UserError
 
 if TYPE_CHECKING:
     from onceforall.interop.config import Config
-    from onceforall.nn import Subnet, Supernet
+    from onceforall.interop.weights import Trained
     from onceforall.train.distributed import Processes
     from onceforall.train.evaluate import Compute
 
@@ -26,6 +25,7 @@ Genotype = Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s 
 Resolution = Annotated[int | None, typer.Option(help="input size in pixels")]
 DataName = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or a folder; the run's by default")]
 Root = Annotated[str | None, typer.Option(help="where that data set's files are")]
+SpaceName = Annotated[str | None, typer.Option("--space", help="search space of a weights file that does not say")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
@@ -58,45 +58,27 @@ class Which:
         return found if self.resolution is None else space.check(found.at(self.resolution))
 
 
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """What SOURCE holds: a supernet, or one sub-network (`only`) by itself; `pictures`: what it was trained on, as
-    far as it says (`mean`, `std`, `classes`)."""
-
-    net: Supernet | Subnet
-    space: SearchSpace
-    only: Arch | None
-    num_classes: int
-    pictures: Mapping[str, Any]
-
-    def arch(self, which: Which) -> Arch:
-        """The sub-network that the options name. Raises UserError where it is not the one there is."""
-        if self.only is None:
-            return which.of(self.space)
-        if which != Which(None, None, None) and which.of(self.space) != self.only:
-            raise UserError("arch", f"{which.of(self.space)} is asked for, and there is only {self.only}",
-                            "leave --arch, --genotype and --resolution out")
-        return self.only
-
-
-def opened(source: str) -> Opened:
+def opened(source: str, space: str | None = None) -> Trained:
     """The net in a run folder, a weights file or the folder of an extracted sub-network."""
     from onceforall.export.folder import ABOUT, load_subnet, read_about
-    from onceforall.interop.weights import load, load_subnet_weights, read_attribute, weights_file
+    from onceforall.interop.weights import Trained, open_weights
 
     folder = Path(source)
-    if (folder / ABOUT).is_file():
-        about = read_about(folder)
-        space, only = SearchSpace.from_dict(about["space"]), about["arch"]
-        return Opened(load_subnet(folder), space, Arch.parse(space, only), about["num_classes"],
-                      about.get("preprocessing", {}))
-    path = weights_file(folder)
-    about = read_attribute(path)
-    if about.get("kind") == "subnet":
-        subnet, space, arch = load_subnet_weights(path)
-        return Opened(subnet, space, arch, about["num_classes"], about["pictures"])
-    net = load(path)
-    return Opened(net, net.space, None, net.num_classes, about.get("pictures", {}))
+    if not (folder / ABOUT).is_file():
+        return open_weights(folder, space=space)
+    about = read_about(folder)
+    of = SearchSpace.from_dict(about["space"])
+    return Trained(load_subnet(folder), of, Arch.parse(of, about["arch"]), about.get("preprocessing", {}))
+
+
+def arch_of(trained: Trained, which: Which) -> Arch:
+    """The sub-network that the options name; raises UserError where there is only another."""
+    if trained.arch is None:
+        return which.of(trained.space)
+    if which != Which(None, None, None) and which.of(trained.space) != trained.arch:
+        raise UserError("arch", f"{which.of(trained.space)} is asked for, and there is only {trained.arch}",
+                        "leave --arch, --genotype and --resolution out")
+    return trained.arch
 
 
 def run_config(source: Path) -> tuple[Config | None, bool]:

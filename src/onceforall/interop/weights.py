@@ -1,23 +1,48 @@
-"""Weights files: a supernet or an extracted sub-network to `weights.h5` and back, and loading from a run folder."""
+"""Weights files: a supernet or an extracted sub-network to a file of any form and back."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onceforall.interop.nnabla_weights import Entry, entries, read_attributes, read_h5, write_h5
+from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
+from onceforall.interop import net_config
+from onceforall.interop.entries import Content, Entry, entries
+from onceforall.interop.forms import Form, form_of, form_to_write
+from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
 from onceforall.nn import Subnet, Supernet, build
-from onceforall.space import CATALOG, Arch, SearchSpace, UserError, lower, search_space
+from onceforall.space import CATALOG, Arch, SearchSpace, UserError, lower
 
 _log = logging.getLogger(__name__)
-_ATTRIBUTE = "onceforall"
+_MEAN, _COUNT = "running_mean", "num_batches_tracked"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A net with what belongs to it: its space, which sub-network it is (`arch`; None for a supernet), and what it was
+    trained on (`pictures`, JSON values: `mean` and `std` of a channel, `classes`; empty where unknown)."""
+
+    net: Supernet | Subnet
+    space: SearchSpace
+    arch: Arch | None = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes it tells apart."""
+        return self.net.num_classes if isinstance(self.net, Supernet) else self.net.plan.head[-1].outputs
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Its arrays, in NNablaNAS's order."""
+        return supernet_entries(self.net) if isinstance(self.net, Supernet) else entries(self.net.plan)
 
 
 def supernet_entries(net: Supernet) -> list[Entry]:
@@ -26,105 +51,97 @@ def supernet_entries(net: Supernet) -> list[Entry]:
     return entries(net.plan(net.space.largest), kernels=kernels)
 
 
-def save_supernet(net: Supernet, path: Path, *, pictures: Mapping[str, Any] | None = None) -> None:
-    """Write the supernet's `weights.h5` atomically; its root says which space it is, so that `load` needs no more.
+def save(trained: Trained, path: Path, *, form: Form | None = None,
+         kept: Mapping[str, tuple[str, int, bool]] | None = None) -> None:
+    """Write a weights file atomically, in the form that its suffix stands for unless `form` is given.
 
-    `pictures`: what it was trained on, as JSON values: `mean` and `std` of a channel, `classes`.
+    The file also says which net it is, so that `open_weights` needs no more; its arrays are named as the form's other
+    readers name them. `kept`: see `Content`; what it does not say of an array is float32 and as NNablaNAS writes it.
     """
-    norm = net.stem.norm
-    assert norm is not None
-    about = {"kind": "supernet", "space": net.space.to_dict(), "num_classes": net.num_classes,
-             "dropout": net.dropout, "bn": [norm.momentum, norm.eps], "pictures": dict(pictures or {})}
-    write_h5(path, net.state_dict(), supernet_entries(net), {_ATTRIBUTE: json.dumps(about)})
+    form = form or form_to_write(path)
+    norm = next(m for m in trained.net.modules() if isinstance(m, nn.BatchNorm2d))
+    about = {"kind": "supernet" if trained.arch is None else "subnet", "space": trained.space.to_dict(),
+             "num_classes": trained.num_classes, "dropout": _dropout(trained.net), "bn": [norm.momentum, norm.eps],
+             "pictures": dict(trained.pictures)}
+    if trained.arch is not None:
+        about["arch"] = str(trained.arch)
+    state, names = trained.net.state_dict(), trained.entries
+    by_default = {e.theirs: ("float32", i, e.trained) for i, e in enumerate(names)}
+    differing = {name: list(value) for name, value in (kept or {}).items() if by_default[name] != tuple(value)}
+    if differing:
+        about["kept"] = differing
+    arrays = {form.key(e): form.to_file(e, state[e.ours].detach().cpu()).contiguous() for e in names}
+    counts = {form.key(e): int(state[e.ours.removesuffix(_MEAN) + _COUNT]) for e in names if e.ours.endswith(_MEAN)}
+    form.write(path, Content(arrays, counts, about, {**by_default, **(kept or {})}))
 
 
-def save_subnet_weights(net: Subnet, path: Path, *, space: SearchSpace, arch: Arch,
-                        pictures: Mapping[str, Any] | None = None) -> None:
-    """Write an extracted net's `weights.h5` atomically, the arrays named as NNablaNAS's static net names them.
+def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
+    """The trained net in a weights file of any form, or in a run folder, in evaluation mode.
 
-    `pictures`: as for `save_supernet`.
+    Files of this project say which net they hold. For others `space` names the search space (the ImageNet table by
+    default); width, number of classes, and kernels or the sub-network follow from the shapes. Raises UserError that
+    names what does not fit.
     """
-    norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
-    about = {"kind": "subnet", "space": space.to_dict(), "arch": str(arch), "num_classes": net.plan.head[-1].outputs,
-             "bn": [norm.momentum, norm.eps], "pictures": dict(pictures or {})}
-    write_h5(path, net.state_dict(), entries(net.plan), {_ATTRIBUTE: json.dumps(about)})
+    path = weights_file(Path(source))
+    form = form_of(path)
+    return trained_of(path, form, form.read(path), space=space)
+
+
+def trained_of(path: Path, form: Form, content: Content, *, space: str | None = None) -> Trained:
+    """The net of a file that has been read."""
+    about = content.about or _inferred(path, form, content, space)
+    found = SearchSpace.from_dict(about["space"])
+    if content.about and space not in (None, found.name, found.name.partition("?")[0]):
+        raise UserError("--space", f"{space!r} is given, and {path} says that it is of {found.name}", "leave it out")
+    momentum, eps = about["bn"]
+    dropout, pictures = about.get("dropout", 0.0), about.get("pictures", {})
+    if about["kind"] == "supernet":
+        net = Supernet(found, about["num_classes"], dropout=dropout, bn_momentum=momentum, bn_eps=eps)
+        _fill(net, path, form, content)
+        return Trained(net.eval(), found, None, pictures)
+    arch = Arch.parse(found, about["arch"])
+    plan = lower(found, arch, about["num_classes"])
+    with torch.device("meta"):
+        shapes = Subnet(plan).state_dict()
+    state = _matched(path, form, content, entries(plan), shapes)
+    subnet = build(plan, state, dropout=dropout, bn_momentum=momentum, bn_eps=eps)
+    return Trained(subnet.eval(), found, arch, pictures)
+
+
+def load(source: str | Path, *, space: str | None = None) -> Supernet | Subnet:
+    """The net alone of `open_weights`: a supernet, or the extracted sub-network that the file holds."""
+    return open_weights(source, space=space).net
+
+
+def load_supernet(source: str | Path) -> Supernet:
+    """The same; raises UserError where it is an extracted sub-network."""
+    net = load(source)
+    if isinstance(net, Supernet):
+        return net
+    raise UserError(str(source), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
 
 
 def load_weights(net: Supernet, path: Path) -> None:
-    """Copy the arrays of a supernet's `weights.h5` into `net`.
+    """Copy the arrays of a supernet's weights file of any form into `net`.
 
-    The file may be of a narrower space: kernel matrices it lacks start at identity, and the log says so. Raises
-    UserError that names an array that is missing, unknown or of another shape.
+    The file may be of a narrower space: kernel matrices it lacks start at identity, and the log says so; and it may be
+    an ordinary net, the largest sub-network. Raises UserError that names an array that is missing, unknown or of
+    another shape.
     """
-    arrays, _ = read_h5(path)
-    wanted = supernet_entries(net)
-    absent = [e.theirs for e in wanted if "kernel_" in e.ours and e.theirs not in arrays]
-    state = _matched(path, arrays, [e for e in wanted if e.theirs not in absent], net.state_dict())
-    with torch.no_grad():
-        for name, tensor in net.state_dict().items():
-            if name in state:
-                tensor.copy_(state[name])
-            elif "kernel_" in name:
-                tensor.copy_(torch.eye(len(tensor)))
-            elif name.endswith("num_batches_tracked"):
-                tensor.zero_()
-    if absent:
-        _log.info("%s is of a narrower space: %d kernel matrices start at identity", path, len(absent))
+    form = form_of(path)
+    _fill(net, path, form, form.read(path))
 
 
-def load(source: str | Path, *, space: str | None = None) -> Supernet:
-    """The trained supernet of a run folder or of a `weights.h5` file, in evaluation mode.
-
-    Files of this project say which space they are of; for others `space` names it (the ImageNet table by default),
-    and choices of kernel are read off the arrays. Raises UserError for anything else.
-    """
-    path = weights_file(Path(source))
-    arrays, attributes = read_h5(path)
-    about = _about(path, attributes)
-    if about.get("kind") == "subnet":
-        raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
-    if about:
-        decay, eps = about["bn"]
-        net = Supernet(SearchSpace.from_dict(about["space"]), about["num_classes"], dropout=about["dropout"],
-                       bn_momentum=decay, bn_eps=eps)
-    else:
-        found = _foreign_space(arrays, space)
-        classifier = arrays.get("classifier/linear/_b")
-        if classifier is None:
-            raise UserError(str(path), "has no array classifier/linear/_b: not a weights file of such a network")
-        net = Supernet(found, len(classifier))
-    load_weights(net, path)
-    return net.eval()
+def read_about(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself: `kind` (supernet or subnet), `space`, `num_classes`, `bn`, `pictures`; empty
+    for a file of another project."""
+    return form_of(path).read_about(path)
 
 
 def space_of(path: Path) -> SearchSpace | None:
     """The space that a weights file says it is of; None for a file that does not say."""
-    about = read_attribute(path)
+    about = read_about(path)
     return SearchSpace.from_dict(about["space"]) if about else None
-
-
-def read_attribute(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself: `kind` (supernet or subnet), `space`, `num_classes`, `bn`, `pictures`; empty
-    for a file of another project."""
-    return _about(path, read_attributes(path))
-
-
-def load_subnet_weights(path: Path) -> tuple[Subnet, SearchSpace, Arch]:
-    """The net of a `weights.h5` that `save_subnet_weights` wrote, in evaluation mode; its space; which one it is."""
-    arrays, attributes = read_h5(path)
-    about = _about(path, attributes)
-    if about.get("kind") != "subnet":
-        raise UserError(str(path), "holds no extracted sub-network of this project")
-    space = SearchSpace.from_dict(about["space"])
-    arch = Arch.parse(space, about["arch"])
-    plan = lower(space, arch, about["num_classes"])
-    with torch.device("meta"):
-        shapes = Subnet(plan).state_dict()
-    state = _matched(path, arrays, entries(plan), shapes)
-    for name, tensor in shapes.items():
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.zeros((), dtype=tensor.dtype)
-    return build(plan, state, bn_eps=about["bn"][1]).eval(), space, arch
 
 
 def weights_file(source: Path) -> Path:
@@ -137,54 +154,73 @@ def weights_file(source: Path) -> Path:
                         else f"search spaces are {', '.join(CATALOG)}")
     if source.is_file():
         return source
-    if (source / "weights.h5").is_file():
-        return source / "weights.h5"
+    for name in ("weights.h5", "init"):  # a stage's folder; a specialised net's, as the authors publish them
+        if (source / name).is_file():
+            return source / name
     spaces = {path: space_of(path) for path in sorted(source.glob("*/weights.h5"))}
     counts = {path: space.count for path, space in spaces.items() if space is not None}
     if not counts:
-        if (source / "model.json").exists():
-            raise UserError(str(source), "holds an extracted sub-network, not a supernet",
-                            "onceforall.load_subnet loads it")
         raise UserError(str(source), "holds no weights.h5", "train first: `ofa fit -o RUN`")
     return max(counts, key=counts.__getitem__)
 
 
-def _about(path: Path, attributes: Mapping[str, str]) -> dict[str, Any]:
-    if _ATTRIBUTE not in attributes:
-        return {}
-    try:
-        about = json.loads(attributes[_ATTRIBUTE])
-    except json.JSONDecodeError as error:
-        raise UserError(str(path), f"has a damaged `{_ATTRIBUTE}` attribute ({error})") from None
-    if not isinstance(about, dict) or "space" not in about or "num_classes" not in about:
-        raise UserError(str(path), f"has a damaged `{_ATTRIBUTE}` attribute")
-    return about
+def _dropout(net: Supernet | Subnet) -> float:
+    return net.dropout if isinstance(net, Supernet) else next(m.p for m in net.modules() if isinstance(m, nn.Dropout))
 
 
-def _foreign_space(arrays: Mapping[str, Tensor], name: str | None) -> SearchSpace:
-    """The space of a file that does not say: kernel choices follow from the matrices it has."""
-    space = search_space(name or "mobilenet_v3_large")
-    if name is None and "first_conv/conv/_W" in arrays and len(arrays["first_conv/conv/_W"]) == 24:
-        space = search_space("mobilenet_v3_large", width_mult=1.2)
-    kernels = [7, *(b for a, b in ((7, 5), (5, 3)) if any(key.endswith(f"{a}to{b}_matrix") for key in arrays))]
-    return space.restrict(kernel=kernels)
+def _inferred(path: Path, form: Form, content: Content, name: str | None) -> dict[str, Any]:
+    """What a foreign file does not say of itself."""
+    file = Foreign(path, form, content)
+    classes = file.first("classifier/linear/_b")
+    space = space_of_arrays(file, name)
+    about = {"space": space.to_dict(), "num_classes": classes, "bn": [0.1, 1e-5],
+             "pictures": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}}  # what both codes normalise with
+    if file.elastic:
+        return {**about, "kind": "supernet"}
+    if path.name != "init" or not (path.parent / net_config.NET).is_file():
+        return {**about, "kind": "subnet", "arch": str(arch_of_arrays(file, space))}
+    config = net_config.read(path.parent)
+    arch = arch_of_arrays(file, space, config["image_size"])
+    net_config.check(path.parent / net_config.NET, config, lower(space, arch, classes))
+    bn = config.get("bn") or {}
+    return {**about, "kind": "subnet", "arch": str(arch), "bn": [bn.get("momentum", 0.1), bn.get("eps", 1e-5)]}
 
 
-def _matched(path: Path, arrays: Mapping[str, Tensor], wanted: list[Entry],
+def _fill(net: Supernet, path: Path, form: Form, content: Content) -> None:
+    wanted = supernet_entries(net)
+    if content.about.get("kind") == "subnet" or not (content.about or Foreign(path, form, content).elastic):
+        wanted = entries(net.plan(net.space.largest))  # the largest sub-network has the supernet's own names
+        if {form.key(e) for e in wanted} != content.arrays.keys():
+            raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
+    present = [e for e in wanted if "kernel_" not in e.ours or form.key(e) in content.arrays]
+    state = _matched(path, form, content, present, net.state_dict())
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            tensor.copy_(state[name] if name in state else torch.eye(len(tensor)))
+    absent = sum("kernel_" in name for name in net.state_dict().keys() - state.keys())
+    if absent:
+        _log.info("%s is of a narrower space: %d kernel matrices start at identity", path, absent)
+
+
+def _matched(path: Path, form: Form, content: Content, wanted: list[Entry],
              shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's arrays under our names, after checking that they are just those wanted."""
-    names = {e.theirs for e in wanted}
-    unknown = sorted(set(arrays) - names)
-    missing = [e.theirs for e in wanted if e.theirs not in arrays]
+    """The file's arrays and counts under our names, after checking that they are just those wanted."""
+    keys = {form.key(e): e for e in wanted}
+    unknown = sorted(content.arrays.keys() - keys.keys())
+    missing = [key for key in keys if key not in content.arrays]
     if missing:
-        raise UserError(str(path), f"lacks {len(missing)} of {len(names)} arrays, first {missing[0]}",
+        raise UserError(str(path), f"lacks {len(missing)} of {len(keys)} arrays, first {missing[0]}",
                         "the file is of another network")
     if unknown:
         raise UserError(str(path), f"has {len(unknown)} arrays too many, first {unknown[0]}",
                         "the file is of another or a wider network")
-    for entry in wanted:
-        found, needed = tuple(arrays[entry.theirs].shape), tuple(entry.to_theirs(shapes[entry.ours]).shape)
+    state = {}
+    for key, entry in keys.items():
+        found, needed = tuple(content.arrays[key].shape), tuple(form.to_file(entry, shapes[entry.ours]).shape)
         if found != needed:
-            raise UserError(f"{path}:{entry.theirs}", f"has shape {found}; {needed} is needed",
+            raise UserError(f"{path}:{key}", f"has shape {found}; {needed} is needed",
                             "check width_mult and num_classes")
-    return {e.ours: e.to_ours(arrays[e.theirs]).contiguous() for e in wanted}
+        state[entry.ours] = form.to_ours(entry, content.arrays[key]).contiguous()
+        if entry.ours.endswith(_MEAN):
+            state[entry.ours.removesuffix(_MEAN) + _COUNT] = torch.tensor(content.counts.get(key, 0))
+    return state

@@ -15,12 +15,14 @@ from onceforall.space import SearchSpace
 
 
 @torch.no_grad()
-def sort_channels(net: Supernet, trained: SearchSpace) -> None:
+def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = True) -> None:
     """Sort every block's hidden channels by importance, in place; the largest sub-network answers as before.
 
     Importance of a hidden channel: L1 norm of the projection weights that read it; of an SE squeeze channel: L1 norm
     of the excite weights that read it (Cai et al. 2020, section 3.3, elastic width). `trained` is the space the
-    weights were trained in: a channel stays within the band of the smallest of its expand ratios that already has it.
+    weights were trained in: a channel stays within the band of the smallest of its expand ratios that already has it;
+    SE's squeeze channels likewise, unless `keep_squeeze` is False, as in the authors' code: they are then sorted in
+    full, which changes what sub-networks of a trained narrower ratio answer.
     """
     expands = sorted({e for stage in trained.stages for e in stage.choices["expand"]})
     bands = [net.space.restrict(expand=(e,)) for e in expands]
@@ -38,7 +40,7 @@ def sort_channels(net: Supernet, trained: SearchSpace) -> None:
             _permute_inputs(module.se.reduce, order)
             _permute_outputs(module.se.excite, order)
             squeeze = _order(module.se.excite.conv.weight.abs().sum((0, 2, 3)),
-                             [b["reduce"].outputs for b in blocks[1:]])
+                             [b["reduce"].outputs for b in blocks[1:]] if keep_squeeze else [])
             _permute_outputs(module.se.reduce, squeeze)
             _permute_inputs(module.se.excite, squeeze)
 

@@ -16,7 +16,7 @@ from onceforall.data import NAMED, ArrayPictures, DataSet, DataSpec, FilePicture
 from onceforall.data.decode import read_size
 from onceforall.export.folder import describe, save_subnet
 from onceforall.interop.config import Config
-from onceforall.interop.weights import load
+from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
 from onceforall.recipes.catalog import recipe_for, recipe_named
 from onceforall.recipes.recipe import STAGES, Recipe, configs
@@ -134,7 +134,7 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
 def _pick(request: Request, config: Config, run: Path, options: Options) -> list[dict[str, Any]]:
     """Choose on the held-out pictures, score on the test pictures, save: smallest, one a budget, largest."""
     data = data_of(data_spec(config, search=True))
-    net = load(run / STAGES[-1].folder / WEIGHTS)
+    net = load_supernet(run / STAGES[-1].folder / WEIGHTS)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
                           calibration_images=config.hparams.calibration_images)
     options.compute.place(net)

@@ -65,7 +65,7 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
         labels = batch.labels.to(learner.compute.device, non_blocking=True)
         waited = time.perf_counter() - began
         key = f"{stage.seed}/{epoch}/{step}"
-        terms = stage.strategy(stage.space, random.Random(key))
+        terms = stage.strategy(stage.space, random.Random(key), epoch * steps + step)
         rate = schedule(epoch * steps + step)
         with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
             loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
@@ -78,7 +78,7 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
     """One update: gradients of all terms added up, averaged over micro-batches and processes. Returns the loss.
 
     images: normalised (B, 3, R, R); labels (B,). A parameter that no sub-network of the step uses gets no gradient,
-    hence neither weight decay nor momentum.
+    hence neither weight decay nor momentum, unless the stage asks for both (`update_unused`).
     """
     learner.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=images.device)
@@ -93,6 +93,9 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
                 loss = loss + stage.kd_weight * distillation(logits, probabilities)
             learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * share
+    if stage.update_unused:
+        for parameter in learner.optimizer.state:  # those that an earlier step used
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     average_gradients(learner.net.parameters(), learner.processes.world)
     for group in learner.optimizer.param_groups:
         group["lr"] = lr

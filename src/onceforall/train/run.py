@@ -13,7 +13,7 @@ import torch
 
 from onceforall.data import DataSet, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
-from onceforall.interop.weights import save_subnet_weights, save_supernet
+from onceforall.interop.weights import Trained, save
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch, UserError
 from onceforall.train import checkpoint
@@ -219,13 +219,11 @@ class _Run:
         if self.options.processes.first:
             pictures = {"mean": self.data.mean, "std": self.data.std, "classes": self.data.classes}
             if isinstance(net, Supernet):
-                save_supernet(net, self.output / WEIGHTS, pictures=pictures)
+                trained = Trained(net, net.space, None, pictures)
             else:
-                arch = subnet_arch(self.config)
-                assert arch is not None
                 assert isinstance(net, Subnet)
-                save_subnet_weights(net, self.output / WEIGHTS, space=network_space(self.config.network), arch=arch,
-                                    pictures=pictures)
+                trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), pictures)
+            save(trained, self.output / WEIGHTS)
             self._save(Position(self.stage.epochs, 0), finished=True)
         wait(self.options.processes.world)
         _log.info("finished: %s", self.output / WEIGHTS)

@@ -19,7 +19,7 @@ from onceforall.interop.config import (
     subnet_arch,
     valid_archs,
 )
-from onceforall.interop.nnabla_weights import entries
+from onceforall.interop.entries import entries
 from onceforall.interop.weights import load_weights, space_of, supernet_entries
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace, UserError
@@ -75,8 +75,7 @@ def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learne
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     teacher = teacher_of(config, compute)
     if not options.subnet:
-        if config.hparams.task == "expand" and config.network.weights:
-            sort_channels(supernet, _trained_space(supernet.space, Path(config.network.weights)))
+        _sort(config, supernet)
         compute.place(supernet)
         return Learner(supernet, supernet, optimizer_of(config, supernet), teacher, compute, scaler, options.processes)
     arch = subnet_arch(config)
@@ -141,6 +140,15 @@ def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
     groups = [{"params": params, "weight_decay": settings.weight_decay}
               for params, settings in zip(split, (group, free), strict=True) if params]
     return torch.optim.SGD(groups, lr=group.lr, momentum=group.momentum, nesterov=group.name == "Nesterov")
+
+
+def _sort(config: Config, supernet: Supernet) -> None:
+    """Sort channels where the stage and its settings ask for it."""
+    weights, sorting = config.network.weights, config.hparams.channel_sorting
+    if weights and sorting == "always":
+        sort_channels(supernet, supernet.space.restrict(expand=supernet.space.stages[0].choices["expand"][-1:]))
+    elif weights and config.hparams.task == "expand":
+        sort_channels(supernet, _trained_space(supernet.space, Path(weights)), keep_squeeze=sorting == "bands")
 
 
 def _trained_space(space: SearchSpace, weights: Path) -> SearchSpace:

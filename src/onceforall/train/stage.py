@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from onceforall.interop.config import Config, network_space, stage_space, subnet_arch
 from onceforall.space import SearchSpace
 from onceforall.train.schedule import CosineWarmup
-from onceforall.train.strategy import Strategy, only, progressive_shrinking
+from onceforall.train.strategy import Strategy, authors_order, only, progressive_shrinking
 
 
 @dataclass(frozen=True)
 class Stage:
     """What the loop runs. `batch` and `micro_batch` are pictures of one process; a step's loss is smoothed cross
-    entropy plus `kd_weight` times distillation, added up over its sub-networks."""
+    entropy plus `kd_weight` times distillation, added up over its sub-networks. `update_unused`: weight decay and
+    momentum also move parameters that none of these used."""
 
     space: SearchSpace
     strategy: Strategy
@@ -26,6 +27,7 @@ class Stage:
     kd_weight: float
     label_smoothing: float
     seed: int
+    update_unused: bool = False
 
     def schedule(self, steps_per_epoch: int) -> CosineWarmup:
         """The learning rate of each step."""
@@ -42,7 +44,9 @@ def stage_of(config: Config, *, subnet: bool = False) -> Stage:
         assert arch is not None  # checked before
         space, strategy = network_space(config.network).at([arch.resolution]), only(arch, teacher=teacher)
     else:
-        space, strategy = stage_space(config), progressive_shrinking(hparams.subnets_per_step, teacher=teacher)
+        draw = authors_order if hparams.sampling == "authors" else progressive_shrinking
+        space, strategy = stage_space(config), draw(hparams.subnets_per_step, teacher=teacher)
     warmup = hparams.cosine_warmup_epoch if group.lr_scheduler == "CosineSchedulerWarmup" else 0
     return Stage(space, strategy, hparams.epoch, warmup, group.lr, hparams.warmup_lr, hparams.batch_size_train,
-                 hparams.mini_batch_train, hparams.lambda_kd, hparams.label_smoothing, hparams.seed)
+                 hparams.mini_batch_train, hparams.lambda_kd, hparams.label_smoothing, hparams.seed,
+                 hparams.update_unused)

@@ -1,0 +1,103 @@
+"""Entries: every array of a net under our name and under NNablaNAS's, which the other forms of file derive from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from onceforall.space import BlockPlan, Layer, Plan, UserError
+
+ABOUT = "onceforall"  # under this name a file says what net it holds
+_BN = {"running_mean": "_mean", "running_var": "_var", "bias": "_beta", "weight": "_gamma"}
+_ROLES = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array: our name, NNablaNAS's, and whether it is a parameter (or a statistic)."""
+
+    ours: str
+    theirs: str
+    trained: bool
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether it holds one number a channel of a batch normalisation."""
+        return ".norm." in self.ours
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a weights file holds.
+
+    `arrays`: float32, by the file's own names and in its own layout. `counts`: batches that each batch normalisation
+    has seen, by the name of its running mean. `about`: what this project wrote beside them, JSON values; empty in a
+    foreign file. `kept`: of arrays of NNablaNAS's files, by name, what its writer chose: dtype, index, need_grad.
+    """
+
+    arrays: dict[str, Tensor]
+    counts: dict[str, int] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, tuple[str, int, bool]] = field(default_factory=dict)
+
+
+def parsed(path: Path, text: str) -> dict[str, Any]:
+    """The text that this project wrote into a file, as values; raises UserError where it is damaged."""
+    try:
+        about = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(str(path), f"has a damaged `{ABOUT}` entry ({error})") from None
+    if not isinstance(about, dict) or not {"kind", "space", "num_classes", "bn"} <= about.keys():
+        raise UserError(str(path), f"has a damaged `{ABOUT}` entry")
+    return about
+
+
+def entries(plan: Plan, *, kernels: tuple[int, ...] | None = None) -> list[Entry]:
+    """The arrays of a net in NNablaNAS's order; `kernels` for a supernet, None for an extracted net."""
+    out = list(_entries(plan, kernels))
+    if kernels is None:  # an extracted net's BN arrays come in alphabetical order
+        order = ["_W", "_b", "_beta", "_gamma", "_mean", "_var"]
+        groups: dict[str, int] = {}
+        for entry in out:
+            groups.setdefault(entry.theirs.rpartition("/")[0], len(groups))
+        out.sort(key=lambda e: (groups[e.theirs.rpartition("/")[0]], order.index(e.theirs.rpartition("/")[2])))
+    return out
+
+
+def _entries(plan: Plan, kernels: tuple[int, ...] | None) -> Iterator[Entry]:
+    yield from _conv_bn(plan.stem, "first_conv", "", ())
+    for number, block in enumerate(plan.blocks()):
+        elastic = kernels is not None and block.name.startswith("stages.")
+        yield from _block(block, f"blocks/{number}/conv", kernels if elastic else None)
+    expand, mix, classifier = plan.head
+    yield from _conv_bn(expand, "final_expand_layer", "", ())
+    yield Entry(f"{mix.name}.conv.weight", "feature_mix_layer/conv/_W", True)
+    yield Entry(f"{classifier.name}.weight", "classifier/linear/_W", True)
+    yield Entry(f"{classifier.name}.bias", "classifier/linear/_b", True)
+
+
+def _block(block: BlockPlan, prefix: str, kernels: tuple[int, ...] | None) -> Iterator[Entry]:
+    for layer in block.layers:
+        if layer.role in _ROLES:
+            nested = "" if kernels is None else "elastic"
+            yield from _conv_bn(layer, f"{prefix}/{_ROLES[layer.role]}", nested,
+                                kernels or () if layer.role == "depthwise" else ())
+        else:
+            name = {"reduce": "reduce", "excite": "expand"}[layer.role]
+            for ours, theirs in (("weight", "_W"), ("bias", "_b")):
+                yield Entry(f"{layer.name}.conv.{ours}", f"{prefix}/depth_conv/se/fc/{name}/{theirs}", True)
+
+
+def _conv_bn(layer: Layer, prefix: str, nested: str, kernels: tuple[int, ...]) -> Iterator[Entry]:
+    conv, norm = ("conv/conv", "bn/bn") if nested else ("conv", "bn")
+    for smaller, larger in pairwise(kernels):
+        yield Entry(f"{layer.name}.conv.kernel_{larger}to{smaller}", f"{prefix}/conv/{larger}to{smaller}_matrix", True)
+    yield Entry(f"{layer.name}.conv.weight", f"{prefix}/{conv}/_W", True)
+    for ours, theirs in _BN.items():
+        yield Entry(f"{layer.name}.norm.{ours}", f"{prefix}/{norm}/{theirs}", ours in ("weight", "bias"))

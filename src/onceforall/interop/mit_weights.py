@@ -1,0 +1,94 @@
+"""Checkpoints of the authors' code: a state dict, alone or under `state_dict`, as torch saves it. Never unpickled
+beyond tensors, numbers and their containers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onceforall.interop.entries import ABOUT, Content, Entry, parsed
+from onceforall.space import UserError
+
+_LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
+           "_var": "running_var"}
+_MEAN, _COUNT = "running_mean", "num_batches_tracked"
+_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
+            AssertionError, OverflowError, MemoryError, struct.error)  # what torch.load raises on broken files
+
+
+def key(name: str) -> str:
+    """The authors' name of the array that NNablaNAS calls `name`: the same modules, torch's leaves."""
+    *modules, leaf = name.split("/")
+    return ".".join([*modules, _LEAVES.get(leaf, leaf)])
+
+
+def to_file(entry: Entry, tensor: Tensor) -> Tensor:
+    """Our tensor: both layouts are torch's, and kernel matrices are applied by F.linear in both."""
+    return tensor
+
+
+def read(path: Path) -> Content:
+    """Raises UserError for a file that is no state dict of numbers."""
+    loaded = _loaded(path)
+    about = parsed(path, str(loaded[ABOUT])) if ABOUT in loaded else {}
+    state = loaded.get("state_dict", loaded)
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(str(path), "holds no state dict")
+    arrays: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UserError(f"{path}:{name}", f"is {type(tensor).__name__}, not a tensor")
+        ours = _present(name)
+        if ours.endswith(_COUNT):
+            counts[ours.removesuffix(_COUNT) + _MEAN] = int(tensor)
+        elif ours in arrays:
+            raise UserError(f"{path}:{name}", f"stands beside another array for {ours}")
+        elif not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            raise UserError(f"{path}:{name}", f"holds {tensor.dtype} ({tensor.layout}), not an array of numbers")
+        else:
+            arrays[ours] = tensor.float().contiguous()
+    return Content(arrays, counts, about)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What this project wrote about the file's net; empty for a foreign file."""
+    loaded = _loaded(path)
+    return parsed(path, str(loaded[ABOUT])) if ABOUT in loaded else {}
+
+
+def write(path: Path, content: Content) -> None:
+    """Write what the authors' `torch.load(..)["state_dict"]` and `load_state_dict` take."""
+    counts = {name.removesuffix(_MEAN) + _COUNT: torch.tensor(n) for name, n in content.counts.items()}
+    torch.save({"state_dict": OrderedDict({**content.arrays, **counts}), ABOUT: json.dumps(content.about)}, path)
+
+
+def _present(name: str) -> str:
+    """The present key style of a key in the older one, or of one saved from DataParallel."""
+    return name.removeprefix("module.").replace(".mobile_inverted_conv.", ".conv.")
+
+
+def _loaded(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():  # not the path, whose suffix torch would go by
+            warnings.simplefilter("ignore")
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(str(path), "does not exist") from None
+    except _DAMAGED as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in reason:
+            reason = "it holds more than tensors, and what it holds is not run"
+        raise UserError(str(path), f"is not a readable torch checkpoint ({reason})") from None
+    if not isinstance(loaded, Mapping):
+        raise UserError(str(path), f"holds {type(loaded).__name__}, not a state dict")
+    return loaded

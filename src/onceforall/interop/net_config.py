@@ -1,0 +1,101 @@
+"""The authors' description of a specialised net, beside its weights `init`: `net.config`, and `run.config` with its
+input size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from onceforall.space import BlockPlan, Layer, Plan, UserError
+
+NET, RUN = "net.config", "run.config"
+_ACTS = {"relu": "relu", "hswish": "h_swish"}
+
+
+def write(folder: Path, plan: Plan, *, dropout: float, bn_momentum: float, bn_eps: float) -> None:
+    """Write both files, in the present key style."""
+    config = {"name": "MobileNetV3", "bn": {"momentum": bn_momentum, "eps": bn_eps}, **_layers(plan)}
+    config["classifier"]["dropout_rate"] = dropout
+    (folder / NET).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+    (folder / RUN).write_text(json.dumps({"image_size": plan.resolution}, indent=4) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """`net.config` as it is, with `image_size` of `run.config` (None where there is none)."""
+    config = _json(folder / NET)
+    size = _json(folder / RUN).get("image_size") if (folder / RUN).is_file() else None
+    return {**config, "image_size": size[0] if isinstance(size, list) and len(size) == 1 else size}
+
+
+def check(path: Path, config: Mapping[str, Any], plan: Plan) -> None:
+    """Raise UserError where the description says something else than the plan that the weights have."""
+    for place, wanted in _facts(_layers(plan)):
+        found: Any = config
+        for part in place:
+            found = _part(found, part)
+        if found != wanted and not (found is None and wanted is False):  # an older file has fewer keys
+            where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
+            raise UserError(f"{path}:{where}", f"{found!r} is not {wanted!r}, which the weights beside it have")
+
+
+def _layers(plan: Plan) -> dict[str, Any]:
+    expand, mix, classifier = plan.head
+    return {"first_conv": _conv(plan.stem), "blocks": [_block(block) for block in plan.blocks()],
+            "final_expand_layer": _conv(expand), "feature_mix_layer": _conv(mix),
+            "classifier": {"name": "LinearLayer", "in_features": classifier.inputs, "bias": True,
+                           "out_features": classifier.outputs, "use_bn": False, "act_func": None, "dropout_rate": 0.0,
+                           "ops_order": "weight_bn_act"}}
+
+
+def _conv(layer: Layer) -> dict[str, Any]:
+    return {"name": "ConvLayer", "kernel_size": layer.kernel, "stride": layer.stride, "dilation": 1, "groups": 1,
+            "bias": False, "has_shuffle": False, "use_se": False, "in_channels": layer.inputs,
+            "out_channels": layer.outputs, "use_bn": layer.norm, "act_func": _ACTS[layer.act or ""], "dropout_rate": 0,
+            "ops_order": "weight_bn_act"}
+
+
+def _block(block: BlockPlan) -> dict[str, Any]:
+    depthwise, project = block["depthwise"], block["project"]
+    inputs = block.layers[0].inputs
+    ratio = depthwise.inputs / inputs
+    identity = {"name": "IdentityLayer", "in_channels": inputs, "out_channels": inputs, "use_bn": False,
+                "act_func": None, "dropout_rate": 0, "ops_order": "weight_bn_act"}
+    return {"name": "ResidualBlock", "shortcut": identity if block.residual else None,
+            "conv": {"name": "MBConvLayer", "in_channels": inputs, "out_channels": project.outputs,
+                     "kernel_size": depthwise.kernel, "stride": depthwise.stride,
+                     "expand_ratio": int(ratio) if ratio.is_integer() else ratio,
+                     "mid_channels": depthwise.inputs, "act_func": _ACTS[depthwise.act or ""],
+                     "use_se": block.layer("reduce") is not None}}
+
+
+def _facts(layers: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The entries that decide what the net computes, by their path."""
+    for name in ("first_conv", "final_expand_layer", "feature_mix_layer"):
+        for key in ("in_channels", "out_channels", "kernel_size", "stride", "act_func", "use_bn", "use_se"):
+            yield (name, key), layers[name][key]
+    yield ("classifier", "out_features"), layers["classifier"]["out_features"]
+    yield ("blocks", len(layers["blocks"])), None
+    for i, block in enumerate(layers["blocks"]):
+        for key in ("in_channels", "out_channels", "kernel_size", "stride", "act_func", "use_se"):
+            yield ("blocks", i, "conv", key), block["conv"][key]
+
+
+def _part(values: Any, part: str | int) -> Any:
+    """One step down; None where there is nothing; a block's layer under its present or its older key."""
+    if isinstance(part, int):
+        return values[part] if isinstance(values, list) and part < len(values) else None
+    if not isinstance(values, Mapping):
+        return None
+    return values.get(part, values.get("mobile_inverted_conv") if part == "conv" else None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(str(path), f"is not readable JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(str(path), "is not a JSON object")
+    return values
