@@ -1,0 +1,79 @@
+"""Costs of populations equal those of single sub-networks; memory equals what a run of the net holds."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onceforall.cost import macs, params
+from onceforall.cost.memory import peak_memory
+from onceforall.cost.population import macs_table, memory_table, params_table
+from onceforall.nn import Supernet, extract
+from onceforall.nn.subnet import MBConv, SqueezeExcite
+from onceforall.space import CATALOG, search_space
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_tables_equal_the_single_functions(name):
+    space, rng = search_space(name, width_mult=0.6).restrict(depth=(2, 4)), random.Random(3)
+    archs = [space.smallest, space.largest, space.middle, *(space.sample(rng) for _ in range(300))]
+    codes = np.array([space.encode(arch) for arch in archs])
+    assert macs_table(space, num_classes=7).of(codes).tolist() == [macs(space, a, num_classes=7) for a in archs]
+    assert params_table(space, num_classes=7).of(codes).tolist() == [params(space, a, num_classes=7) for a in archs]
+    assert memory_table(space).of(codes).tolist() == [peak_memory(space, a) for a in archs]
+
+
+def test_the_smallest_is_the_smallest():
+    space = search_space("mobilenet_v3_large_32px")
+    assert macs_table(space).smallest == macs(space, space.smallest)
+    assert params_table(space).smallest == params(space, space.smallest)
+    assert memory_table(space).smallest == peak_memory(space, space.smallest)
+
+
+class Live:
+    """Counts activations while a net runs: of each leaf layer its input and output, and what its blocks keep."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.peak, self.kept, self.source = 0, 0, 0
+        for module in net.modules():
+            if isinstance(module, MBConv):
+                module.register_forward_pre_hook(self._enter_block)
+                module.register_forward_hook(self._leave_block)
+            elif isinstance(module, SqueezeExcite):
+                module.register_forward_hook(self._gate)
+            elif isinstance(module, nn.Conv2d):
+                module.register_forward_hook(self._layer)
+
+    def _enter_block(self, module, inputs):
+        self.source = inputs[0].numel()
+        self.kept = self.source if module.residual else 0
+
+    def _leave_block(self, module, inputs, output):
+        self.kept = 0
+
+    def _gate(self, module, inputs, output):
+        self.peak = max(self.peak, inputs[0].numel() + output.numel() + output.shape[1] + self.kept)
+
+    def _layer(self, module, inputs, output):
+        size = inputs[0].numel()
+        kept = 0 if size == self.source and not self.within_gate(inputs) else self.kept  # the same tensor
+        self.peak = max(self.peak, size + output.numel() + kept)
+
+    @staticmethod
+    def within_gate(inputs):
+        return inputs[0].shape[-1] == 1
+
+
+@torch.no_grad()
+def test_peak_memory_is_what_a_run_holds():
+    space, rng = search_space("mobilenet_v3_large", width_mult=0.5), random.Random(1)
+    net = Supernet(space, 10).eval()
+    for arch in (space.smallest, space.largest, *(space.sample(rng) for _ in range(5))):
+        plain = extract(net, arch)
+        live = Live(plain)
+        plain(torch.zeros(1, 3, arch.resolution, arch.resolution))
+        assert peak_memory(space, arch) == 4 * live.peak
