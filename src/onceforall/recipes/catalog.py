@@ -21,7 +21,7 @@ RECIPES = {recipe.name: recipe for recipe in (
            loader={"crop_scale": [0.25, 1.0], "colortwist": True}),
     Recipe("small-pictures-cpu", "folder", "mobilenet_v3_large_64px", 0.5, (40, 48), 48, batch=64,
            epochs=(10, 2, 1, 1, 1, 2), lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2),
-           loader={"crop_scale": [0.5, 1.0]}),
+           weight_decay=5e-4, loader={"crop_scale": [0.5, 1.0]}),
     Recipe("imagenet", "imagenet", "mobilenet_v3_large", 1.0, (128, 224), 224, batch=512, micro_batch=64,
            epochs=(185, 125, 25, 125, 25, 125), lr=(0.65, 0.24, 0.02, 0.06, 0.02, 0.06), warmup=(5, 5, 0, 5, 0, 5),
            loader={"colortwist": True}),
