@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from onceforall.cost import macs, params
-from onceforall.cost.memory import peak_memory
+from onceforall.cost.memory import block_memory, peak_memory
 from onceforall.cost.population import macs_table, memory_table, params_table
 from onceforall.nn import Supernet, extract
 from onceforall.nn.subnet import MBConv, SqueezeExcite
@@ -35,10 +35,11 @@ def test_the_smallest_is_the_smallest():
 
 
 class Live:
-    """Counts activations while a net runs: of each leaf layer its input and output, and what its blocks keep."""
+    """Counts activations while a net runs: of each layer its input and output, and what its block keeps."""
 
     def __init__(self, net: nn.Module) -> None:
-        self.peak, self.kept, self.source = 0, 0, 0
+        self.peaks: list[int] = [0]  # outside blocks, then block by block
+        self.kept, self.source = 0, None
         for module in net.modules():
             if isinstance(module, MBConv):
                 module.register_forward_pre_hook(self._enter_block)
@@ -49,23 +50,22 @@ class Live:
                 module.register_forward_hook(self._layer)
 
     def _enter_block(self, module, inputs):
-        self.source = inputs[0].numel()
-        self.kept = self.source if module.residual else 0
+        self.source = inputs[0]
+        self.kept = inputs[0].numel() if module.residual else 0
+        self.peaks.append(0)
 
     def _leave_block(self, module, inputs, output):
         self.kept = 0
 
     def _gate(self, module, inputs, output):
-        self.peak = max(self.peak, inputs[0].numel() + output.numel() + output.shape[1] + self.kept)
+        self._hold(inputs[0].numel() + output.numel() + output.shape[1] + self.kept)
 
     def _layer(self, module, inputs, output):
-        size = inputs[0].numel()
-        kept = 0 if size == self.source and not self.within_gate(inputs) else self.kept  # the same tensor
-        self.peak = max(self.peak, size + output.numel() + kept)
+        kept = 0 if inputs[0] is self.source else self.kept
+        self._hold(inputs[0].numel() + output.numel() + kept)
 
-    @staticmethod
-    def within_gate(inputs):
-        return inputs[0].shape[-1] == 1
+    def _hold(self, count):
+        self.peaks[-1] = max(self.peaks[-1], count)
 
 
 @torch.no_grad()
@@ -76,4 +76,6 @@ def test_peak_memory_is_what_a_run_holds():
         plain = extract(net, arch)
         live = Live(plain)
         plain(torch.zeros(1, 3, arch.resolution, arch.resolution))
-        assert peak_memory(space, arch) == 4 * live.peak
+        assert peak_memory(space, arch) == 4 * max(live.peaks)
+        blocks = list(net.plan(arch).blocks())
+        assert [block_memory(b) for b in blocks[:-1]] == [4 * peak for peak in live.peaks[1:-1]]  # the last: with head

@@ -96,7 +96,8 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     momentum, eps = about["bn"]
     dropout, pictures = about.get("dropout", 0.0), about.get("pictures", {})
     if about["kind"] == "supernet":
-        net = Supernet(found, about["num_classes"], dropout=dropout, bn_momentum=momentum, bn_eps=eps)
+        net = Supernet(found, about["num_classes"], dropout=dropout, bn_momentum=momentum, bn_eps=eps,
+                       generator=torch.Generator())
         _fill(net, path, form, content)
         return Trained(net.eval(), found, None, pictures)
     arch = Arch.parse(found, about["arch"])
