@@ -58,14 +58,14 @@ class CostTable:
         """Costs of a part, genes (genes, N)."""
         resolution = genes[0]
         total: NDArray[np.float64] = self.rest[resolution]
-        for slot, choice in enumerate(_choices(self.space, genes)):
+        for slot, choice in enumerate(choices(self.space, genes)):
             table = np.ascontiguousarray(self.blocks[:, slot])
             cost = table.ravel().take(resolution * np.intp(table.shape[1]) + choice)
             total = np.maximum(total, cost) if self.largest else total + cost
         return total
 
 
-def _choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
+def choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
     """For each slot the number of each row's block, 0 where it does not exist."""
     row = 1
     for stage in space.stages:

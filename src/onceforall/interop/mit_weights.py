@@ -38,9 +38,9 @@ def to_file(entry: Entry, tensor: Tensor) -> Tensor:
 
 def read(path: Path) -> Content:
     """Raises UserError for a file that is no state dict of numbers."""
-    loaded = _loaded(path)
-    about = parsed(path, str(loaded[ABOUT])) if ABOUT in loaded else {}
-    state = loaded.get("state_dict", loaded)
+    values = loaded(path)
+    about = parsed(path, str(values[ABOUT])) if ABOUT in values else {}
+    state = values.get("state_dict", values)
     if not isinstance(state, Mapping) or not state:
         raise UserError(str(path), "holds no state dict")
     arrays: dict[str, Tensor] = {}
@@ -62,8 +62,8 @@ def read(path: Path) -> Content:
 
 def read_about(path: Path) -> dict[str, Any]:
     """What this project wrote about the file's net; empty for a foreign file."""
-    loaded = _loaded(path)
-    return parsed(path, str(loaded[ABOUT])) if ABOUT in loaded else {}
+    values = loaded(path)
+    return parsed(path, str(values[ABOUT])) if ABOUT in values else {}
 
 
 def write(path: Path, content: Content) -> None:
@@ -77,11 +77,12 @@ def _present(name: str) -> str:
     return name.removeprefix("module.").replace(".mobile_inverted_conv.", ".conv.")
 
 
-def _loaded(path: Path) -> Mapping[str, Any]:
+def loaded(path: Path) -> Mapping[str, Any]:
+    """A torch checkpoint of tensors, numbers and their containers; raises UserError for anything else."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():  # not the path, whose suffix torch would go by
             warnings.simplefilter("ignore")
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
+            values = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(str(path), "does not exist") from None
     except _DAMAGED as error:
@@ -89,6 +90,6 @@ def _loaded(path: Path) -> Mapping[str, Any]:
         if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in reason:
             reason = "it holds more than tensors, and what it holds is not run"
         raise UserError(str(path), f"is not a readable torch checkpoint ({reason})") from None
-    if not isinstance(loaded, Mapping):
-        raise UserError(str(path), f"holds {type(loaded).__name__}, not a state dict")
-    return loaded
+    if not isinstance(values, Mapping):
+        raise UserError(str(path), f"holds {type(values).__name__}, not a state dict")
+    return values

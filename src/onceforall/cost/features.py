@@ -1,0 +1,79 @@
+"""Features of encoded sub-networks for regression: sums over blocks, so that a linear model of them is a cost table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceforall.cost.population import Codes, CostTable, choices
+from onceforall.space import SearchSpace
+
+Floats = NDArray[np.float64]
+Key = tuple[str, tuple[float, ...]]  # the group a column belongs to, and which of its columns it is
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Columns for regression, in groups.
+
+    `sizes`: (resolutions, columns) of the resolution. `blocks`: (slots, 1 + choices, columns), what a block adds; row 0
+    is a block that does not exist. `groups`: of each column of `matrix`: resolution, blocks, blocks times resolution.
+    """
+
+    space: SearchSpace
+    sizes: Floats
+    blocks: Floats
+    groups: NDArray[np.intp]
+
+    def matrix(self, codes: Codes, *, times_size: bool = True) -> Floats:
+        """Columns (N, columns) of sub-networks (N, genes) as `SearchSpace.encode` writes them; the last ones, blocks
+        times resolution, are left out where `times_size` is False."""
+        genes = np.ascontiguousarray(np.asarray(codes).T)
+        summed = np.zeros((genes.shape[1], self.blocks.shape[2]))
+        for slot, choice in enumerate(choices(self.space, genes)):
+            summed += self.blocks[slot, choice]
+        sizes = self.sizes[genes[0]]
+        return np.concatenate([sizes, summed, *([summed * sizes[:, :1]] if times_size else [])], axis=1)
+
+    def table(self, weights: Floats, intercept: float) -> CostTable:
+        """A linear model of the columns as a table to look up."""
+        r, b = self.sizes.shape[1], self.blocks.shape[2]
+        fixed, scaled = self.blocks @ weights[r:r + b], self.blocks @ weights[r + b:]
+        return CostTable(self.space, intercept + self.sizes @ weights[:r], fixed + self.sizes[:, :1, None] * scaled)
+
+
+def features(space: SearchSpace, seen: Sequence[int]) -> Features:
+    """The columns of a space; `seen`: the resolutions there are data of, each with a column of its own."""
+    pixels = np.array(space.resolutions, float)
+    scale = (pixels - np.mean(seen)) / 32
+    sizes = np.stack([scale, scale ** 2, *((pixels == size).astype(float) for size in seen)], axis=1)
+    described = list(_blocks(space))
+    columns = {key: i for i, key in enumerate(sorted({key for _, _, values in described for key in values}))}
+    blocks = np.zeros((space.slots, 1 + max(number for _, number, _ in described), len(columns)))
+    for slot, number, values in described:
+        for key, value in values.items():
+            blocks[slot, number, columns[key]] = value
+    names = sorted({key[0] for key in columns})
+    of_blocks = [2 + names.index(key[0]) for key in columns]
+    groups = [0, 0, *([1] * len(seen)), *of_blocks, *(group + len(names) for group in of_blocks)]
+    return Features(space, sizes, blocks, np.array(groups))
+
+
+def _blocks(space: SearchSpace) -> Iterator[tuple[int, int, Mapping[Key, float]]]:
+    """Every slot with every block it can hold: slot, number of the choice, columns that are not 0."""
+    slot = 0
+    for s, stage in enumerate(space.stages):
+        for _ in range(max(stage.depth)):
+            for number, picks in enumerate(product(*(values for _, values in stage.elastic))):
+                out: dict[Key, float] = {("present", (slot,)): 1.0}
+                for (name, values), value in zip(stage.elastic, picks, strict=True):
+                    level = log(value * value / (values[0] * values[-1]))  # -x .. x
+                    out |= {(f"{name} anywhere", ()): level, (f"{name} in stage", (s,)): level,
+                            (f"{name} in slot", (slot,)): level, (f"{name} itself", (slot, value)): 1.0}
+                yield slot, 1 + number, out
+            slot += 1

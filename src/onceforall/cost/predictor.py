@@ -1,0 +1,143 @@
+"""Accuracy predictors: top-1 of encoded sub-networks, learned from measured ones (Cai et al. 2020, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+
+from onceforall.cost.features import Features, Floats, features
+from onceforall.cost.population import Codes, CostTable
+from onceforall.space import SearchSpace
+
+_EVIDENCE_ROWS = 1500  # more change the variances little and cost their cube
+_MEMBERS, _WIDTH, _EPOCHS = 5, 64, 400
+
+
+class Predictor(Protocol):
+    """Predicts top-1 in [0, 1] of a space's sub-networks."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose encoding it takes."""
+
+    def of(self, codes: Codes) -> Floats:
+        """Top-1 (N,) of sub-networks (N, genes) as `SearchSpace.encode` writes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """The mean of several multilayer perceptrons with ReLU on a space's columns.
+
+    `layers`: for each layer the weights (members, outputs, inputs) and the bias (members, outputs); the result is
+    times `scale` plus `base`.
+    """
+
+    columns: Features
+    layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    scale: float = 1.0
+    base: float = 0.0
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.columns.space
+
+    def of(self, codes: Codes) -> Floats:
+        x = self.columns.matrix(codes, times_size=False).astype(np.float32)[None]
+        for i, (weight, bias) in enumerate(self.layers):
+            x = np.maximum(x, 0) if i else x
+            x = x @ weight.transpose(0, 2, 1) + bias[:, None]
+        return np.asarray(self.base + self.scale * x[:, :, 0].mean(0), np.float64)
+
+
+Fit = Callable[[SearchSpace, Codes, Floats, int], Predictor]
+
+
+def fit_linear(space: SearchSpace, codes: Codes, top1: Floats, seed: int) -> CostTable:
+    """A linear model of block features, which is a table: good from few rows on.
+
+    Bayesian ridge regression with one prior variance for each group of columns, found by maximising the evidence
+    (MacKay 1992), so that the rows decide whether a choice counts alike everywhere or in each slot by itself.
+    """
+    columns = _columns(space, codes)
+    mean, spread = _standard(top1)
+    matrix, target = columns.matrix(codes), (top1 - mean) / spread
+    some = np.random.default_rng(seed).permutation(len(target))[:_EVIDENCE_ROWS]
+    prior, noise = _variances(matrix[some], target[some], columns.groups)
+    precision = (matrix.T * noise ** -1) @ matrix + np.diag(1 / prior)
+    weights = np.asarray(np.linalg.solve(precision, matrix.T @ target / noise), np.float64)
+    return columns.table(weights * spread, mean)
+
+
+def fit_mlp(space: SearchSpace, codes: Codes, top1: Floats, seed: int) -> Mlp:
+    """An ensemble of small perceptrons, the authors' kind of predictor: better than a linear one with many rows."""
+    import torch
+    from torch import nn
+
+    columns = _columns(space, codes)
+    mean, spread = _standard(top1)
+    matrix = torch.from_numpy(columns.matrix(codes, times_size=False)).float()
+    target = torch.from_numpy((top1 - mean) / spread).float()
+    members = []
+    for member in range(_MEMBERS):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed * 1000 + member)
+            net = nn.Sequential(nn.Linear(matrix.shape[1], _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(),
+                                nn.Linear(_WIDTH, 1))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=_EPOCHS)
+        for _ in range(_EPOCHS):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(matrix)[:, 0], target).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        members.append([p.detach().numpy() for p in net.parameters()])
+    stacked = [np.stack(parts) for parts in zip(*members, strict=True)]
+    layers = tuple(zip(stacked[::2], stacked[1::2], strict=True))
+    return Mlp(columns, layers, spread, mean)
+
+
+REGRESSORS: dict[str, Fit] = {"linear": fit_linear, "mlp": fit_mlp}
+
+
+def cross_validated(fit: Fit, space: SearchSpace, codes: Codes, top1: Floats, *, seed: int, folds: int = 5) -> Floats:
+    """What a regressor predicts for each row (N,) when that row's fold is left out."""
+    order = np.random.default_rng(seed).permutation(len(top1))
+    out = np.empty(len(top1))
+    for part in np.array_split(order, folds):
+        rest = np.setdiff1d(order, part)
+        out[part] = fit(space, codes[rest], top1[rest], seed).of(codes[part])
+    return out
+
+
+def _columns(space: SearchSpace, codes: Codes) -> Features:
+    return features(space, [space.resolutions[i] for i in np.unique(codes[:, 0])])
+
+
+def _standard(values: Floats) -> tuple[float, float]:
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def _variances(matrix: Floats, target: Floats, groups: NDArray[np.intp]) -> tuple[Floats, float]:
+    """Prior variance of each column and noise variance, of most evidence."""
+    eye = np.eye(len(target))
+    kernels = [part @ part.T for part in (matrix[:, groups == g] for g in range(groups.max() + 1))]
+
+    def loss(logs: Floats) -> tuple[float, Floats]:
+        parts = [np.exp(log) * kernel for log, kernel in zip(logs, [*kernels, eye], strict=True)]
+        factor = cho_factor(sum(parts), lower=True)
+        explained, inverse = cho_solve(factor, target), cho_solve(factor, eye)
+        slope = inverse - np.outer(explained, explained)
+        value = 0.5 * target @ explained + np.log(np.diag(factor[0])).sum()
+        return float(value), np.array([0.5 * np.vdot(slope, part) for part in parts])
+
+    start = np.full(len(kernels) + 1, -4.0)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(-14.0, 6.0)] * len(start),
+                     options={"maxiter": 60})
+    variances = np.exp(found.x)
+    return variances[:-1][groups], float(variances[-1])
