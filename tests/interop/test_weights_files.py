@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import randomise, theirs_of
+from reference import randomise, theirs_of
 from safetensors.torch import load_file
 
 import onceforall
@@ -31,11 +31,12 @@ SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 @pytest.fixture(scope="module")
 def small() -> Trained:
     """A small supernet, every array random, its batch counts too."""
-    net = Supernet(SMALL, 5, dropout=0.2, bn_eps=1e-3)
+    net = Supernet(SMALL, 10, dropout=0.2, bn_eps=1e-3)
     with torch.no_grad():
         for i, (name, tensor) in enumerate(net.state_dict().items()):
             tensor.copy_(torch.full_like(tensor, i) if name.endswith("tracked") else torch.rand_like(tensor) + 0.5)
-    return Trained(net.eval(), SMALL, None, {"mean": [0.5], "std": [0.2], "classes": ["a", "b", "c", "d", "e"]})
+    pictures = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1), "classes": tuple("abcdefghij")}
+    return Trained(net.eval(), SMALL, None, pictures)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def h5_arrays(path):
 @pytest.mark.parametrize("form", ["native", "nnabla", "mit"])
 def test_a_supernet_comes_back_to_the_bit(small, files, form):
     back = open_weights(files[form])
-    assert (back.space, back.arch, back.pictures, back.num_classes) == (SMALL, None, small.pictures, 5)
+    assert (back.space, back.arch, back.pictures, back.num_classes) == (SMALL, None, small.pictures, 10)
     assert (back.net.dropout, back.net.stem.norm.eps) == (0.2, 1e-3)
     for name, tensor in small.net.state_dict().items():
         assert torch.equal(back.net.state_dict()[name], tensor), name
@@ -74,11 +75,11 @@ def test_a_subnet_comes_back_to_the_bit(small, files, form, tmp_path):
     save(Trained(plain, SMALL, arch, small.pictures), path)
     back = open_weights(path)
     assert isinstance(load(path), Subnet)
-    assert (back.arch, back.num_classes, back.pictures) == (arch, 5, small.pictures)
+    assert (back.arch, back.num_classes, back.pictures) == (arch, 10, small.pictures)
     images = torch.rand(2, 3, 20, 20)
     assert torch.equal(back.net(images), plain(images))
     with pytest.raises(UserError, match="holds an extracted sub-network, not a supernet"):
-        load_weights(Supernet(SMALL, 5), path)
+        load_weights(Supernet(SMALL, 10), path)
 
 
 @pytest.mark.parametrize("first", ["native", "nnabla", "mit"])
@@ -182,6 +183,38 @@ def test_a_narrower_file_loads_into_a_wider_net(tmp_path, caplog):
         load_weights(wide, tmp_path / "narrow.h5")
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_single_kernel_matrix_may_not_be_absent(small, tmp_path, foreign):
+    """A whole step down may be, in a narrower net's file; one block's matrix is a damaged file."""
+    save(small, tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5", "a") as file:
+        del file["blocks/8/conv/depth_conv/conv/7to5_matrix"]
+        if foreign:
+            del file.attrs["onceforall"]
+    with pytest.raises(UserError, match="lacks 1 of 411 arrays, first blocks/8/conv/depth_conv/conv/7to5_matrix"):
+        open_weights(tmp_path / "net.h5", space="mobilenet_v3_large_32px")
+    with pytest.raises(UserError, match="lacks 1 of 411 arrays, first blocks/8/conv/depth_conv/conv/7to5_matrix"):
+        load_weights(Supernet(SMALL, 10), tmp_path / "net.h5")
+
+
+@pytest.mark.parametrize("change", [
+    {"kind": "super"}, {"kind": "subnet"}, {"arch": 3}, {"num_classes": "5"}, {"num_classes": -1}, {"bn": [0.1]},
+    {"bn": ["a", 1e-5]}, {"dropout": 7}, {"pictures": 3}, {"pictures": {"std": [0, 1, 1]}}, {"space": {}},
+    {"space": {"name": "x"}}, {"kept": {"a": ["object", 1, True]}}, {"kept": {"a": [1]}}, {"counts": {"a": "b"}},
+])
+def test_a_damaged_description_is_one_line(files, tmp_path, change):
+    state = torch.load(files["mit"], weights_only=True)
+    state["onceforall"] = json.dumps({**json.loads(state["onceforall"]), **change})
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(UserError) as error:
+        open_weights(tmp_path / "net.pth")
+    assert "\n" not in str(error.value)
+    state["onceforall"] = "[" * 100_000
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="damaged `onceforall` entry"):
+        open_weights(tmp_path / "net.pth")
+
+
 def test_the_authors_full_net_loads_into_a_supernet(authors, tmp_path):
     """Their first stage trains an ordinary net; its checkpoint is the largest sub-network's."""
     theirs = theirs_of(authors, 1.0)
@@ -208,8 +241,10 @@ def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
     from ofa.imagenet_classification.networks import MobileNetV3
     _, ours = pair
     arch = ours.space.sample(random.Random(2)).at(160)
-    save(Trained(extract(ours, arch), ours.space, arch), tmp_path / "subnet.h5")
-    folder = tmp_path / "specialised"
+    plain = extract(ours, arch)
+    plain.get_submodule("head.dropout").p = 0.25
+    save(Trained(plain, ours.space, arch), tmp_path / "subnet.h5")
+    folder = tmp_path / "flops@595M_top1@80.0_finetune@75"
     convert(tmp_path / "subnet.h5", folder, to="mit")
     config = json.loads((folder / "net.config").read_text())
     reference = MobileNetV3.build_from_config(json.loads(json.dumps(config)))
@@ -224,10 +259,27 @@ def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
         block["mobile_inverted_conv"] = block.pop("conv")
     (folder / "net.config").write_text(json.dumps(theirs))
     assert open_weights(folder).arch == arch
-    theirs["blocks"][3]["mobile_inverted_conv"]["kernel_size"] = 9
-    (folder / "net.config").write_text(json.dumps(theirs))
-    with pytest.raises(UserError, match=r"net.config:blocks\[3\].conv.kernel_size: 9 is not"):
-        open_weights(folder)
+    assert open_weights(folder).net.get_submodule("head.dropout").p == theirs["classifier"]["dropout_rate"] == 0.25
+
+    def changed(path, value):
+        copy = json.loads(json.dumps(theirs))
+        inner = copy
+        for part in path[:-1]:
+            inner = inner[part]
+        inner[path[-1]] = value
+        (folder / "net.config").write_text(json.dumps(copy))
+
+    residual = next(i for i, block in enumerate(theirs["blocks"]) if block["shortcut"])
+    for path, value, message in [
+            (("blocks", 3, "mobile_inverted_conv", "kernel_size"), 9, r"blocks\[3\].conv.kernel_size: 9 is not"),
+            (("blocks", residual, "shortcut"), None, rf"blocks\[{residual}\].shortcut: False is not True"),
+            (("blocks", 2, "mobile_inverted_conv", "mid_channels"), 5, r"blocks\[2\].conv.mid_channels: 5 is not"),
+            (("name",), "ResNets", "name: 'ResNets' is not"), (("bn",), {"eps": "x"}, "eps: 'x' is not a number"),
+            (("bn",), {"momentum": 3}, "momentum: 3 is not a number"),
+            (("classifier",), 4, "out_features: None is not")]:
+        changed(path, value)
+        with pytest.raises(UserError, match=message):
+            open_weights(folder)
 
 
 class Evil:
@@ -290,6 +342,10 @@ def test_flipped_bytes_never_end_in_a_traceback(files, tmp_path, form):
     (lambda s: s.update({"first_conv.bn.bias": 3}), "first_conv.bn.bias: is int, not a tensor"),
     (lambda s: s.update({"first_conv.bn.bias": torch.zeros(8, dtype=torch.int64)}), "holds torch.int64"),
     (lambda s: s.update({"module.first_conv.bn.bias": torch.zeros(8)}), "stands beside another array"),
+    (lambda s: s.update({"nowhere.num_batches_tracked": torch.tensor(1)}), "1 arrays too many, first nowhere"),
+    (lambda s: s.update({"first_conv.bn.num_batches_tracked": torch.zeros(3)}), "is not one whole number"),
+    (lambda s: s.update({"first_conv.bn.num_batches_tracked": torch.tensor(float("nan"))}), "is not one whole number"),
+    (lambda s: s.update({"classifier.linear.bias": torch.tensor(1.0)}), r"classifier.linear.bias: has shape \(\)"),
 ])
 def test_a_checkpoint_that_does_not_fit_is_named(files, tmp_path, change, message):
     state = torch.load(files["mit"], weights_only=True)
@@ -313,12 +369,15 @@ def test_convert_on_the_command_line(files, tmp_path, capsys):
     assert open_weights(tmp_path / "any.name").space == SMALL
     shutil.copy(files["mit"], tmp_path / "same.pth")
     for arguments, message in [
-            ((files["mit"], tmp_path / "net.onnx"), "net.onnx: .onnx does not say which form"),
+            ((files["mit"], tmp_path / "net.onnx"), "net.onnx: its name does not say which form"),
             ((files["mit"], tmp_path / "x.pth", "--to", "keras"), "--to: 'keras' is not a form"),
             ((tmp_path / "same.pth", tmp_path / "same.pth"), "is the file to convert"),
-            ((files["mit"], tmp_path), "is a folder"),
+            ((files["mit"], tmp_path), "its name does not say"),
+            ((files["mit"], tmp_path, "--to", "mit"), "is a folder"),
             ((tmp_path / "nothing.pth", tmp_path / "x.pth"), "nothing.pth: is neither"),
             ((files["mit"], tmp_path / "same.pth" / "x.pth"), "cannot be made"),
+            ((files["mit"], tmp_path / ("x" * 300 + ".pth")), "cannot be made"),
+            ((files["mit"], "/proc/x.pth"), "/proc/x.pth"), ((files["mit"], "/proc/x.safetensors"), "/proc/x.safe"),
             ((files["mit"], tmp_path / "x.pth", "--space", "mobilenet_v3_large"), "--space: 'mobilenet_v3_large' is"),
     ]:
         before = sorted(tmp_path.rglob("*"))
@@ -329,16 +388,25 @@ def test_convert_on_the_command_line(files, tmp_path, capsys):
 
 
 def test_every_verb_takes_every_form(files, tmp_path, capsys):
-    scores = []
-    for path in files.values():
-        for verb in (["inspect", str(path), "--json"],
-                     ["evaluate", str(path), "--data", "digits", "--arch", "smallest@16", "--device", "cpu"]):
-            with pytest.raises(SystemExit) as end:
-                main(verb)
-            assert end.value.code in (0, 2)
-            scores.append((end.value.code, *capsys.readouterr()))
-    assert len(set(scores[::2])) == 1
-    assert all("5 is fewer than the 10 classes" in err for _, _, err in scores[1::2])
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert end.value.code == 0, err
+        return out
+
+    seen, chosen = [], ("--data", "digits", "--device", "cpu")
+    (tmp_path / "config.json").write_text("{}")  # somebody else's
+    for name, source in files.items():
+        path = shutil.copy(source, tmp_path)
+        run("extract", path, *chosen, "--arch", "smallest@16", "-o", str(tmp_path / name))
+        run("convert", str(tmp_path / name), str(tmp_path / name / path.rpartition("/")[2]))
+        seen.append([run("inspect", path, "--json"),
+                     run("evaluate", path, *chosen, "--arch", "smallest@16", "--json"),
+                     run("evaluate", str(tmp_path / name), *chosen, "--json"),
+                     run("evaluate", str(tmp_path / name), *chosen, "--resolution", "20", "--json")])
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][1] == seen[0][2] != seen[0][3]
 
 
 def test_training_starts_from_any_form(files, tmp_path):
@@ -346,7 +414,7 @@ def test_training_starts_from_any_form(files, tmp_path):
     from onceforall.train.setup import space_of, supernet_of
     for path in files.values():
         config = Config.from_dict({"dataloader": {"digits": {}}, "network": {"ofa": {
-            "space": "mobilenet_v3_large_32px", "width_mult": 0.25, "num_classes": 5, "weights": str(path)}},
+            "space": "mobilenet_v3_large_32px", "width_mult": 0.25, "num_classes": 10, "weights": str(path)}},
             "optimizer": {"train": {"name": "Nesterov", "lr": 0.1}, "train_no_decay": {"name": "Nesterov", "lr": 0.1}},
             "hparams": {}})
         net = supernet_of(config)

@@ -136,14 +136,17 @@ def test_micro_batches_average_without_batch_norm_the_same(net, batch):
 
 
 @pytest.mark.parametrize("update_unused", [False, True])
-def test_parameters_that_a_step_does_not_use(net, batch, update_unused):
-    """They rest; or, as with torch 1.x's zeroed gradients, decay and momentum go on moving those used before."""
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_parameters_that_a_step_does_not_use(net, batch, update_unused, momentum):
+    """They rest; or, as with gradients that Horovod zeroes, decay and momentum move them too."""
     images, labels = batch
     ours, theirs = learner(copy.deepcopy(net)), copy.deepcopy(net)
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)
+    ours.optimizer, optimizer = (torch.optim.SGD(n.parameters(), lr=0.1, momentum=momentum, nesterov=momentum > 0,
+                                                 weight_decay=1e-2) for n in (ours.net, theirs))
     for arch in (SMALL.middle, SMALL.smallest, SMALL.largest, SMALL.smallest):
         train_step(ours, stage(update_unused=update_unused), images, labels, terms=[Term(arch, False)], lr=0.1)
-        optimizer.zero_grad(set_to_none=not update_unused)
+        for parameter in theirs.parameters():
+            parameter.grad = torch.zeros_like(parameter) if update_unused else None
         cross_entropy(theirs(images, arch), labels, 0.1).backward()
         optimizer.step()
     for (name, p), q in zip(ours.net.named_parameters(), theirs.parameters(), strict=True):

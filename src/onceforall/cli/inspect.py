@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onceforall.cli.source import ArchText, Genotype, Resolution, SpaceName, Which, arch_of, is_space, opened
+from onceforall.cli.source import ArchText, Genotype, Resolution, SpaceName, Which, arch_of, is_space
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
 
@@ -26,7 +26,8 @@ def inspect(
         space, classes = search_space(source), 1000
         chosen = which.of(space)
     else:
-        trained = opened(source, space_name)
+        from onceforall.interop.weights import open_weights
+        trained = open_weights(source, space=space_name)
         space, classes, chosen = trained.space, trained.num_classes, arch_of(trained, which)
     about = _about(space, chosen, classes)
     if json_only:

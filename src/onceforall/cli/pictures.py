@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onceforall.cli.source import Which, arch_of, opened, run_config
+from onceforall.cli.source import Which, arch_of, run_config
 from onceforall.space import Arch, SearchSpace, UserError
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
            compute: Compute) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
+    from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.train.setup import check_classes
 
-    trained = opened(source, space)
+    trained = open_weights(source, space=space)
     arch, net = arch_of(trained, which), trained.net
     evaluator = _evaluator(Path(source), trained.pictures, data=data, root=root, compute=compute)
     check_classes(evaluator.data, trained.num_classes, place=f"{source} num_classes")
@@ -48,10 +49,16 @@ def _evaluator(source: Path, trained_on: Mapping[str, Any], *, data: str | None,
                compute: Compute) -> Evaluator:
     """An evaluator on the data set that the options name, or on the one of the run that SOURCE is."""
     from onceforall.data import NAMED, DataSpec
+    from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.train.evaluate import Evaluator
     from onceforall.train.setup import data_of, data_spec
 
-    config, search = run_config(source)
+    try:
+        config, search = run_config(source)
+    except UserError:
+        if data is None:
+            raise
+        config, search = None, False  # the --data given does without
     if root is not None and data is None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     if data is not None:
@@ -62,7 +69,8 @@ def _evaluator(source: Path, trained_on: Mapping[str, Any], *, data: str | None,
         raise UserError("--data", "is missing, and there is no config.json beside the weights",
                         f"give {', '.join(NAMED)} or a folder")
     pictures = data_of(spec)
-    if "mean" in trained_on:  # other pictures are normalised as those it was trained on
-        pictures = replace(pictures, mean=tuple(trained_on["mean"]), std=tuple(trained_on["std"]))
+    if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
+        pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
+                           std=tuple(trained_on.get("std", IMAGENET_STD)))
     images = 2000 if config is None else config.hparams.calibration_images
     return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)

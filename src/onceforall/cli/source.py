@@ -58,38 +58,27 @@ class Which:
         return found if self.resolution is None else space.check(found.at(self.resolution))
 
 
-def opened(source: str, space: str | None = None) -> Trained:
-    """The net in a run folder, a weights file or the folder of an extracted sub-network."""
-    from onceforall.export.folder import ABOUT, load_subnet, read_about
-    from onceforall.interop.weights import Trained, open_weights
-
-    folder = Path(source)
-    if not (folder / ABOUT).is_file():
-        return open_weights(folder, space=space)
-    about = read_about(folder)
-    of = SearchSpace.from_dict(about["space"])
-    return Trained(load_subnet(folder), of, Arch.parse(of, about["arch"]), about.get("preprocessing", {}))
-
-
 def arch_of(trained: Trained, which: Which) -> Arch:
     """The sub-network that the options name; raises UserError where there is only another."""
     if trained.arch is None:
         return which.of(trained.space)
-    if which != Which(None, None, None) and which.of(trained.space) != trained.arch:
+    if which.arch is None and which.genotype is None:
+        size = trained.arch.resolution if which.resolution is None else which.resolution
+        return trained.space.check(trained.arch.at(size))
+    if which.of(trained.space) != trained.arch:
         raise UserError("arch", f"{which.of(trained.space)} is asked for, and there is only {trained.arch}",
-                        "leave --arch, --genotype and --resolution out")
+                        "leave --arch and --genotype out")
     return trained.arch
 
 
 def run_config(source: Path) -> tuple[Config | None, bool]:
     """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
-    from onceforall.export.folder import ABOUT
     from onceforall.interop.config import Config
     from onceforall.interop.weights import weights_file
     from onceforall.train.checkpoint import read_extra
     from onceforall.train.run import CHECKPOINT, CONFIG
 
-    folder = source if (source / ABOUT).is_file() else weights_file(source).parent
+    folder = weights_file(source).parent
     search = read_extra(folder / CHECKPOINT)["options"]["search"] if (folder / CHECKPOINT).exists() else True
     return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
 

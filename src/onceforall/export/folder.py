@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from onceforall.cost import macs, params
 from onceforall.data import CENTRE_SHARE, DataSet
-from onceforall.nn import Subnet, build
-from onceforall.space import Arch, SearchSpace, UserError, lower
+from onceforall.interop.weights import Trained, open_weights, save
+from onceforall.nn import Subnet
+from onceforall.space import Arch, SearchSpace, UserError
 
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -34,9 +33,8 @@ def save_subnet(net: Subnet, folder: Path, *, space: SearchSpace, arch: Arch, ab
         "bn_eps": next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
         "macs": macs(space, arch, num_classes=num_classes), "params": params(space, arch, num_classes=num_classes),
         **about}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    save_file(state, folder / f"{WEIGHTS}.partial")
-    os.replace(folder / f"{WEIGHTS}.partial", folder / WEIGHTS)
+    pictures = {name: about["preprocessing"][name] for name in ("mean", "std")} | {"classes": about["classes"]}
+    save(Trained(net, space, arch, pictures), folder / WEIGHTS)
     (folder / f"{ABOUT}.partial").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     os.replace(folder / f"{ABOUT}.partial", folder / ABOUT)
 
@@ -54,14 +52,11 @@ def load_subnet(folder: str | Path) -> Subnet:
     Raises UserError for a folder that holds none, or a damaged one.
     """
     about = read_about(Path(folder))
-    space = SearchSpace.from_dict(about["space"])
-    plan = lower(space, Arch.parse(space, about["arch"]), about["num_classes"])
     path = Path(folder) / WEIGHTS
-    try:
-        return build(plan, load_file(path), bn_eps=about["bn_eps"]).eval()
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise UserError(str(path), f"does not hold the weights that {ABOUT} describes "
-                        f"({str(error).splitlines()[0]})", "extract it again") from None
+    trained = open_weights(path)
+    if not isinstance(trained.net, Subnet) or str(trained.arch) != about["arch"]:
+        raise UserError(str(path), f"does not hold the sub-network that {ABOUT} describes", "extract it again")
+    return trained.net
 
 
 def read_about(folder: Path) -> dict[str, Any]:

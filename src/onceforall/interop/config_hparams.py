@@ -53,7 +53,7 @@ class Hparams(Section):
         "bands", description="before an expand stage, within the bands that are trained already; authors: the same, "
         "but SE's squeeze channels in full; always: in full before every stage that loads weights, as NNablaNAS does")
     update_unused: bool = Field(False, description="whether weight decay and momentum also move parameters that no "
-                                "sub-network of the step used but an earlier one did, as the authors' on torch 1.x")
+                                "sub-network of the step used, as in the authors' runs under Horovod")
     seed: int = Field(0, ge=0, lt=2**32, description="what all random draws derive from")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all classes in training")
     no_decay_keys: NoDecay = Field(("_b$", "/bn/_[^/]*$"), description="NNablaNAS names of parameters without weight "

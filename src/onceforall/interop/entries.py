@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
+from onceforall.interop.about import About, Kept
 from onceforall.space import BlockPlan, Layer, Plan, UserError
 
-ABOUT = "onceforall"  # under this name a file says what net it holds
 _BN = {"running_mean": "_mean", "running_var": "_var", "bias": "_beta", "weight": "_gamma"}
 _ROLES = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
 
@@ -37,25 +35,21 @@ class Content:
     """What a weights file holds.
 
     `arrays`: float32, by the file's own names and in its own layout. `counts`: batches that each batch normalisation
-    has seen, by the name of its running mean. `about`: what this project wrote beside them, JSON values; empty in a
-    foreign file. `kept`: of arrays of NNablaNAS's files, by name, what its writer chose: dtype, index, need_grad.
+    has seen, by the name of its running mean. `about`: what this project says of the net; None in a foreign file.
+    `kept`: see `About`.
     """
 
     arrays: dict[str, Tensor]
     counts: dict[str, int] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    kept: dict[str, tuple[str, int, bool]] = field(default_factory=dict)
+    about: About | None = None
+    kept: dict[str, Kept] = field(default_factory=dict)
 
 
-def parsed(path: Path, text: str) -> dict[str, Any]:
-    """The text that this project wrote into a file, as values; raises UserError where it is damaged."""
-    try:
-        about = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(str(path), f"has a damaged `{ABOUT}` entry ({error})") from None
-    if not isinstance(about, dict) or not {"kind", "space", "num_classes", "bn"} <= about.keys():
-        raise UserError(str(path), f"has a damaged `{ABOUT}` entry")
-    return about
+def count_of(tensor: Tensor, *, place: str) -> int:
+    """A stored number of batches; raises UserError for anything else than a whole number."""
+    if tensor.numel() != 1 or tensor.is_complex() or not bool(torch.isfinite(tensor)) or tensor.is_meta:
+        raise UserError(place, "is not one whole number")
+    return int(tensor)
 
 
 def entries(plan: Plan, *, kernels: tuple[int, ...] | None = None) -> list[Entry]:

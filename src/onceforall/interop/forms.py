@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from onceforall.interop import mit_weights, native_weights, nnabla_weights
+from onceforall.interop.about import About
 from onceforall.interop.entries import Content, Entry
 from onceforall.space import UserError
 
@@ -22,34 +24,44 @@ class Form:
     name: str
     suffixes: tuple[str, ...]
     key: Callable[[Entry], str]
-    to_file: Callable[[Entry, Tensor], Tensor]
-    to_ours: Callable[[Entry, Tensor], Tensor]
     read: Callable[[Path], Content]
-    read_about: Callable[[Path], dict[str, Any]]
+    read_about: Callable[[Path], About | None]
     write_to: Callable[[Path, Content], None]
+    to_file: Callable[[Entry, Tensor], Tensor] = lambda entry, tensor: tensor
+    to_ours: Callable[[Entry, Tensor], Tensor] = lambda entry, tensor: tensor
 
     def write(self, path: Path, content: Content) -> None:
-        """Write the file atomically."""
+        """Write the file atomically; raises UserError where it cannot be written, and leaves nothing then."""
         partial = path.with_name(path.name + ".partial")
-        self.write_to(partial, content)
-        os.replace(partial, path)
+        try:
+            self.write_to(partial, content)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            raise UserError(str(path), f"cannot be written: {reason}") from None
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
-NATIVE = Form("native", (".safetensors",), lambda entry: entry.ours, native_weights.to_file, native_weights.to_file,
+NATIVE = Form("native", (".safetensors",), lambda entry: entry.ours,
               native_weights.read, native_weights.read_about, native_weights.write)
-NNABLA = Form("nnabla", (".h5", ".hdf5"), lambda entry: entry.theirs, nnabla_weights.to_file, nnabla_weights.to_ours,
-              nnabla_weights.read, nnabla_weights.read_about, nnabla_weights.write)
-MIT = Form("mit", (".pth", ".pt", ".tar", ""), lambda entry: mit_weights.key(entry.theirs), mit_weights.to_file,
-           mit_weights.to_file, mit_weights.read, mit_weights.read_about, mit_weights.write)
+NNABLA = Form("nnabla", (".h5", ".hdf5"), lambda entry: entry.theirs,
+              nnabla_weights.read, nnabla_weights.read_about, nnabla_weights.write,
+              nnabla_weights.to_file, nnabla_weights.to_ours)
+MIT = Form("mit", (".pth", ".pt", ".tar"), lambda entry: mit_weights.key(entry.theirs),
+           mit_weights.read, mit_weights.read_about, mit_weights.write)
 FORMS = (NATIVE, NNABLA, MIT)
 
 
-def form_named(name: str) -> Form:
+def form_named(name: str, *, place: str) -> Form:
     """The form of that name; raises UserError for another."""
     for form in FORMS:
         if form.name == name:
             return form
-    raise UserError("--to", f"{name!r} is not a form of weights file", f"known: {', '.join(f.name for f in FORMS)}")
+    raise UserError(place, f"{name!r} is not a form of weights file", f"known: {', '.join(f.name for f in FORMS)}")
 
 
 def form_to_write(path: Path) -> Form:
@@ -57,7 +69,7 @@ def form_to_write(path: Path) -> Form:
     for form in FORMS:
         if path.suffix.lower() in form.suffixes:
             return form
-    raise UserError(str(path), f"{path.suffix} does not say which form of weights file to write",
+    raise UserError(str(path), "its name does not say which form of weights file to write",
                     "end the name in .safetensors (native), .h5 (nnabla) or .pth (mit), or give --to")
 
 

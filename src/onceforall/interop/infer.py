@@ -34,7 +34,7 @@ class Foreign:
     def first(self, name: str) -> int:
         """First entry of a shape that has to be there."""
         shape = self.shape(name)
-        if shape is None:
+        if not shape:
             raise UserError(str(self.path), f"has no array {self._form.key(Entry('', name, trained=True))}",
                             "it is of another network")
         return shape[0]

@@ -3,7 +3,6 @@ beyond tensors, numbers and their containers."""
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import warnings
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onceforall.interop.entries import ABOUT, Content, Entry, parsed
+from onceforall.interop.about import NAME, About, parsed
+from onceforall.interop.entries import Content, count_of
 from onceforall.space import UserError
 
 _LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
@@ -31,15 +31,9 @@ def key(name: str) -> str:
     return ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
 
-def to_file(entry: Entry, tensor: Tensor) -> Tensor:
-    """Our tensor: both layouts are torch's, and kernel matrices are applied by F.linear in both."""
-    return tensor
-
-
 def read(path: Path) -> Content:
     """Raises UserError for a file that is no state dict of numbers."""
     values = loaded(path)
-    about = parsed(path, str(values[ABOUT])) if ABOUT in values else {}
     state = values.get("state_dict", values)
     if not isinstance(state, Mapping) or not state:
         raise UserError(str(path), "holds no state dict")
@@ -50,26 +44,30 @@ def read(path: Path) -> Content:
             raise UserError(f"{path}:{name}", f"is {type(tensor).__name__}, not a tensor")
         ours = _present(name)
         if ours.endswith(_COUNT):
-            counts[ours.removesuffix(_COUNT) + _MEAN] = int(tensor)
+            counts[ours.removesuffix(_COUNT) + _MEAN] = count_of(tensor, place=f"{path}:{name}")
         elif ours in arrays:
             raise UserError(f"{path}:{name}", f"stands beside another array for {ours}")
         elif not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
             raise UserError(f"{path}:{name}", f"holds {tensor.dtype} ({tensor.layout}), not an array of numbers")
         else:
             arrays[ours] = tensor.float().contiguous()
-    return Content(arrays, counts, about)
+    return Content(arrays, counts, _about(path, values))
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What this project wrote about the file's net; empty for a foreign file."""
-    values = loaded(path)
-    return parsed(path, str(values[ABOUT])) if ABOUT in values else {}
+def read_about(path: Path) -> About | None:
+    """What this project wrote about the file's net; None for a foreign file."""
+    return _about(path, loaded(path))
 
 
 def write(path: Path, content: Content) -> None:
     """Write what the authors' `torch.load(..)["state_dict"]` and `load_state_dict` take."""
     counts = {name.removesuffix(_MEAN) + _COUNT: torch.tensor(n) for name, n in content.counts.items()}
-    torch.save({"state_dict": OrderedDict({**content.arrays, **counts}), ABOUT: json.dumps(content.about)}, path)
+    about = {} if content.about is None else {NAME: content.about.text()}
+    torch.save({"state_dict": OrderedDict({**content.arrays, **counts}), **about}, path)
+
+
+def _about(path: Path, values: Mapping[str, Any]) -> About | None:
+    return parsed(path, str(values[NAME])) if NAME in values else None
 
 
 def _present(name: str) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
-from onceforall.interop.entries import ABOUT, Content, Entry, parsed
+from onceforall.interop.about import NAME, About, parsed
+from onceforall.interop.entries import Content, count_of
 from onceforall.space import UserError
 
 _MEAN, _COUNT = "running_mean", "num_batches_tracked"
-
-
-def to_file(entry: Entry, tensor: Tensor) -> Tensor:
-    """Our tensor: the layout is ours."""
-    return tensor
 
 
 def read(path: Path) -> Content:
@@ -31,7 +24,7 @@ def read(path: Path) -> Content:
             for name in file.keys():  # noqa: SIM118  # no mapping
                 tensor = file.get_tensor(name)
                 if name.endswith(_COUNT):
-                    counts[name.removesuffix(_COUNT) + _MEAN] = int(tensor)
+                    counts[name.removesuffix(_COUNT) + _MEAN] = count_of(tensor, place=f"{path}:{name}")
                 else:
                     arrays[name] = tensor.float()
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
@@ -41,7 +34,7 @@ def read(path: Path) -> Content:
     return Content(arrays, counts, about)
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> About:
     """What this project wrote about the file's net."""
     try:
         with safe_open(path, "pt") as file:
@@ -53,11 +46,12 @@ def read_about(path: Path) -> dict[str, Any]:
 def write(path: Path, content: Content) -> None:
     """Write arrays, counts and description."""
     counts = {name.removesuffix(_MEAN) + _COUNT: torch.tensor(n) for name, n in content.counts.items()}
-    save_file({**content.arrays, **counts}, path, {"format": "pt", ABOUT: json.dumps(content.about)})
+    about = {NAME: content.about.text()} if content.about else {}
+    save_file({**content.arrays, **counts}, path, {"format": "pt", **about})
 
 
-def _about(path: Path, header: dict[str, str] | None) -> dict[str, Any]:
-    if ABOUT not in (header or {}):
+def _about(path: Path, header: dict[str, str] | None) -> About:
+    if NAME not in (header or {}):
         raise UserError(str(path), "is a safetensors file that does not say which net it holds",
                         "of an extracted sub-network give the folder")
-    return parsed(path, (header or {})[ABOUT])
+    return parsed(path, (header or {})[NAME])

@@ -5,39 +5,73 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from onceforall.nn import Subnet
 from onceforall.space import BlockPlan, Layer, Plan, UserError
 
 NET, RUN = "net.config", "run.config"
 _ACTS = {"relu": "relu", "hswish": "h_swish"}
 
 
-def write(folder: Path, plan: Plan, *, dropout: float, bn_momentum: float, bn_eps: float) -> None:
+def write(folder: Path, net: Subnet) -> None:
     """Write both files, in the present key style."""
-    config = {"name": "MobileNetV3", "bn": {"momentum": bn_momentum, "eps": bn_eps}, **_layers(plan)}
-    config["classifier"]["dropout_rate"] = dropout
+    norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    config = {"name": "MobileNetV3", "bn": {"momentum": norm.momentum, "eps": norm.eps}, **_layers(net.plan)}
+    config["classifier"]["dropout_rate"] = next(m.p for m in net.modules() if isinstance(m, nn.Dropout))
     (folder / NET).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
-    (folder / RUN).write_text(json.dumps({"image_size": plan.resolution}, indent=4) + "\n", encoding="utf-8")
+    (folder / RUN).write_text(json.dumps({"image_size": net.plan.resolution}, indent=4) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """`net.config` as it is, with `image_size` of `run.config` (None where there is none)."""
-    config = _json(folder / NET)
+@dataclass(frozen=True)
+class NetConfig:
+    """What the two files say: every entry of `net.config`, and what weights alone do not tell."""
+
+    path: Path
+    values: Mapping[str, Any]
+    image_size: int | None
+    bn: tuple[float, float]
+    dropout: float
+
+    def check(self, plan: Plan) -> None:
+        """Raise UserError where the description says something else than the plan that the weights have."""
+        for place, wanted in _facts(_layers(plan)):
+            found: Any = self.values
+            for part in place:
+                found = _part(found, part)
+            found = found is not None if place[-1] == "shortcut" else found
+            left_out = found is None and (wanted is False or place[-1] == "mid_channels")  # older files have fewer keys
+            if found != wanted and not left_out:
+                where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
+                raise UserError(f"{self.path}:{where}", f"{found!r} is not {wanted!r}, which the weights have")
+
+
+def read(folder: Path) -> NetConfig | None:
+    """The description in a folder; None where there is none. Raises UserError for a damaged one."""
+    path = folder / NET
+    if not path.is_file():
+        return None
+    config = _json(path)
+    if config.get("name") != "MobileNetV3":
+        raise UserError(f"{path}:name", f"{config.get('name')!r} is not 'MobileNetV3'")
     size = _json(folder / RUN).get("image_size") if (folder / RUN).is_file() else None
-    return {**config, "image_size": size[0] if isinstance(size, list) and len(size) == 1 else size}
+    size = size[0] if isinstance(size, list) and len(size) == 1 else size
+    if size is not None and not isinstance(size, int):
+        raise UserError(f"{folder / RUN}:image_size", f"{size!r} is not a number of pixels")
+    bn = config.get("bn") or {}
+    return NetConfig(path, config, size, (_number(path, bn, "momentum", 0.1), _number(path, bn, "eps", 1e-5)),
+                     _number(path, config.get("classifier"), "dropout_rate", 0.0))
 
 
-def check(path: Path, config: Mapping[str, Any], plan: Plan) -> None:
-    """Raise UserError where the description says something else than the plan that the weights have."""
-    for place, wanted in _facts(_layers(plan)):
-        found: Any = config
-        for part in place:
-            found = _part(found, part)
-        if found != wanted and not (found is None and wanted is False):  # an older file has fewer keys
-            where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
-            raise UserError(f"{path}:{where}", f"{found!r} is not {wanted!r}, which the weights beside it have")
+def _number(path: Path, values: Any, key: str, known: float) -> float:
+    value = known if (found := _part(values, key)) is None else found
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise UserError(f"{path}:{key}", f"{value!r} is not a number from 0 to 1")
+    return float(value)
 
 
 def _layers(plan: Plan) -> dict[str, Any]:
@@ -78,8 +112,9 @@ def _facts(layers: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], A
     yield ("classifier", "out_features"), layers["classifier"]["out_features"]
     yield ("blocks", len(layers["blocks"])), None
     for i, block in enumerate(layers["blocks"]):
-        for key in ("in_channels", "out_channels", "kernel_size", "stride", "act_func", "use_se"):
+        for key in ("in_channels", "mid_channels", "out_channels", "kernel_size", "stride", "act_func", "use_se"):
             yield ("blocks", i, "conv", key), block["conv"][key]
+        yield ("blocks", i, "shortcut"), block["shortcut"] is not None
 
 
 def _part(values: Any, part: str | int) -> Any:
@@ -94,7 +129,7 @@ def _part(values: Any, part: str | int) -> Any:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(str(path), f"is not readable JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(str(path), "is not a JSON object")

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from onceforall.interop.entries import ABOUT, Content, Entry, parsed
+from onceforall.interop.about import NAME, About, Kept, parsed
+from onceforall.interop.entries import Content, Entry
 from onceforall.space import UserError
 
-_COUNTS = "num_batches_tracked"
 _DAMAGED = (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowError, MemoryError)  # as h5py has it
-
-
-
-def key(name: str) -> str:
-    """The file's name of an array: NNablaNAS's own."""
-    return name
 
 
 def to_file(entry: Entry, tensor: Tensor) -> Tensor:
@@ -44,7 +35,7 @@ def to_ours(entry: Entry, tensor: Tensor) -> Tensor:
 def read(path: Path) -> Content:
     """Raises UserError for a file that is not HDF5 or holds something else than arrays of numbers."""
     arrays: dict[str, Tensor] = {}
-    kept: dict[str, tuple[str, int, bool]] = {}
+    kept: dict[str, Kept] = {}
 
     def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
@@ -57,10 +48,10 @@ def read(path: Path) -> Content:
     with _opened(path) as file:
         file.visititems(visit)
         about = _about(path, file)
-        return Content(arrays, about.pop(_COUNTS, {}), about, kept)
+        return Content(arrays, about.counts if about else {}, about, kept)
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> About | None:
     """What this project wrote about the file's net."""
     with _opened(path) as file:
         return _about(path, file)
@@ -68,19 +59,18 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def write(path: Path, content: Content) -> None:
     """Write the arrays in their order, with `index` and `need_grad` as NNablaNAS needs them."""
-    about = {**content.about, **({_COUNTS: content.counts} if any(content.counts.values()) else {})}
+    counts = content.counts if any(content.counts.values()) else {}
     with h5py.File(path, "w") as file:
-        file.attrs[ABOUT] = json.dumps(about)
+        if content.about is not None:
+            file.attrs[NAME] = content.about.model_copy(update={"counts": counts}).text()
         for name, array in content.arrays.items():
             dtype, index, trained = content.kept[name]
             data = file.create_dataset(name, data=array.numpy().astype(dtype))
             data.attrs["index"], data.attrs["need_grad"] = index, trained
-    with open(path, "rb+") as written:
-        os.fsync(written.fileno())
 
 
-def _about(path: Path, file: h5py.File) -> dict[str, Any]:
-    return parsed(path, str(file.attrs[ABOUT])) if ABOUT in file.attrs else {}
+def _about(path: Path, file: h5py.File) -> About | None:
+    return parsed(path, str(file.attrs[NAME])) if NAME in file.attrs else None
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
 from onceforall.interop import net_config
+from onceforall.interop.about import About, Kept, Pictures
 from onceforall.interop.entries import Content, Entry, entries
 from onceforall.interop.forms import Form, form_of, form_to_write
 from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
@@ -51,28 +51,25 @@ def supernet_entries(net: Supernet) -> list[Entry]:
     return entries(net.plan(net.space.largest), kernels=kernels)
 
 
-def save(trained: Trained, path: Path, *, form: Form | None = None,
-         kept: Mapping[str, tuple[str, int, bool]] | None = None) -> None:
+def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mapping[str, Kept] | None = None) -> None:
     """Write a weights file atomically, in the form that its suffix stands for unless `form` is given.
 
     The file also says which net it is, so that `open_weights` needs no more; its arrays are named as the form's other
-    readers name them. `kept`: see `Content`; what it does not say of an array is float32 and as NNablaNAS writes it.
+    readers name them. `kept`: see `About`; what it does not say of an array is float32 and as NNablaNAS writes it.
     """
     form = form or form_to_write(path)
     norm = next(m for m in trained.net.modules() if isinstance(m, nn.BatchNorm2d))
-    about = {"kind": "supernet" if trained.arch is None else "subnet", "space": trained.space.to_dict(),
-             "num_classes": trained.num_classes, "dropout": _dropout(trained.net), "bn": [norm.momentum, norm.eps],
-             "pictures": dict(trained.pictures)}
-    if trained.arch is not None:
-        about["arch"] = str(trained.arch)
     state, names = trained.net.state_dict(), trained.entries
-    by_default = {e.theirs: ("float32", i, e.trained) for i, e in enumerate(names)}
-    differing = {name: list(value) for name, value in (kept or {}).items() if by_default[name] != tuple(value)}
-    if differing:
-        about["kept"] = differing
+    by_default: dict[str, Kept] = {e.theirs: ("float32", i, e.trained) for i, e in enumerate(names)}
+    differing = {name: value for name, value in (kept or {}).items() if by_default.get(name, value) != value}
+    about = About(
+        kind="supernet" if trained.arch is None else "subnet", space=trained.space.to_dict(),
+        arch=None if trained.arch is None else str(trained.arch), num_classes=trained.num_classes,
+        dropout=_dropout(trained.net), bn=(norm.momentum or 0.0, norm.eps),
+        pictures=Pictures(**trained.pictures), kept=differing)
     arrays = {form.key(e): form.to_file(e, state[e.ours].detach().cpu()).contiguous() for e in names}
     counts = {form.key(e): int(state[e.ours.removesuffix(_MEAN) + _COUNT]) for e in names if e.ours.endswith(_MEAN)}
-    form.write(path, Content(arrays, counts, about, {**by_default, **(kept or {})}))
+    form.write(path, Content(arrays, counts, about, {**by_default, **differing}))
 
 
 def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
@@ -90,22 +87,22 @@ def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
 def trained_of(path: Path, form: Form, content: Content, *, space: str | None = None) -> Trained:
     """The net of a file that has been read."""
     about = content.about or _inferred(path, form, content, space)
-    found = SearchSpace.from_dict(about["space"])
+    found = SearchSpace.from_dict(about.space)
     if content.about and space not in (None, found.name, found.name.partition("?")[0]):
         raise UserError("--space", f"{space!r} is given, and {path} says that it is of {found.name}", "leave it out")
-    momentum, eps = about["bn"]
-    dropout, pictures = about.get("dropout", 0.0), about.get("pictures", {})
-    if about["kind"] == "supernet":
-        net = Supernet(found, about["num_classes"], dropout=dropout, bn_momentum=momentum, bn_eps=eps,
+    momentum, eps = about.bn
+    pictures = about.pictures.model_dump(exclude_none=True)
+    if about.arch is None:
+        net = Supernet(found, about.num_classes, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps,
                        generator=torch.Generator())
-        _fill(net, path, form, content)
+        _fill(net, path, form, content, narrower=False)
         return Trained(net.eval(), found, None, pictures)
-    arch = Arch.parse(found, about["arch"])
-    plan = lower(found, arch, about["num_classes"])
+    arch = Arch.parse(found, about.arch)
+    plan = lower(found, arch, about.num_classes)
     with torch.device("meta"):
         shapes = Subnet(plan).state_dict()
     state = _matched(path, form, content, entries(plan), shapes)
-    subnet = build(plan, state, dropout=dropout, bn_momentum=momentum, bn_eps=eps)
+    subnet = build(plan, state, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps)
     return Trained(subnet.eval(), found, arch, pictures)
 
 
@@ -130,19 +127,13 @@ def load_weights(net: Supernet, path: Path) -> None:
     another shape.
     """
     form = form_of(path)
-    _fill(net, path, form, form.read(path))
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself: `kind` (supernet or subnet), `space`, `num_classes`, `bn`, `pictures`; empty
-    for a file of another project."""
-    return form_of(path).read_about(path)
+    _fill(net, path, form, form.read(path), narrower=True)
 
 
 def space_of(path: Path) -> SearchSpace | None:
     """The space that a weights file says it is of; None for a file that does not say."""
-    about = read_about(path)
-    return SearchSpace.from_dict(about["space"]) if about else None
+    about = form_of(path).read_about(path)
+    return SearchSpace.from_dict(about.space) if about else None
 
 
 def weights_file(source: Path) -> Path:
@@ -155,52 +146,60 @@ def weights_file(source: Path) -> Path:
                         else f"search spaces are {', '.join(CATALOG)}")
     if source.is_file():
         return source
-    for name in ("weights.h5", "init"):  # a stage's folder; a specialised net's, as the authors publish them
+    for name in ("weights.h5", "model.safetensors", "init"):  # of a stage; extracted; as the authors publish
         if (source / name).is_file():
             return source / name
-    spaces = {path: space_of(path) for path in sorted(source.glob("*/weights.h5"))}
-    counts = {path: space.count for path, space in spaces.items() if space is not None}
-    if not counts:
+    files = sorted(source.glob("*/weights.h5"))
+    if not files:
         raise UserError(str(source), "holds no weights.h5", "train first: `ofa fit -o RUN`")
+    counts = {path: space.count for path in files if (space := space_of(path)) is not None}
+    if not counts:
+        raise UserError(str(source), "holds weights.h5 that do not say what they are of", f"name one, as {files[0]}")
     return max(counts, key=counts.__getitem__)
+
+
+def _inferred(path: Path, form: Form, content: Content, name: str | None) -> About:
+    """What a foreign file does not say of itself."""
+    file = Foreign(path, form, content)
+    classes = file.first("classifier/linear/_b")
+    space = space_of_arrays(file, name)
+    about = About(kind="supernet", space=space.to_dict(), num_classes=classes)
+    if file.elastic:
+        return about
+    config = net_config.read(path.parent) if path.name == "init" else None
+    arch = arch_of_arrays(file, space, config.image_size if config else None)
+    about = about.model_copy(update={"kind": "subnet", "arch": str(arch)})
+    if config is None:
+        return about
+    config.check(lower(space, arch, classes))
+    return about.model_copy(update={"bn": config.bn, "dropout": config.dropout})
 
 
 def _dropout(net: Supernet | Subnet) -> float:
     return net.dropout if isinstance(net, Supernet) else next(m.p for m in net.modules() if isinstance(m, nn.Dropout))
 
 
-def _inferred(path: Path, form: Form, content: Content, name: str | None) -> dict[str, Any]:
-    """What a foreign file does not say of itself."""
-    file = Foreign(path, form, content)
-    classes = file.first("classifier/linear/_b")
-    space = space_of_arrays(file, name)
-    about = {"space": space.to_dict(), "num_classes": classes, "bn": [0.1, 1e-5],
-             "pictures": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}}  # what both codes normalise with
-    if file.elastic:
-        return {**about, "kind": "supernet"}
-    if path.name != "init" or not (path.parent / net_config.NET).is_file():
-        return {**about, "kind": "subnet", "arch": str(arch_of_arrays(file, space))}
-    config = net_config.read(path.parent)
-    arch = arch_of_arrays(file, space, config["image_size"])
-    net_config.check(path.parent / net_config.NET, config, lower(space, arch, classes))
-    bn = config.get("bn") or {}
-    return {**about, "kind": "subnet", "arch": str(arch), "bn": [bn.get("momentum", 0.1), bn.get("eps", 1e-5)]}
-
-
-def _fill(net: Supernet, path: Path, form: Form, content: Content) -> None:
+def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: bool) -> None:
+    """Copy the arrays into the net; `narrower`: those of a kernel step that no block of the file has may be absent."""
     wanted = supernet_entries(net)
-    if content.about.get("kind") == "subnet" or not (content.about or Foreign(path, form, content).elastic):
+    static = content.about.arch is not None if content.about else not Foreign(path, form, content).elastic
+    if static:
         wanted = entries(net.plan(net.space.largest))  # the largest sub-network has the supernet's own names
         if {form.key(e) for e in wanted} != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
-    present = [e for e in wanted if "kernel_" not in e.ours or form.key(e) in content.arrays]
-    state = _matched(path, form, content, present, net.state_dict())
+    steps = {_step(e) for e in wanted if form.key(e) in content.arrays} if narrower else {_step(e) for e in wanted}
+    state = _matched(path, form, content, [e for e in wanted if _step(e) in steps], net.state_dict())
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
             tensor.copy_(state[name] if name in state else torch.eye(len(tensor)))
-    absent = sum("kernel_" in name for name in net.state_dict().keys() - state.keys())
+    absent = net.state_dict().keys() - state.keys()
     if absent:
-        _log.info("%s is of a narrower space: %d kernel matrices start at identity", path, absent)
+        _log.info("%s is of a narrower space: %d kernel matrices start at identity", path, len(absent))
+
+
+def _step(entry: Entry) -> str:
+    """Of a kernel matrix which step it is for, such as 7to5; of other arrays nothing."""
+    return entry.ours.rpartition("kernel_")[2] if "kernel_" in entry.ours else ""
 
 
 def _matched(path: Path, form: Form, content: Content, wanted: list[Entry],
@@ -212,6 +211,7 @@ def _matched(path: Path, form: Form, content: Content, wanted: list[Entry],
     if missing:
         raise UserError(str(path), f"lacks {len(missing)} of {len(keys)} arrays, first {missing[0]}",
                         "the file is of another network")
+    unknown += sorted(key for key in content.counts if key not in keys)
     if unknown:
         raise UserError(str(path), f"has {len(unknown)} arrays too many, first {unknown[0]}",
                         "the file is of another or a wider network")

@@ -94,7 +94,7 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
             learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * share
     if stage.update_unused:
-        for parameter in learner.optimizer.state:  # those that an earlier step used
+        for parameter in learner.net.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     average_gradients(learner.net.parameters(), learner.processes.world)
     for group in learner.optimizer.param_groups:

@@ -30,7 +30,7 @@ def progressive_shrinking(subnets: int, *, teacher: bool) -> Strategy:
 
 
 def authors_order(subnets: int, *, teacher: bool) -> Strategy:
-    """The same, the very sub-networks that the authors' code draws in each step: to repeat a run of theirs."""
+    """The same, with the kernels, expand ratios and depths that the authors' code draws in that step."""
 
     def terms(space: SearchSpace, rng: random.Random, step: int) -> list[Term]:
         return [Term(_authors_sample(space, random.Random(int(f"{step}{k:03}000"))), teacher) for k in range(subnets)]
