@@ -79,9 +79,9 @@ def choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
             yield np.where(depth > b, number + 1, 0)
 
 
-def tabulate(space: SearchSpace, block: Callable[[BlockPlan], float], rest: Callable[[Plan], float], *,
+def tabulate(space: SearchSpace, block: Callable[[Plan, BlockPlan], float], rest: Callable[[Plan], float], *,
              largest: bool = False, num_classes: int = 1000) -> CostTable:
-    """The table of a cost that is `block` of each elastic block and `rest` of a whole plan's other layers."""
+    """The table of a cost that is `block` of each elastic block of a plan and `rest` of its other layers."""
     ways = [prod(len(values) for _, values in stage.elastic) for stage in space.stages]
     blocks = np.zeros((len(space.resolutions), space.slots, 1 + max(ways)))
     rests = np.zeros(len(space.resolutions))
@@ -90,7 +90,7 @@ def tabulate(space: SearchSpace, block: Callable[[BlockPlan], float], rest: Call
             plan = lower(space, _uniform(space, resolution, way), num_classes)
             slot = 0
             for plans, count in zip(plan.stages, ways, strict=True):
-                blocks[r, slot:slot + len(plans), 1 + way] = [block(p) for p in plans] if way < count else np.inf
+                blocks[r, slot:slot + len(plans), 1 + way] = [block(plan, p) for p in plans] if way < count else np.inf
                 slot += len(plans)
         rests[r] = rest(plan)
     return CostTable(space, rests, blocks, largest)
@@ -109,19 +109,20 @@ def _uniform(space: SearchSpace, resolution: int, way: int) -> Arch:
 
 def macs_table(space: SearchSpace, *, num_classes: int = 1000) -> CostTable:
     """Multiply-accumulates, as `macs` counts them."""
-    return tabulate(space, lambda b: sum(map(layer_macs, b.layers)), lambda p: sum(map(layer_macs, _rest(p))),
+    return tabulate(space, lambda p, b: sum(map(layer_macs, b.layers)), lambda p: sum(map(layer_macs, _rest(p))),
                     num_classes=num_classes)
 
 
 def params_table(space: SearchSpace, *, num_classes: int = 1000) -> CostTable:
     """Parameters, as `params` counts them."""
-    return tabulate(space, lambda b: sum(map(layer_params, b.layers)), lambda p: sum(map(layer_params, _rest(p))),
+    return tabulate(space, lambda p, b: sum(map(layer_params, b.layers)), lambda p: sum(map(layer_params, _rest(p))),
                     num_classes=num_classes)
 
 
 def memory_table(space: SearchSpace) -> CostTable:
     """Peak activation memory, as `peak_memory` has it."""
-    return tabulate(space, block_memory, lambda p: max(rest_memory(p), *map(block_memory, p.first)), largest=True)
+    return tabulate(space, lambda p, b: block_memory(b), lambda p: max(rest_memory(p), *map(block_memory, p.first)),
+                    largest=True)
 
 
 def _rest(plan: Plan) -> list[Layer]:

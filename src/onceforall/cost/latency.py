@@ -1,0 +1,200 @@
+"""Latency tables: measured milliseconds of every layer and block, added up to a sub-network's latency."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from onceforall.cost.population import CostTable, tabulate
+from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
+
+_COLUMNS = ("resolution", "layer", "ms", "spread_ms", "n")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds for one picture: the value, its spread, and the number of repetitions."""
+
+    ms: float
+    spread_ms: float = 0.0
+    n: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Timings by resolution of the network (None: of any) and name of the layer, as `layer_name` and `block_name`
+    write them. A latency is `offset_ms` plus `scale` times their sum. `about`: device, versions, threads."""
+
+    timings: Mapping[tuple[int | None, str], Timing]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+    offset_ms: float = 0.0
+
+    def ms(self, plan: Plan) -> float:
+        """The latency of a plan; raises UserError for a layer that was not measured."""
+        return self.offset_ms + self.scale * sum(self._timed(plan, name) for name in names(plan))
+
+    def of(self, space: SearchSpace, *, num_classes: int = 1000) -> CostTable:
+        """The latencies of the space's sub-networks at those of its resolutions that were measured in full.
+
+        Raises UserError where there is none.
+        """
+        missing = {size: self._missing(space, size, num_classes) for size in space.resolutions}
+        found = [size for size, name in missing.items() if name is None]
+        if not found:
+            measured = {size for size, _ in self.timings}
+            size = next((size for size in missing if size in measured), space.resolutions[0])
+            raise UserError("latency table", f"has no {missing[size]} at {size} pixels: it is not of {space.name}",
+                            "profile this space")
+
+        def rest(plan: Plan) -> float:
+            return self.offset_ms + self.scale * sum(self._timed(plan, name) for name in names(plan, blocks=False))
+
+        return tabulate(space.restrict(resolutions=found),
+                        lambda plan, block: self.scale * self._timed(plan, block_name(block)), rest,
+                        num_classes=num_classes)
+
+    def _timed(self, plan: Plan, name: str) -> float:
+        timing = self.timings.get((plan.resolution, name), self.timings.get((None, name)))
+        if timing is None:
+            raise UserError("latency table", f"has no {name} at {plan.resolution} pixels", "profile this space")
+        return timing.ms
+
+    def _missing(self, space: SearchSpace, size: int, num_classes: int) -> str | None:
+        for name in all_names(space, size, num_classes):
+            if (size, name) not in self.timings and (None, name) not in self.timings:
+                return name
+        return None
+
+
+def names(plan: Plan, *, blocks: bool = True) -> Iterator[str]:
+    """The timed parts of a plan, in order; with `blocks` False those outside the elastic stages."""
+    expand, mix, classifier = plan.head
+    yield layer_name("Conv", plan.stem)
+    yield from (block_name(block) for block in (plan.blocks() if blocks else plan.first))
+    yield layer_name("Conv_1", expand)
+    yield f"AvgPool2D-input:{_map(expand.out_size, expand.outputs)}-output:{_map(1, expand.outputs)}"
+    yield layer_name("Conv_2", mix)
+    yield f"Logits-input:{_map(1, classifier.inputs)}-output:{classifier.outputs}"
+
+
+def all_names(space: SearchSpace, resolution: int, num_classes: int = 1000) -> dict[str, None]:
+    """Every part that some sub-network of the space has at a resolution, each once."""
+    out: dict[str, None] = {}
+
+    def note(plan: Plan, block: BlockPlan) -> float:
+        out[block_name(block)] = None
+        return 0.0
+
+    tabulate(space.at([resolution]), note, lambda plan: out.update(dict.fromkeys(names(plan, blocks=False))) or 0.0,
+             num_classes=num_classes)
+    return out
+
+
+def layer_name(kind: str, layer: Layer) -> str:
+    """A layer by what decides its latency, as the authors name it."""
+    return f"{kind}-input:{_map(layer.size, layer.inputs)}-output:{_map(layer.out_size, layer.outputs)}"
+
+
+def block_name(block: BlockPlan) -> str:
+    """A block by what decides its latency, as the authors name it."""
+    depthwise, project = block["depthwise"], block["project"]
+    return (f"expanded_conv-input:{_map(depthwise.size, block.layers[0].inputs)}-output:"
+            f"{_map(project.out_size, project.outputs)}-expand:{depthwise.inputs}-kernel:{depthwise.kernel}-stride:"
+            f"{depthwise.stride}-idskip:{block.residual:d}-se:{block.layer('reduce') is not None:d}-hs:"
+            f"{depthwise.act == 'hswish':d}")
+
+
+def _map(size: int, channels: int) -> str:
+    return f"{size}x{size}x{channels}"
+
+
+def latency(space: SearchSpace, arch: Arch, table: LatencyTable, *, num_classes: int = 1000) -> float:
+    """Milliseconds of one sub-network, for one picture."""
+    return table.ms(lower(space, arch, num_classes))
+
+
+def read_table(path: Path) -> LatencyTable:
+    """A table in JSON or CSV, or the authors' YAML: one file, or a folder of them, a resolution each.
+
+    Raises UserError that names the file, and the row where there is one.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.yaml"))
+        if not files:
+            raise UserError(str(path), "holds no .yaml file", "give a table, or the authors' folder of them")
+        return LatencyTable({key: timing for file in files for key, timing in _yaml(file).items()},
+                            {"device": path.name})
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(str(path), f"cannot be read ({error})") from None
+    if path.suffix == ".yaml":
+        return LatencyTable(_yaml(path), {"device": path.parent.name})
+    if path.suffix == ".csv":
+        return LatencyTable(_timings(path, csv.DictReader(text.splitlines())))
+    try:
+        values = json.loads(text)
+        rows, known = values["timings"], {name: values[name] for name in ("about", "scale", "offset_ms")}
+        return LatencyTable(_timings(path, rows), known["about"], float(known["scale"]), float(known["offset_ms"]))
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(str(path), f"is no latency table ({error})", "`ofa profile` writes one") from None
+
+
+def write_table(table: LatencyTable, path: Path) -> None:
+    """Write JSON, or for a name in .csv the timings alone."""
+    rows = [dict(zip(_COLUMNS, (size, name, t.ms, t.spread_ms, t.n), strict=True))
+            for (size, name), t in table.timings.items()]
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            json.dump({"about": dict(table.about), "scale": table.scale, "offset_ms": table.offset_ms, "timings": rows},
+                      file, indent=1)
+    partial.replace(path)
+
+
+def _timings(path: Path, rows: Any) -> dict[tuple[int | None, str], Timing]:
+    out = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            size = None if row["resolution"] in (None, "") else int(row["resolution"])
+            timing = Timing(float(row["ms"]), float(row["spread_ms"]), int(row["n"]))
+            name = str(row["layer"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} row {number}", f"is no timing ({error})",
+                            f"it has {', '.join(_COLUMNS)}") from None
+        out[size, name] = _checked(timing, f"{path} row {number}")
+    return out
+
+
+def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
+    """The authors' file of one resolution, which its name begins with: `160_lookup_table.yaml`."""
+    size = path.name.split("_")[0]
+    if not size.isdigit():
+        raise UserError(str(path), "does not begin with a resolution", "the authors' are called 160_lookup_table.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), int(row["count"])),
+                                                f"{path}: {name}") for name, row in values.items()}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(str(path), f"is no latency table ({' '.join(str(error).split())})") from None
+
+
+def _checked(timing: Timing, place: str) -> Timing:
+    if not 0 <= timing.ms < float("inf"):
+        raise UserError(place, f"{timing.ms} ms is no time")
+    return timing
