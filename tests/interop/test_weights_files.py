@@ -197,6 +197,18 @@ def test_a_single_kernel_matrix_may_not_be_absent(small, tmp_path, foreign):
         load_weights(Supernet(SMALL, 10), tmp_path / "net.h5")
 
 
+@pytest.mark.parametrize("step", ["7to5", "5to3"])
+def test_a_step_of_the_files_own_space_may_not_be_absent(small, tmp_path, step):
+    save(small, tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5", "a") as file:
+        for number in range(1, 21):
+            del file[f"blocks/{number}/conv/depth_conv/conv/{step}_matrix"]
+    with pytest.raises(UserError, match="lacks 20 of 411 arrays"):
+        open_weights(tmp_path / "net.h5")
+    with pytest.raises(UserError, match="lacks 20 of 411 arrays"):
+        load_weights(Supernet(SMALL, 10), tmp_path / "net.h5")
+
+
 @pytest.mark.parametrize("change", [
     {"kind": "super"}, {"kind": "subnet"}, {"arch": 3}, {"num_classes": "5"}, {"num_classes": -1}, {"bn": [0.1]},
     {"bn": ["a", 1e-5]}, {"dropout": 7}, {"pictures": 3}, {"pictures": {"std": [0, 1, 1]}}, {"space": {}},

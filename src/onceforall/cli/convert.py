@@ -29,5 +29,6 @@ def convert(
                                "arrays": done.arrays, "proved": [str(arch) for arch in done.proved]}))
         return
     what = f"supernet of {net.space.name}" if net.arch is None else f"sub-network {net.arch} of {net.space.name}"
+    answers = "the sub-network answers" if len(done.proved) == 1 else f"{len(done.proved)} sub-networks answer"
     typer.echo(f"{source} ({done.source}) -> {target} ({done.target}): {what}, {net.num_classes} classes, "
-               f"{done.arrays} arrays\nread back, {len(done.proved)} sub-networks answer the same to the bit")
+               f"{done.arrays} arrays\nread back, every array is the same, and {answers} the same to the bit")

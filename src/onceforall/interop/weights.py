@@ -6,6 +6,7 @@ import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,12 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
         wanted = entries(net.plan(net.space.largest))  # the largest sub-network has the supernet's own names
         if {form.key(e) for e in wanted} != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
-    steps = {_step(e) for e in wanted if form.key(e) in content.arrays} if narrower else {_step(e) for e in wanted}
+    steps = {_step(e) for e in wanted}
+    if narrower and content.about:
+        kernels = SearchSpace.from_dict(content.about.space).stages[0].choices["kernel"]
+        steps = {"", *(f"{larger:g}to{smaller:g}" for smaller, larger in pairwise(kernels))}
+    elif narrower:
+        steps = {_step(e) for e in wanted if form.key(e) in content.arrays}
     state = _matched(path, form, content, [e for e in wanted if _step(e) in steps], net.state_dict())
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
