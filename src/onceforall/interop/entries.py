@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -43,6 +43,14 @@ class Content:
     counts: dict[str, int] = field(default_factory=dict)
     about: About | None = None
     kept: dict[str, Kept] = field(default_factory=dict)
+
+
+MEAN, COUNT = "running_mean", "num_batches_tracked"  # torch's names; a count is known by its running mean's name
+
+
+def count_tensors(counts: Mapping[str, int]) -> dict[str, Tensor]:
+    """Counts as the tensors that torch keeps, by torch's names."""
+    return {name.removesuffix(MEAN) + COUNT: torch.tensor(n) for name, n in counts.items()}
 
 
 def count_of(tensor: Tensor, *, place: str) -> int:

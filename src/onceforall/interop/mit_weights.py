@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from onceforall.interop.about import NAME, About, parsed
-from onceforall.interop.entries import Content, count_of
+from onceforall.interop.entries import COUNT, MEAN, Content, count_of, count_tensors
 from onceforall.space import UserError
 
 _LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
            "_var": "running_var"}
-_MEAN, _COUNT = "running_mean", "num_batches_tracked"
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
             AssertionError, OverflowError, MemoryError, struct.error)  # what torch.load raises on broken files
 
@@ -43,8 +42,8 @@ def read(path: Path) -> Content:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(f"{path}:{name}", f"is {type(tensor).__name__}, not a tensor")
         ours = _present(name)
-        if ours.endswith(_COUNT):
-            counts[ours.removesuffix(_COUNT) + _MEAN] = count_of(tensor, place=f"{path}:{name}")
+        if ours.endswith(COUNT):
+            counts[ours.removesuffix(COUNT) + MEAN] = count_of(tensor, place=f"{path}:{name}")
         elif ours in arrays:
             raise UserError(f"{path}:{name}", f"stands beside another array for {ours}")
         elif not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
@@ -61,9 +60,8 @@ def read_about(path: Path) -> About | None:
 
 def write(path: Path, content: Content) -> None:
     """Write what the authors' `torch.load(..)["state_dict"]` and `load_state_dict` take."""
-    counts = {name.removesuffix(_MEAN) + _COUNT: torch.tensor(n) for name, n in content.counts.items()}
     about = {} if content.about is None else {NAME: content.about.text()}
-    torch.save({"state_dict": OrderedDict({**content.arrays, **counts}), **about}, path)
+    torch.save({"state_dict": OrderedDict({**content.arrays, **count_tensors(content.counts)}), **about}, path)
 
 
 def _about(path: Path, values: Mapping[str, Any]) -> About | None:

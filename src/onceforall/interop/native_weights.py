@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from onceforall.interop.about import NAME, About, parsed
-from onceforall.interop.entries import Content, count_of
+from onceforall.interop.entries import COUNT, MEAN, Content, count_of, count_tensors
 from onceforall.space import UserError
-
-_MEAN, _COUNT = "running_mean", "num_batches_tracked"
 
 
 def read(path: Path) -> Content:
@@ -23,8 +20,8 @@ def read(path: Path) -> Content:
             about = _about(path, file.metadata())
             for name in file.keys():  # noqa: SIM118  # no mapping
                 tensor = file.get_tensor(name)
-                if name.endswith(_COUNT):
-                    counts[name.removesuffix(_COUNT) + _MEAN] = count_of(tensor, place=f"{path}:{name}")
+                if name.endswith(COUNT):
+                    counts[name.removesuffix(COUNT) + MEAN] = count_of(tensor, place=f"{path}:{name}")
                 else:
                     arrays[name] = tensor.float()
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
@@ -45,9 +42,8 @@ def read_about(path: Path) -> About:
 
 def write(path: Path, content: Content) -> None:
     """Write arrays, counts and description."""
-    counts = {name.removesuffix(_MEAN) + _COUNT: torch.tensor(n) for name, n in content.counts.items()}
     about = {NAME: content.about.text()} if content.about else {}
-    save_file({**content.arrays, **counts}, path, {"format": "pt", **about})
+    save_file({**content.arrays, **count_tensors(content.counts)}, path, {"format": "pt", **about})
 
 
 def _about(path: Path, header: dict[str, str] | None) -> About:

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from onceforall.interop import net_config
 from onceforall.interop.about import About, Kept, Pictures
-from onceforall.interop.entries import Content, Entry, entries
+from onceforall.interop.entries import COUNT, MEAN, Content, Entry, entries
 from onceforall.interop.forms import Form, form_of, form_to_write
 from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
 from onceforall.nn import Subnet, Supernet, build
 from onceforall.space import CATALOG, Arch, SearchSpace, UserError, lower
 
 _log = logging.getLogger(__name__)
-_MEAN, _COUNT = "running_mean", "num_batches_tracked"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mappin
         dropout=_dropout(trained.net), bn=(norm.momentum or 0.0, norm.eps),
         pictures=Pictures(**trained.pictures), kept=differing)
     arrays = {form.key(e): form.to_file(e, state[e.ours].detach().cpu()).contiguous() for e in names}
-    counts = {form.key(e): int(state[e.ours.removesuffix(_MEAN) + _COUNT]) for e in names if e.ours.endswith(_MEAN)}
+    counts = {form.key(e): int(state[e.ours.removesuffix(MEAN) + COUNT]) for e in names if e.ours.endswith(MEAN)}
     form.write(path, Content(arrays, counts, about, {**by_default, **differing}))
 
 
@@ -228,6 +227,6 @@ def _matched(path: Path, form: Form, content: Content, wanted: list[Entry],
             raise UserError(f"{path}:{key}", f"has shape {found}; {needed} is needed",
                             "check width_mult and num_classes")
         state[entry.ours] = form.to_ours(entry, content.arrays[key]).contiguous()
-        if entry.ours.endswith(_MEAN):
-            state[entry.ours.removesuffix(_MEAN) + _COUNT] = torch.tensor(content.counts.get(key, 0))
+        if entry.ours.endswith(MEAN):
+            state[entry.ours.removesuffix(MEAN) + COUNT] = torch.tensor(content.counts.get(key, 0))
     return state
