@@ -158,12 +158,11 @@ def test_other_pictures_are_normalised_as_the_runs(run, tmp_path):
     from onceforall.cli.pictures import scored
     from onceforall.cli.source import Which
     from onceforall.data import DataSpec, load_data
-    from onceforall.train.evaluate import Compute
     for i in range(20):
         path = tmp_path / "train" / str(i % 2) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (200, 10 * i, 0)).save(path)
-    found = scored(str(run), Which("smallest", None, None), data=str(tmp_path), root=None, compute=Compute())
+    found = scored(str(run), Which("smallest", None, None), data=str(tmp_path), root=None, device="cpu")
     assert found.data.mean == load_data(DataSpec("digits")).mean
     assert len(found.data.classes) == 2
 

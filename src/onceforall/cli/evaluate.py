@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which, compute_of
+from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which
 
 
 def evaluate(
@@ -23,11 +23,8 @@ def evaluate(
 ) -> None:
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
     from onceforall.cli.pictures import scored
-    from onceforall.train.distributed import Processes
 
-    compute = compute_of(device, 0, "float", Processes())
-    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root,
-                   compute=compute)
+    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root, device=device)
     chosen, score = found.arch, found.score
     if json_only:
         typer.echo(json.dumps({"arch": str(chosen), "resolution": chosen.resolution, "top1": score.top1,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which, compute_of
+from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which
 
 
 def extract(
@@ -24,11 +24,8 @@ def extract(
     """Write one sub-network as plain torch layers, BN recalibrated; `onceforall.load_subnet(DIR)` gives it back."""
     from onceforall.cli.pictures import scored
     from onceforall.export.folder import describe, save_subnet
-    from onceforall.train.distributed import Processes
 
-    compute = compute_of(device, 0, "float", Processes())
-    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root,
-                   compute=compute)
+    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root, device=device)
     about = describe(found.data, found.arch, top1=found.score.top1, images=found.score.images)
     save_subnet(found.net, output, space=found.space, arch=found.arch, about=about)
     typer.echo(f"{output}: {found.arch}, top-1 {100 * found.score.top1:.2f} % on {found.score.images:,} test pictures\n"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onceforall.cli.source import Which, arch_of, run_config
+from onceforall.cli.source import Which, arch_of, compute_of, run_config
 from onceforall.space import Arch, SearchSpace, UserError
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ class Scored:
 
 
 def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
-           compute: Compute) -> Scored:
+           device: str) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
+    from onceforall.train.distributed import Processes
     from onceforall.train.setup import check_classes
 
+    compute = compute_of(device, 0, "float", Processes())
     trained = open_weights(source, space=space)
     arch, net = arch_of(trained, which), trained.net
     evaluator = _evaluator(Path(source), trained.pictures, data=data, root=root, compute=compute)
