@@ -146,6 +146,9 @@ def test_on_the_command_line(tmp_path, capsys):
         assert (code, err.count("\n")) == (2, 1), text
         assert message in err
         assert not (tmp_path / "q").exists()
+    code, _, err = run("fit", path, "-o", "/proc/p")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "/proc/p: cannot be written" in err
     for predictor in (path, bad, tmp_path / "nothing"):
         code, _, err = run("test", predictor, path)
         assert (code, err.count("\n")) == (2, 1)

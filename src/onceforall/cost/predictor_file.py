@@ -36,10 +36,13 @@ def save(predictor: Predictor, path: Path, *, about: Mapping[str, Any]) -> None:
         arrays = {"sizes": predictor.columns.sizes, "blocks": predictor.columns.blocks}
         for i, (weight, bias) in enumerate(predictor.layers):
             arrays |= {f"{i}.weight": weight, f"{i}.bias": bias}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial, {_ABOUT: json.dumps(values)})
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial, {_ABOUT: json.dumps(values)})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(str(path), f"cannot be written ({error})", "give another name") from None
 
 
 def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
@@ -49,15 +52,24 @@ def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
     Raises UserError for a file that is neither, and for a space that the predictor is not of.
     """
     try:
-        start = path.open("rb").read(9)
+        with path.open("rb") as file:
+            start = file.read(9)
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}") from None
     if start[8:] != b"{":
         return _authors(path, space)
     about, arrays = _read(path)
-    found = SearchSpace.from_dict(about["space"])
+    try:
+        found = SearchSpace.from_dict(about["space"])
+        predictor = _built(found, about, arrays)
+    except KeyError as error:
+        raise UserError(str(path), f"is a damaged predictor: it lacks {error}", "fit it again") from None
     if space is not None and search_space(found.name) != search_space(space.name):
         raise UserError(str(path), f"predicts for {found.name}, not for {space.name}", "fit one on rows of this space")
+    return predictor
+
+
+def _built(found: SearchSpace, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Predictor:
     if about["kind"] == "table":
         return CostTable(found, arrays["rest"], arrays["blocks"])
     columns = Features(found, arrays["sizes"], arrays["blocks"], np.zeros(0, np.intp))
