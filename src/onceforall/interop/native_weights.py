@@ -49,5 +49,5 @@ def write(path: Path, content: Content) -> None:
 def _about(path: Path, header: dict[str, str] | None) -> About:
     if NAME not in (header or {}):
         raise UserError(str(path), "is a safetensors file that does not say which net it holds",
-                        "of an extracted sub-network give the folder")
+                        "extract the sub-network again with this version")
     return parsed(path, (header or {})[NAME])
