@@ -11,7 +11,7 @@ from torch import nn
 
 from onceforall.cost import macs, params
 from onceforall.cost.memory import block_memory, peak_memory
-from onceforall.cost.population import macs_table, memory_table, params_table
+from onceforall.cost.population import CostTable, macs_table, memory_table, params_table
 from onceforall.nn import Supernet, extract
 from onceforall.nn.subnet import MBConv, SqueezeExcite
 from onceforall.space import CATALOG, search_space
@@ -25,6 +25,18 @@ def test_tables_equal_the_single_functions(name):
     assert macs_table(space, num_classes=7).of(codes).tolist() == [macs(space, a, num_classes=7) for a in archs]
     assert params_table(space, num_classes=7).of(codes).tolist() == [params(space, a, num_classes=7) for a in archs]
     assert memory_table(space).of(codes).tolist() == [peak_memory(space, a) for a in archs]
+
+
+def test_the_least_is_the_smallest_of_all():
+    """Costs without a pattern, where the cheapest choices are anywhere."""
+    space = search_space("mobilenet_v3_large_32px").restrict(resolutions=(12, 16), expand=(3,), depth=(2, 3))
+    macs_, rng = macs_table(space), np.random.default_rng(0)
+    codes = np.array([space.encode(a) for a in {space.sample(random.Random(i)) for i in range(3000)}])
+    for largest in (False, True):
+        table = CostTable(space, rng.normal(size=2), rng.normal(size=macs_.blocks.shape), largest)
+        assert table.smallest <= table.of(codes).min()
+        assert table.smallest == table.of(table.least[None])[0]
+        assert table.at([16]).smallest >= table.smallest
 
 
 def test_the_smallest_is_the_smallest():

@@ -7,13 +7,26 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which
+from onceforall.cli.source import (
+    ArchText,
+    DataName,
+    Device,
+    Front,
+    FrontRow,
+    Genotype,
+    Resolution,
+    Root,
+    SpaceName,
+    Which,
+)
 
 
 def evaluate(
     source: Annotated[str, typer.Argument(help="a run, a weights file, or an extracted sub-network")],
     arch: ArchText = None,
     genotype: Genotype = None,
+    front: Front = None,
+    row: FrontRow = None,
     resolution: Resolution = None,
     space: SpaceName = None,
     data: DataName = None,
@@ -24,7 +37,8 @@ def evaluate(
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
     from onceforall.cli.pictures import scored
 
-    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root, device=device)
+    which = Which(arch, genotype, resolution, front, row)
+    found = scored(source, which, space=space, data=data, root=root, device=device)
     chosen, score = found.arch, found.score
     if json_only:
         typer.echo(json.dumps({"arch": str(chosen), "resolution": chosen.resolution, "top1": score.top1,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import ArchText, DataName, Device, Genotype, Resolution, Root, SpaceName, Which
+from onceforall.cli.source import (
+    ArchText,
+    DataName,
+    Device,
+    Front,
+    FrontRow,
+    Genotype,
+    Resolution,
+    Root,
+    SpaceName,
+    Which,
+)
 
 
 def extract(
@@ -15,6 +26,8 @@ def extract(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder to write")],
     arch: ArchText = None,
     genotype: Genotype = None,
+    front: Front = None,
+    row: FrontRow = None,
     resolution: Resolution = None,
     space: SpaceName = None,
     data: DataName = None,
@@ -25,7 +38,8 @@ def extract(
     from onceforall.cli.pictures import scored
     from onceforall.export.folder import describe, save_subnet
 
-    found = scored(source, Which(arch, genotype, resolution), space=space, data=data, root=root, device=device)
+    which = Which(arch, genotype, resolution, front, row)
+    found = scored(source, which, space=space, data=data, root=root, device=device)
     about = describe(found.data, found.arch, top1=found.score.top1, images=found.score.images)
     save_subnet(found.net, output, space=found.space, arch=found.arch, about=about)
     typer.echo(f"{output}: {found.arch}, top-1 {100 * found.score.top1:.2f} % on {found.score.images:,} test pictures\n"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onceforall.cli.source import ArchText, Genotype, Resolution, SpaceName, Which, arch_of, is_space
+from onceforall.cli.source import ArchText, Front, FrontRow, Genotype, Resolution, SpaceName, Which, arch_of, is_space
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
 
@@ -16,12 +16,14 @@ def inspect(
     source: Annotated[str, typer.Argument(help="a run, a weights file, a sub-network, or a search space's name")],
     arch: ArchText = None,
     genotype: Genotype = None,
+    front: Front = None,
+    row: FrontRow = None,
     resolution: Resolution = None,
     space_name: SpaceName = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
-    which = Which(arch, genotype, resolution)
+    which = Which(arch, genotype, resolution, front, row)
     if is_space(source):
         space, classes = search_space(source), 1000
         chosen = which.of(space)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onceforall.cli.source import Which, arch_of, compute_of, run_config
 from onceforall.space import Arch, SearchSpace, UserError
 
 if TYPE_CHECKING:
     from onceforall.data import DataSet
+    from onceforall.interop.weights import Trained
     from onceforall.nn import Subnet
     from onceforall.train.evaluate import Compute, Evaluator, Score
 
@@ -34,26 +34,27 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.train.distributed import Processes
-    from onceforall.train.setup import check_classes
 
     compute = compute_of(device, 0, "float", Processes())
     trained = open_weights(source, space=space)
     arch, net = arch_of(trained, which), trained.net
-    evaluator = _evaluator(Path(source), trained.pictures, data=data, root=root, compute=compute)
-    check_classes(evaluator.data, trained.num_classes, place=f"{source} num_classes")
+    evaluator = evaluator_of(Path(source), trained, data=data, root=root, compute=compute)
     compute.place(net)
     subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
     score = evaluator.score_net(subnet, arch.resolution, evaluator.data.test)
     return Scored(subnet, trained.space, arch, evaluator.data, score)
 
 
-def _evaluator(source: Path, trained_on: Mapping[str, Any], *, data: str | None, root: str | None,
-               compute: Compute) -> Evaluator:
-    """An evaluator on the data set that the options name, or on the one of the run that SOURCE is."""
+def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,
+                 compute: Compute) -> Evaluator:
+    """An evaluator on the data set that the options name, or on the one of the run that SOURCE is.
+
+    Raises UserError where the data has more classes than the net.
+    """
     from onceforall.data import NAMED, DataSpec
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import data_of, data_spec
+    from onceforall.train.setup import check_classes, data_of, data_spec
 
     try:
         config, search = run_config(source)
@@ -70,7 +71,8 @@ def _evaluator(source: Path, trained_on: Mapping[str, Any], *, data: str | None,
     else:
         raise UserError("--data", "is missing, and there is no config.json beside the weights",
                         f"give {', '.join(NAMED)} or a folder")
-    pictures = data_of(spec)
+    pictures, trained_on = data_of(spec), trained.pictures
+    check_classes(pictures, trained.num_classes, place=f"{source} num_classes")
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
                            std=tuple(trained_on.get("std", IMAGENET_STD)))

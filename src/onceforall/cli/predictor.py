@@ -30,22 +30,19 @@ def fit(
     json_only: Json = False,
 ) -> None:
     """Fit the regressor that cross-validation finds best, on all rows, and write it."""
-    from onceforall.cost.measured import errors, read_rows
-    from onceforall.cost.predictor import REGRESSORS, cross_validated
+    from onceforall.cost.measured import read_rows
+    from onceforall.cost.predictor import fit_best
     from onceforall.cost.predictor_file import save
 
-    found = read_rows(rows, search_space(space))
-    scores = {name: errors(cross_validated(regressor, found.space, found.codes, found.top1, seed=seed), found)
-              for name, regressor in REGRESSORS.items()}
-    best = min(scores, key=lambda name: scores[name].rmse)
-    predictor = REGRESSORS[best](found.space, found.codes, found.top1, seed)
-    save(predictor, output, about={"regressor": best, "cross_validation": {k: asdict(v) for k, v in scores.items()}})
+    found = fit_best(read_rows(rows, search_space(space)), seed=seed)
+    save(found.predictor, output, about={
+        "regressor": found.regressor, "cross_validation": {name: asdict(e) for name, e in found.errors.items()}})
     if json_only:
-        typer.echo(json.dumps({"regressor": best, **{name: asdict(score) for name, score in scores.items()}}))
+        typer.echo(json.dumps({"regressor": found.regressor, **{name: asdict(e) for name, e in found.errors.items()}}))
         return
-    for name, score in scores.items():
-        typer.echo(f"{name:8s} {_line(score)}{'  (taken)' if name == best else ''}")
-    typer.echo(f"{output}: fitted on {len(found.top1)} rows")
+    for name, score in found.errors.items():
+        typer.echo(f"{name:8s} {_line(score)}{'  (taken)' if name == found.regressor else ''}")
+    typer.echo(f"{output}: fitted on {len(found.left_out)} rows")
 
 
 @app.command("test")

@@ -30,6 +30,7 @@ class Progress:
         self._task = TaskID(0)
         self._name, self._epochs, self._images, self._seconds = "", 0, 0, 0.0
         self._scores: list[float] = []
+        self._done = 0
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -53,7 +54,9 @@ class Progress:
             case "valid":
                 self._valid(record)
             case "search":
-                self._search(record)
+                self._count("search", "looking for better ones", record)
+            case "score":
+                self._count("score", "measuring sub-networks", record)
 
     def _stage(self, record: Mapping[str, Any]) -> None:
         self._name, self._epochs = Path(record["output"]).name, record["epochs"]
@@ -87,12 +90,16 @@ class Progress:
             self._console.print(f"{self._name:<14} epoch {record['epoch'] + 1}/{self._epochs}  "
                                 f"{self._images / max(self._seconds, 1e-9):.0f} images/s  {scores}")
 
-    def _search(self, record: Mapping[str, Any]) -> None:
-        if not self._live:
-            return
-        if record["done"] == 1:
-            self._task = self._bars.add_task("search", total=record["of"], where="scoring sub-networks", scores="")
-        self._bars.update(self._task, completed=record["done"])
+    def _count(self, name: str, where: str, record: Mapping[str, Any]) -> None:
+        """A row for something counted; elsewhere than on a terminal a line for each tenth."""
+        done, of = record["done"], record["of"]
+        if self._live:
+            if self._name != name or done < self._done:
+                self._task = self._bars.add_task(name, total=of, where=where, scores="")
+            self._bars.update(self._task, completed=done)
+        elif name == "score" and done * 10 // of > (done - 1) * 10 // of:
+            self._console.print(f"{where}: {done} of {of}")
+        self._name, self._done = name, done
 
 
 def closing_table(summary: Mapping[str, Any], folder: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ArchText = Annotated[str | None, typer.Option(help="sub-network: 224:k5e4,.. or largest, middle, smallest")]
 Genotype = Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s genotype, "5,2,9,..."')]
+Front = Annotated[Path | None, typer.Option(help="front of `ofa search`, its folder or front.json")]
+FrontRow = Annotated[int | None, typer.Option("--row", help="row of --front, from 0")]
 Resolution = Annotated[int | None, typer.Option(help="input size in pixels")]
 DataName = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or a folder; the run's by default")]
 Root = Annotated[str | None, typer.Option(help="where that data set's files are")]
@@ -36,17 +38,32 @@ def is_space(source: str) -> bool:
 
 @dataclass(frozen=True)
 class Which:
-    """The sub-network that --arch, --genotype and --resolution name; the largest where they name none."""
+    """The sub-network that --arch, --genotype, --front with --row, and --resolution name; the largest where they name
+    none."""
 
     arch: str | None
     genotype: str | None
     resolution: int | None
+    front: Path | None = None
+    row: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether a sub-network is named."""
+        return any(value is not None for value in (self.arch, self.genotype, self.front))
 
     def of(self, space: SearchSpace) -> Arch:
         """The sub-network of that space. Raises UserError where the options name none."""
-        if self.arch is not None and self.genotype is not None:
-            raise UserError("--genotype", "stands beside --arch", "give one of them")
-        if self.genotype is not None:
+        given = {"--arch": self.arch, "--genotype": self.genotype, "--front": self.front}
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise UserError(names[1], f"stands beside {names[0]}", "give one of them")
+        if (self.front is None) != (self.row is None):
+            raise UserError("--row" if self.front is None else "--front", "is given alone", "give --front and --row")
+        if self.front is not None and self.row is not None:
+            from onceforall.search.record import front_arch
+            found = front_arch(self.front, self.row, space)
+        elif self.genotype is not None:
             try:
                 genes = [int(word) for word in self.genotype.replace("[", "").replace("]", "").split(",")]
             except ValueError:
@@ -62,12 +79,12 @@ def arch_of(trained: Trained, which: Which) -> Arch:
     """The sub-network that the options name; raises UserError where there is only another."""
     if trained.arch is None:
         return which.of(trained.space)
-    if which.arch is None and which.genotype is None:
+    if not which.any:
         size = trained.arch.resolution if which.resolution is None else which.resolution
         return trained.space.check(trained.arch.at(size))
     if which.of(trained.space) != trained.arch:
         raise UserError("arch", f"{which.of(trained.space)} is asked for, and there is only {trained.arch}",
-                        "leave --arch and --genotype out")
+                        "leave --arch, --genotype and --front out")
     return trained.arch
 
 

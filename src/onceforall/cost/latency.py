@@ -14,6 +14,7 @@ import yaml
 from onceforall.cost.population import CostTable, tabulate
 from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster, where libyaml is there
 _COLUMNS = ("resolution", "layer", "ms", "spread_ms", "n")
 
 
@@ -185,7 +186,7 @@ def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
     if not size.isdigit():
         raise UserError(str(path), "does not begin with a resolution", "the authors' are called 160_lookup_table.yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
         return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), int(row["count"])),
                                                 f"{path}: {name}") for name, row in values.items()}
     except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onceforall.cost.counts import layer_macs, layer_params
 from onceforall.cost.memory import block_memory, rest_memory
-from onceforall.space import Arch, Block, BlockPlan, Layer, Plan, SearchSpace, lower
+from onceforall.space import Arch, Block, BlockPlan, Layer, Plan, SearchSpace, Value, lower
 
 Codes = NDArray[np.integer]
 _ROWS = 1 << 15  # rows at a time, so that what is looked up stays in the cache
@@ -40,19 +41,37 @@ class CostTable:
             out[start:start + _ROWS] = self._of(part)
         return out
 
+    def at(self, resolutions: Sequence[int]) -> CostTable:
+        """The table of the same sub-networks at these of its resolutions alone."""
+        space = self.space.restrict(resolutions=resolutions)
+        rows = [self.space.resolutions.index(size) for size in space.resolutions]
+        return CostTable(space, self.rest[rows], self.blocks[rows], self.largest)
+
+    @property
+    def least(self) -> Codes:
+        """The sub-network (genes,) that costs least: the exact minimum over the space."""
+        rows = np.stack([self._least(r) for r in range(len(self.rest))])
+        row: Codes = rows[self.of(rows).argmin()]
+        return row
+
     @property
     def smallest(self) -> float:
-        """The exact minimum over the space: no sub-network costs less."""
-        per_slot = self.blocks[:, :, 1:].min(axis=2)
-        least = []
-        for r, rest in enumerate(self.rest):
-            start, parts = 0, [float(rest)]
-            for stage in self.space.stages:
-                costs = per_slot[r, start:start + max(stage.depth)]
-                parts.append(min(float(costs[:d].max() if self.largest else costs[:d].sum()) for d in stage.depth))
-                start += max(stage.depth)
-            least.append(max(parts) if self.largest else sum(parts))
-        return min(least)
+        """What that one costs."""
+        return float(self.of(self.least[None])[0])
+
+    def _least(self, resolution: int) -> Codes:
+        """The same at one resolution: its cheapest blocks, and of each stage the cheapest depth."""
+        row, slot = [resolution], 0
+        for stage in self.space.stages:
+            costs = self.blocks[resolution, slot:slot + max(stage.depth)].T
+            best, places = costs[1:].argmin(0), np.arange(max(stage.depth))
+            parts = [np.where(places < depth, costs[1:].min(0), costs[0]) for depth in stage.depth]
+            row.append(int(np.argmin([part.max() if self.largest else part.sum() for part in parts])))
+            ways = [len(values) for _, values in stage.elastic]
+            row += [int(gene) for way in best for gene in np.unravel_index(way, ways)]
+            slot += max(stage.depth)
+        least: Codes = canonical(self.space, np.array([row], np.int16))[0]
+        return least
 
     def _of(self, genes: Codes) -> NDArray[np.float64]:
         """Costs of a part, genes (genes, N)."""
@@ -77,6 +96,41 @@ def choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
                 number = number * len(values) + genes[row]
                 row += 1
             yield np.where(depth > b, number + 1, 0)
+
+
+def canonical(space: SearchSpace, codes: Codes) -> Codes:
+    """The rows (N, genes) with 0 in the genes of blocks that do not exist, so that equal networks are equal rows."""
+    out = np.array(codes)
+    row = 1
+    for stage in space.stages:
+        depth = np.asarray(stage.depth)[out[:, row]]
+        genes = len(stage.elastic)
+        row += 1
+        place = np.repeat(np.arange(max(stage.depth)), genes)
+        out[:, row:row + len(place)] *= depth[:, None] > place
+        row += len(place)
+    return out
+
+
+def recoded(codes: Codes, space: SearchSpace, wider: SearchSpace) -> Codes:
+    """Rows (N, genes) of `space` in the encoding of a space that covers it."""
+    if space == wider:
+        return codes
+    mine, out = gene_values(space), np.zeros((len(codes), len(wider.cardinalities)), codes.dtype)
+    for column, (gene, values) in enumerate(gene_values(wider).items()):
+        if gene in mine:
+            places = np.array([values.index(value) for value in mine[gene]], codes.dtype)
+            out[:, column] = places[codes[:, list(mine).index(gene)]]
+    return canonical(wider, out)
+
+
+def gene_values(space: SearchSpace) -> dict[tuple[Any, ...], tuple[Value, ...]]:
+    """The encoding's entries in their order: which choice it is of, its dimension last, and the values there are."""
+    out: dict[tuple[Any, ...], tuple[Value, ...]] = {("resolution",): space.resolutions}
+    for s, stage in enumerate(space.stages):
+        out[s, "depth"] = stage.depth
+        out |= {(s, b, name): values for b in range(max(stage.depth)) for name, values in stage.elastic}
+    return out
 
 
 def tabulate(space: SearchSpace, block: Callable[[Plan, BlockPlan], float], rest: Callable[[Plan], float], *,

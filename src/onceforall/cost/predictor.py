@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from onceforall.cost.features import Features, Floats, features
+from onceforall.cost.measured import Errors, Measured, errors
 from onceforall.cost.population import Codes, CostTable
 from onceforall.space import SearchSpace
 
@@ -103,6 +104,26 @@ def fit_mlp(space: SearchSpace, codes: Codes, top1: Floats, seed: int) -> Mlp:
 
 
 REGRESSORS: dict[str, Fit] = {"linear": fit_linear, "mlp": fit_mlp}
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The regressor that cross-validation found best, fitted on all rows; the errors of each of them, and what the best
+    one predicted for each row (N,) without having seen it."""
+
+    predictor: Predictor
+    regressor: str
+    errors: Mapping[str, Errors]
+    left_out: Floats
+
+
+def fit_best(rows: Measured, *, seed: int = 0, regressors: Sequence[str] = ("linear", "mlp")) -> Fitted:
+    """Choose between regressors of REGRESSORS by the error on rows that they were not fitted on."""
+    unseen = {name: cross_validated(REGRESSORS[name], rows.space, rows.codes, rows.top1, seed=seed)
+              for name in regressors}
+    found = {name: errors(values, rows) for name, values in unseen.items()}
+    best = min(found, key=lambda name: found[name].rmse)
+    return Fitted(REGRESSORS[best](rows.space, rows.codes, rows.top1, seed), best, found, unseen[best])
 
 
 def cross_validated(fit: Fit, space: SearchSpace, codes: Codes, top1: Floats, *, seed: int, folds: int = 5) -> Floats:

@@ -1,0 +1,205 @@
+"""`ofa search`: the Pareto front of a trained supernet, or of a space with a predictor and tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onceforall.cli.source import DataName, Device, Root, SpaceName, compute_of, is_space
+from onceforall.space import UserError, search_space
+
+if TYPE_CHECKING:
+    from onceforall.cli.progress import Progress
+    from onceforall.cost.latency import LatencyTable
+    from onceforall.search.record import Record
+    from onceforall.search.search import Request
+
+_SHOWN = 12
+_SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def search(
+    source: Annotated[str, typer.Argument(help="a run, a supernet's weights file, or a search space's name")],
+    table: Annotated[list[str] | None, typer.Option(help="latency table; of several devices NAME=FILE")] = None,
+    predictor: Annotated[Path | None, typer.Option(help="accuracy predictor; learned anew where none is given")] = None,
+    collect: Annotated[int, typer.Option(help="sub-networks to measure and learn from, spread over the cost")] = 100,
+    refine: Annotated[int, typer.Option(help="times to measure some of the front, learn, and search again")] = 2,
+    max_latency_ms: Annotated[list[str] | None, typer.Option(help="limit; of several tables NAME=MS")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="limit on MACs, as 300M")] = None,
+    max_params: Annotated[str | None, typer.Option(help="limit on parameters, as 5M")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="limit on peak activation memory in bytes, as 1M")] = None,
+    objective: Annotated[str | None, typer.Option(help="two or more of accuracy,latency_ms,macs,params,memory")] = None,
+    resolutions: Annotated[str | None, typer.Option(help="input sizes to search, as 160,176")] = None,
+    measure: Annotated[int, typer.Option(min=0, help="rows of the front to measure on the test pictures")] = 10,
+    population: Annotated[int, typer.Option(min=2, help="sub-networks that live on")] = 1000,
+    generations: Annotated[int, typer.Option(min=1, help="times they have children")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="what everything random derives from")] = 0,
+    baseline: Annotated[bool, typer.Option(help="also run random search at as many evaluations")] = False,
+    space: SpaceName = None,
+    data: DataName = None,
+    root: Root = None,
+    device: Device = "auto",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="folder to write; RUN/search for a run")] = None,
+    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Find the sub-networks that no other one beats in accuracy and cost, within limits, without training."""
+    from onceforall.cli.progress import Progress
+    from onceforall.search.evolution import Evolution
+    from onceforall.search.search import Request
+    from onceforall.search.search import search as run
+    from onceforall.search.study import Plan
+
+    tables = _tables(table or [])
+    limits = _limits(max_latency_ms or [], tables, macs=max_macs, params=max_params, memory=max_memory)
+    request = Request(tuple(objective.split(",")) if objective else (), limits, _sizes(resolutions), tables, predictor,
+                      Evolution(population, generations, seed=seed), Plan(collect, refine), measure, baseline)
+    with Progress(shown=not json_only) as progress:
+        if is_space(source):
+            record: Record | None = run(search_space(source), request, listener=progress.hear)
+        else:
+            output = output or (Path(source) / "search" if Path(source).is_dir() else None)
+            if output is None:
+                raise UserError("-o", "is missing", "name the folder where measured sub-networks are to be kept")
+            record = _trained(Trained(source, space, data, root, device), request, output, progress)
+    if record is None:
+        return
+    if output is not None:
+        record.write(output)
+    if json_only:
+        values = record.to_dict()
+        typer.echo(json.dumps({name: values[name] for name in (
+            "space", "objectives", "limits", "front", "evaluations", "seconds", "baseline")}))
+    else:
+        _show(record, source, output)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained supernet and its pictures, as the options name them."""
+
+    source: str
+    space: str | None
+    data: str | None
+    root: str | None
+    device: str
+
+
+def _trained(what: Trained, request: Request, folder: Path, progress: Progress) -> Record | None:
+    """Search a trained supernet; None in the processes that only measured for the first one."""
+    from onceforall.cli.pictures import evaluator_of
+    from onceforall.interop.weights import open_weights
+    from onceforall.nn import Supernet
+    from onceforall.search.score import Scorer, shared
+    from onceforall.search.search import search as run
+    from onceforall.train.distributed import detect, joined
+
+    processes = detect(os.environ)
+    compute = compute_of(what.device, 0, "float", processes)
+    trained = open_weights(what.source, space=what.space)
+    if not isinstance(trained.net, Supernet):
+        raise UserError(what.source, "holds a single sub-network: there is nothing to search", "give a supernet")
+    evaluator = evaluator_of(Path(what.source), trained, data=what.data, root=what.root, compute=compute)
+    compute.place(trained.net)
+    with joined(processes, compute.device):
+        scorer = Scorer(trained.net, evaluator, folder, processes=processes, listener=progress.hear)
+        with shared(scorer) as first:
+            return run(trained.space, request, num_classes=trained.num_classes, scorer=scorer,
+                       listener=progress.hear) if first else None
+
+
+def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
+    """Tables by the name of their device: FILE, named by itself, or NAME=FILE."""
+    from onceforall.cost.latency import read_table
+
+    out: dict[str, LatencyTable] = {}
+    for text in given:
+        name, _, file = ("", "", text) if Path(text).exists() else text.rpartition("=")
+        name = name or Path(file).stem
+        if name in out:
+            raise UserError("--table", f"{name} is given twice", "name them, as phone=FILE")
+        out[name] = read_table(Path(file))
+    return out
+
+
+def _limits(latencies: Sequence[str], tables: Mapping[str, LatencyTable],
+            **others: str | None) -> dict[str, float]:
+    """Limits by name of the cost."""
+    out: dict[str, float] = {}
+    for text in latencies:
+        name, _, value = text.rpartition("=")
+        if len(tables) > 1 and name not in tables:
+            raise UserError("--max-latency-ms", f"{text!r} does not say for which table",
+                            f"as {next(iter(tables))}={value}")
+        key = f"latency_ms.{name}" if len(tables) > 1 else "latency_ms"
+        if key in out:
+            raise UserError("--max-latency-ms", f"{text!r} is a second limit on the same latency", "give one")
+        out[key] = _amount("--max-latency-ms", value)
+    return out | {name: _amount(f"--max-{name}", text) for name, text in others.items() if text is not None}
+
+
+def _amount(option: str, text: str) -> float:
+    """A number, its k, M or G counted."""
+    try:
+        value = float(text[:-1]) * _SUFFIXES[text[-1]] if text[-1:] in _SUFFIXES else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UserError(option, f"{text!r} is not a number above 0", "as 20, 300k, 5M or 1.2G")
+    return value
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(",")) if text else ()
+    except ValueError:
+        raise UserError("--resolutions", f"{text!r} is not a list of sizes", "as 160,176") from None
+
+
+def _show(record: Record, source: str, folder: Path | None) -> None:
+    """The front on the screen, and how to go on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from onceforall.search.front import spread_over
+
+    console = Console(highlight=False, soft_wrap=True, width=400)
+    shown = spread_over(record.front, record.objectives, _SHOWN)
+    names, measured = list(record.front[0].costs), any(row.measured is not None for row in record.front)
+    table = Table("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels", "genotype",
+                  box=None, pad_edge=False)
+    for i in shown:
+        row = record.front[i]
+        table.add_row(str(i), _percent(row.predicted), *([_percent(row.measured)] if measured else []),
+                      *(_cost(name, row.costs[name]) for name in names), str(row.arch.resolution),
+                      ",".join(map(str, row.arch.to_genotype(record.space))))
+    console.print(f"\n{len(shown)} of the {len(record.front)} sub-networks of the front of "
+                  f"{', '.join(record.objectives)}; {record.evaluations:,} looked at in {record.seconds:.1f} s\n")
+    console.print(table)
+    if record.fitted is not None:
+        errors = record.fitted.errors[record.fitted.regressor]
+        console.print(f"\npredictor: {record.fitted.regressor}, on {errors.rows} measured sub-networks; "
+                      f"cross-validated RMSE {100 * errors.rmse:.2f} points, Kendall's tau {errors.tau:.3f}")
+    if folder is not None:
+        row_ = shown[len(shown) // 2]
+        extract = f"\n  ofa extract {source} --front {folder} --row {row_} -o subnet" if not is_space(source) else ""
+        console.print(f"\nNext:{extract}\n  ofa inspect {source} --front {folder} --row {row_}\n")
+
+
+def _head(name: str) -> str:
+    return {"macs": "MACs", "params": "parameters", "memory": "memory"}.get(name, name.replace("_ms", " ms"))
+
+
+def _cost(name: str, value: float) -> str:
+    if name in ("macs", "params"):
+        return f"{value / 1e6:.2f} M"
+    return f"{value / 1e6:.2f} MB" if name == "memory" else f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,58 @@
+"""What a search is for: goals to reach, limits to keep, over the sub-networks of one space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onceforall.cost.features import Floats
+from onceforall.cost.population import Codes, CostTable
+from onceforall.space import SearchSpace, UserError
+
+Measure = Callable[[Codes], Floats]  # sub-networks (N, genes) as `SearchSpace.encode` writes them -> values (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """A value of a sub-network that should be low; high where `up`."""
+
+    name: str
+    of: Measure
+    up: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Limit:
+    """A cost that must not be above `at_most`."""
+
+    name: str
+    table: CostTable
+    at_most: float
+
+    def __post_init__(self) -> None:
+        """Raises UserError where no sub-network keeps the limit, with the exact smallest value."""
+        if not self.at_most >= self.table.smallest:
+            raise UserError(f"limit on {self.name}", f"no sub-network has {self.at_most:.10g} or less",
+                            f"the smallest possible is {self.table.smallest:.10g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Goals over the sub-networks of `space` that keep all limits; measures and tables take the encoding of `space`."""
+
+    space: SearchSpace
+    goals: tuple[Goal, ...]
+    limits: tuple[Limit, ...] = ()
+
+    def excess(self, codes: Codes) -> Floats:
+        """By how much sub-networks (N, genes) break limits, in parts of the limit, added up (N,); 0: they keep all."""
+        out = np.zeros(len(codes))
+        for limit in self.limits:
+            out += np.maximum(0, limit.table.of(codes) / limit.at_most - 1)
+        return out
+
+    def values(self, codes: Codes) -> Floats:
+        """The goals' values (N, goals), signed so that lower is better."""
+        return np.stack([-goal.of(codes) if goal.up else goal.of(codes) for goal in self.goals], axis=1)
