@@ -1,30 +1,58 @@
-"""Measures what the search stands on: costs of a million sub-networks, and the accuracy predictor on real ImageNet
-accuracies, ten random halves.
+"""Measures the search: costs of a million sub-networks, the accuracy predictor on real ImageNet accuracies (ten random
+halves), and with the authors' predictor and phone the front of five seeds, against the authors' evolution in this run.
 
-    python benchmarks/search.py ROWS.jsonl [--json]
+    OMP_NUM_THREADS=1 python benchmarks/search.py DATA [--json] [--only costs|predictor|front|rate]
 
-ROWS: measured sub-networks of mobilenet_v3_large, as `ofa predictor fit` takes them.
+DATA: a folder with ofa_mbv3_imagenet_top1.jsonl, measured sub-networks of mobilenet_v3_large as `ofa predictor fit`
+takes them, and mit/ with the authors' predictor and latency tables of width 1.2. `rate` needs PyPI's `ofa`, their code.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+import yaml
 
+from onceforall.cost.latency import read_table
 from onceforall.cost.measured import Errors, Measured, errors, read_rows
 from onceforall.cost.population import macs_table
 from onceforall.cost.predictor import REGRESSORS
+from onceforall.cost.predictor_file import load
+from onceforall.interop.mit_weights import loaded
+from onceforall.search.costs import costs
+from onceforall.search.evolution import Evolution, evolve
+from onceforall.search.problem import Problem
 from onceforall.space import search_space
 
-SPLITS = 10
+SPLITS, SEEDS, ROUNDS = 10, 5, 5
+WIDE = search_space("mobilenet_v3_large", width_mult=1.2)
+WANTED = {15: 0.786, 18: 0.800, 20: 0.807, 25: 0.818, 30: 0.828, 40: 0.840}  # ms: top-1 to reach
+THEIRS = {15: 0.7854, 18: 0.7995, 20: 0.8068, 25: 0.8181, 30: 0.8274, 40: 0.8391}  # their evolution, best of two seeds
+Case = dict[str, Any]
 
 
-def predictor(rows: Measured) -> dict[str, list[Errors]]:
-    """For each regressor its errors on the half that it was not fitted on, a split each."""
+def costs_a_second() -> list[Case]:
+    """MACs looked up, sub-networks a second, of a million random ones; five repetitions."""
+    space = search_space("mobilenet_v3_large")
+    table, rng = macs_table(space), np.random.default_rng(0)
+    codes = np.stack([rng.integers(0, count, 1_000_000) for count in space.cardinalities], axis=1)
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        table.of(codes)
+        rates.append(len(codes) / (time.perf_counter() - began))
+    return [{"case": "macs a second", **spread(rates)}]
+
+
+def predictor(rows: Measured) -> list[Case]:
+    """Each regressor on the half that it was not fitted on, ten splits."""
     out: dict[str, list[Errors]] = {name: [] for name in REGRESSORS}
     for split in range(SPLITS):
         order = np.random.default_rng(split).permutation(len(rows.top1))
@@ -33,44 +61,96 @@ def predictor(rows: Measured) -> dict[str, list[Errors]]:
         for name, fit in REGRESSORS.items():
             model = fit(rows.space, rows.codes[fitted], rows.top1[fitted], split)
             out[name].append(errors(model.of(tested.codes), tested))
-    return out
+    measures = {"tau": lambda e: e.tau, "tau within a resolution": lambda e: float(np.mean([*e.tau_within.values()])),
+                "RMSE": lambda e: e.rmse}
+    return [{"case": f"predictor {name} {what}", **spread([of(e) for e in found])}
+            for name, found in out.items() for what, of in measures.items()]
 
 
-def costs_a_second() -> list[float]:
-    """MACs looked up, sub-networks a second, of a million random ones; five repetitions."""
-    space = search_space("mobilenet_v3_large")
-    table, rng = macs_table(space), np.random.default_rng(0)
-    codes = np.stack([rng.integers(0, count, 1_000_000) for count in space.cardinalities], axis=1)
-    rates = []
-    for _ in range(5):
+def phone(data: Path) -> Problem:
+    """Predicted accuracy against latency on the Note10."""
+    model = load(data / "mit" / "ofa_mbv3_w1.2_acc_predictor.pth", space=WIDE)
+    priced = costs(WIDE, {"note10": read_table(data / "mit" / "note10_latency")}, predictor=model)
+    return priced.problem(("accuracy", "latency_ms"), (), model)
+
+
+def front(problem: Problem) -> list[Case]:
+    """Predicted accuracy at six latencies, from one run a seed."""
+    found = [evolve(problem, Evolution(seed=seed)) for seed in range(SEEDS)]
+    cases = [{"case": f"front at {ms} ms", "wanted": top1, "theirs": THEIRS[ms], **spread(
+        [float(-f.values[f.values[:, 1] <= ms, 0].min()) for f in found])} for ms, top1 in WANTED.items()]
+    return [*cases, {"case": "front seconds", **spread([f.seconds for f in found])},
+            {"case": "front evaluations", **spread([float(f.evaluations) for f in found])}]
+
+
+def rate(problem: Problem, data: Path) -> list[Case]:
+    """Sub-networks a second through the whole loop, predictor included, theirs and ours in turn."""
+    theirs, counted = authors(data), 100 * (40 + 1)
+    ours_, theirs_ = [], []
+    for seed in range(ROUNDS):
         began = time.perf_counter()
-        table.of(codes)
-        rates.append(len(codes) / (time.perf_counter() - began))
-    return rates
+        theirs.run_evolution_search(25, max_time_budget=40)
+        theirs_.append(counted / (time.perf_counter() - began))
+        found = evolve(problem, Evolution(generations=100, seed=seed))
+        ours_.append(found.evaluations / found.seconds)
+    return [{"case": "search loop ours, a second", **spread(ours_)},
+            {"case": "search loop theirs, a second", **spread(theirs_)},
+            {"case": "search loop ratio", **spread([a / b for a, b in zip(ours_, theirs_, strict=True)])}]
+
+
+def authors(data: Path) -> Any:
+    """The authors' evolution on the same predictor and tables."""
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+    from ofa.nas.accuracy_predictor import AccuracyPredictor, MobileNetArchEncoder
+    from ofa.nas.efficiency_predictor import Mbv3LatencyModel, latency_lookup_table
+    from ofa.nas.search_algorithm import EvolutionFinder
+
+    read = yaml.load
+    latency_lookup_table.yaml.load = lambda file: read(file, yaml.SafeLoader)  # theirs predates PyYAML 6
+    sizes = (160, 176, 192, 208, 224)
+    net = OFAMobileNetV3(dropout_rate=0, width_mult=1.2, ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6],
+                         depth_list=[2, 3, 4])
+    latencies = Mbv3LatencyModel(net, {size: str(data / "mit" / "note10_latency") for size in sizes})
+    latency_lookup_table.yaml.load = read
+    known = latencies.get_efficiency
+    latencies.get_efficiency = lambda arch: known(arch) if arch["image_size"] in sizes else float("inf")
+    encoder = MobileNetArchEncoder(image_size_list=list(range(112, 225, 16)), ks_list=[3, 5, 7],
+                                   expand_list=[3, 4, 6], depth_list=[2, 3, 4])
+    model = AccuracyPredictor(encoder, 400, 3, device="cpu")
+    values = loaded(data / "mit" / "ofa_mbv3_w1.2_acc_predictor.pth")
+    state = values.get("state_dict", values)
+    with torch.no_grad():
+        for mine, published in zip(model.layers.parameters(), state.values(), strict=False):
+            mine.copy_(published)
+    return EvolutionFinder(latencies, model, population_size=100)
+
+
+def spread(values: list[float]) -> Case:
+    return {"n": len(values), "median": float(np.median(values)), "mean": float(np.mean(values)),
+            "min": float(min(values)), "max": float(max(values))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", choices=["costs", "predictor", "front", "rate"])
     arguments = parser.parse_args()
-    rates = costs_a_second()
-    cases = []
-    for name, scores in predictor(read_rows(arguments.rows, search_space("mobilenet_v3_large"))).items():
-        tau = [score.tau for score in scores]
-        within = [float(np.mean(list(score.tau_within.values()))) for score in scores]
-        cases.append({"case": f"predictor {name}", "n": SPLITS, "tau": float(np.mean(tau)), "tau_min": min(tau),
-                      "tau_max": max(tau), "tau_within": float(np.mean(within)), "tau_within_min": min(within),
-                      "tau_within_max": max(within), "rmse": float(np.mean([score.rmse for score in scores]))})
+    data = arguments.data
+    parts = {"costs": costs_a_second,
+             "predictor": lambda: predictor(read_rows(data / "ofa_mbv3_imagenet_top1.jsonl",
+                                                      search_space("mobilenet_v3_large"))),
+             "front": lambda: front(phone(data)), "rate": lambda: rate(phone(data), data)}
+    cases = [case for name, part in parts.items() if arguments.only in (None, name) for case in part()]
     if arguments.json:
-        print(json.dumps([{"case": "macs a second", "n": len(rates), "median": float(np.median(rates)),
-                           "min": min(rates), "max": max(rates)}, *cases]))
+        print(json.dumps(cases))
         return
-    print(f"MACs: {np.median(rates):,.0f} sub-networks a second ({min(rates):,.0f}..{max(rates):,.0f}), "
-          f"n = {len(rates)}")
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python "
+          f"{platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
     for case in cases:
-        print("{case}: tau {tau:.4f} ({tau_min:.4f}..{tau_max:.4f}), within a resolution {tau_within:.4f} "
-              "({tau_within_min:.4f}..{tau_within_max:.4f}), RMSE {rmse:.5f}, {n} splits".format(**case))
+        more = "".join(f", {name} {case[name]}" for name in ("wanted", "theirs") if name in case)
+        print(f"{case['case']}: median {case['median']:,.6g}, mean {case['mean']:,.6g} ({case['min']:,.6g} .. "
+              f"{case['max']:,.6g}), n = {case['n']}{more}")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def test_fit_from_end_to_end(run, capsys):
     assert list(summary) == ["stages", "subnets"]
     assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
     assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
-    assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets"}
+    assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets", "search"}
     for row in summary["subnets"]:
         assert list(row) == ["arch", "genotype", "resolution", "macs", "params", "top1", "path"]
         plain = onceforall.load_subnet(row["path"])
@@ -135,6 +135,55 @@ def test_fit_from_end_to_end(run, capsys):
         assert score["top1"] == pytest.approx(row["top1"], abs=1e-9)  # the same path, the same statistics
         assert score["images"] == 359
     assert [r["macs"] for r in summary["subnets"]] == sorted(r["macs"] for r in summary["subnets"])
+
+
+@pytest.mark.slow
+def test_a_row_of_the_front_goes_everywhere(run, capsys, tmp_path):
+    front = json.loads((run / "search" / "front.json").read_text())["front"]
+    number = next(i for i, row in enumerate(front) if row["accuracy_measured"] is not None)
+    chosen = ("--front", str(run / "search"), "--row", str(number))
+    code, out, _ = ofa(capsys, "inspect", str(run), *chosen, "--json")
+    about = json.loads(out)
+    assert code == 0
+    assert (about["arch"], about["genotype"], about["macs"]) == (
+        front[number]["arch"], front[number]["genotype"], front[number]["costs"]["macs"])
+    _, out, _ = ofa(capsys, "evaluate", str(run), *chosen, "--json")
+    assert json.loads(out)["top1"] == front[number]["accuracy_measured"]
+    code, _, _ = ofa(capsys, "extract", str(run), *chosen, "-o", str(tmp_path / "subnet"))
+    assert code == 0
+    assert json.loads((tmp_path / "subnet" / "model.json").read_text())["arch"] == about["arch"]
+    for words, message in ((("--front", str(run / "search")), "--front: is given alone"),
+                           (("--row", "1"), "--row: is given alone"),
+                           ((*chosen, "--arch", "largest"), "--front: stands beside --arch"),
+                           (("--front", str(run / "config.json"), "--row", "0"), "is no front"),
+                           (("--front", str(run / "search"), "--row", "-1"), "--row: -1 is not a row of")):
+        code, _, err = ofa(capsys, "inspect", str(run), *words)
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_search_of_a_run(run, capsys, tmp_path):
+    words = ("search", str(run), "--collect", "20", "--refine", "0", "--population", "50", "--generations", "5",
+             "--measure", "2", "-o", str(tmp_path))
+    code, out, _ = ofa(capsys, *words, "--max-macs", "5M", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert sum(row["accuracy_measured"] is not None for row in found["front"]) == min(2, len(found["front"]))
+    assert all(row["costs"]["macs"] <= 5e6 for row in found["front"])
+    assert len((tmp_path / "held_out.jsonl").read_text().splitlines()) == 20
+    before = (tmp_path / "held_out.jsonl").read_text()
+    code, out, _ = ofa(capsys, *words)  # nothing is measured twice
+    assert code == 0
+    assert (tmp_path / "held_out.jsonl").read_text() == before
+    assert re.search(rf"ofa extract {re.escape(str(run))} --front {re.escape(str(tmp_path))} --row \d+ -o subnet", out)
+    code, _, err = ofa(capsys, "search", str(run / "subnets" / "smallest"))
+    assert code == 2
+    assert "holds a single sub-network: there is nothing to search" in err
+    code, _, err = ofa(capsys, "search", str(run / STAGES[-1].folder / "weights.h5"))
+    assert code == 2
+    assert "-o: is missing" in err
 
 
 @pytest.mark.slow

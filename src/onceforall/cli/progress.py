@@ -97,7 +97,7 @@ class Progress:
             if self._name != name or done < self._done:
                 self._task = self._bars.add_task(name, total=of, where=where, scores="")
             self._bars.update(self._task, completed=done)
-        elif name == "score" and done * 10 // of > (done - 1) * 10 // of:
+        elif name == "score" and done and done * 10 // of > (done - 1) * 10 // of:
             self._console.print(f"{where}: {done} of {of}")
         self._name, self._done = name, done
 
@@ -119,5 +119,5 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     console.print(subnets)
     middle = summary["subnets"][len(summary["subnets"]) // 2]["arch"]
     console.print(f"\nNext:\n  ofa inspect {folder} --arch '{middle}'\n  ofa evaluate {folder} --arch '{middle}'\n"
-                  f"  ofa extract {folder} --arch '{middle}' -o subnet\n"
+                  f"  ofa extract {folder} --arch '{middle}' -o subnet\n  ofa search {folder} --max-macs ...\n"
                   f"  tensorboard --logdir {folder}\n")

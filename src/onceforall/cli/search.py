@@ -169,8 +169,8 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
     from onceforall.search.front import spread_over
 
     console = Console(highlight=False, soft_wrap=True, width=400)
-    shown = spread_over(record.front, record.objectives, _SHOWN)
-    names, measured = list(record.front[0].costs), any(row.measured is not None for row in record.front)
+    names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]
+    shown = measured or spread_over(record.front, record.objectives, _SHOWN)
     table = Table("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels", "genotype",
                   box=None, pad_edge=False)
     for i in shown:
@@ -198,7 +198,7 @@ def _head(name: str) -> str:
 def _cost(name: str, value: float) -> str:
     if name in ("macs", "params"):
         return f"{value / 1e6:.2f} M"
-    return f"{value / 1e6:.2f} MB" if name == "memory" else f"{value:.2f}"
+    return f"{value / 1e3:,.0f} kB" if name == "memory" else f"{value:.2f}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,11 +1,10 @@
-"""Fit: the six stages in one run folder, then the best sub-networks for a few budgets, saved and scored."""
+"""Fit: the six stages in one run folder, then the search, and the best sub-networks for a few budgets, saved."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,12 @@ from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
 from onceforall.recipes.catalog import recipe_for, recipe_named
 from onceforall.recipes.recipe import STAGES, Recipe, configs
-from onceforall.search.budgets import best, budgets, candidates
+from onceforall.search.evolution import Evolution
+from onceforall.search.front import best_below, with_measured
+from onceforall.search.score import Scorer
+from onceforall.search.search import Request as Wanted
+from onceforall.search.search import search
+from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
 from onceforall.train.distributed import Processes
 from onceforall.train.evaluate import Evaluator
@@ -29,12 +33,13 @@ from onceforall.train.run import WEIGHTS, finished, train
 from onceforall.train.setup import Options, data_of, data_spec
 
 _log = logging.getLogger(__name__)
-SUMMARY = "summary.json"
+SUMMARY, SEARCH = "summary.json", "search"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: a data set's name or folder, and what of the recipe to change."""
+    """What the user asked for: a data set's name or folder, and what of the recipe to change; at the end
+    so many budgets of MACs, and sub-networks to measure and learn from before the search for the best."""
 
     data: str = "digits"
     root: str | None = None
@@ -44,7 +49,7 @@ class Request:
     workers: int | None = None
     strict: bool = False
     budgets: int = 3
-    candidates: int = 8
+    collect: int = 40
 
 
 def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
@@ -132,27 +137,24 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _pick(request: Request, config: Config, run: Path, options: Options) -> list[dict[str, Any]]:
-    """Choose on the held-out pictures, score on the test pictures, save: smallest, one a budget, largest."""
-    data = data_of(data_spec(config, search=True))
-    net = load_supernet(run / STAGES[-1].folder / WEIGHTS)
+    """Search the supernet, and save the smallest, the best found for each budget, and the largest.
+
+    The held-out pictures choose, the test pictures score.
+    """
+    data, net = data_of(data_spec(config, search=True)), load_supernet(run / STAGES[-1].folder / WEIGHTS)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
                           calibration_images=config.hparams.calibration_images)
     options.compute.place(net)
-    sizes = config.hparams.valid_image_size_list
-    space = net.space.restrict(resolutions=sizes) if sizes else net.space
-    rng, classes = random.Random(config.hparams.seed), net.num_classes
-    chosen: dict[Arch, str] = {space.smallest: "smallest", space.largest: "largest"}
-    for i, limit in enumerate(budgets(space, count=request.budgets, num_classes=classes)):
-        archs = candidates(space, limit, count=request.candidates, rng=rng, num_classes=classes)
-        scores = {}
-        for k, arch in enumerate(archs):
-            scores[arch] = evaluator.score(net, arch, data.held_out if len(data.held_out) else data.test).top1
-            if options.listener is not None:
-                options.listener({"kind": "search", "done": i * request.candidates + k + 1,
-                                  "of": request.budgets * request.candidates})
-        chosen.setdefault(best(archs, scores.__getitem__), f"budget-{i + 1}")
-    rows = [_save(evaluator, net, arch, run / "subnets" / name) for arch, name in chosen.items()]
-    return sorted(rows, key=lambda row: int(row["macs"]))
+    scorer = Scorer(net, evaluator, run / SEARCH, listener=options.listener)
+    wanted = Wanted(plan=Plan(request.collect, rounds=1), evolution=Evolution(seed=config.hparams.seed), measure=0)
+    record = search(net.space, wanted, num_classes=net.num_classes, scorer=scorer, listener=options.listener)
+    chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
+    for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
+        chosen.setdefault(row.arch, f"budget-{i + 1}")
+    rows = {arch: _save(evaluator, net, arch, run / "subnets" / name) for arch, name in chosen.items()}
+    front = with_measured(record.front, {arch: row["top1"] for arch, row in rows.items()})
+    replace(record, front=front).write(run / SEARCH)
+    return sorted(rows.values(), key=lambda row: int(row["macs"]))
 
 
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Costs:
             if name == ACCURACY and predictor is not None:
                 goals.append(Goal(ACCURACY, self.measure(predictor), up=True))
             elif name in self.tables:
-                goals.append(Goal(name, self.tables[name].of))
+                goals.append(Goal(name, self.tables[name].of, best=self.tables[name].least))
             else:
                 raise UserError(f"objective {name}", "there is no such value here", self._remedy(name))
         if len(set(objectives)) < max(2, len(objectives)):
@@ -62,7 +62,7 @@ class Costs:
         if name.startswith(LATENCY) and not any(known.startswith(LATENCY) for known in self.tables):
             return "give --table, which `ofa profile` writes"
         if name == ACCURACY:
-            return "give --predictor, or --collect with a trained supernet"
+            return "give --predictor, or a trained supernet"
         return f"known: {', '.join(self.tables)}"
 
 

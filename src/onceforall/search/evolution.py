@@ -97,8 +97,8 @@ def evolve(problem: Problem, settings: Evolution, *, start: Codes | None = None,
     cardinalities = np.array(problem.space.cardinalities, np.int16)
     census = _Census(problem, rng)
     first = rng.integers(0, cardinalities, (settings.population, len(cardinalities)), dtype=np.int16)
-    begin = [] if start is None else [np.asarray(start, np.int16)]
-    alive = census.look(np.concatenate([*begin, *(limit.table.least[None] for limit in problem.limits), first]))
+    begin = first[:0] if start is None else np.asarray(start, np.int16)
+    alive = census.look(np.concatenate([problem.ends.astype(np.int16), begin, first]))
     rank, crowding = _order(alive)
     for generation in range(1, settings.generations + 1):
         children = census.look(_children(alive.codes, _winners(rank, crowding, settings.population, rng),

@@ -53,6 +53,13 @@ def spread_over(front: Sequence[Row], objectives: Sequence[str], count: int) -> 
                              for row in front]), count)
 
 
+def best_below(front: Sequence[Row], cost: str, count: int) -> list[Row]:
+    """For each of `count` limits, evenly spaced within the front's costs, its last row below: the best predicted."""
+    found = [row.costs[cost] for row in front]
+    limits = np.linspace(min(found), max(found), count + 2)[1:-1]
+    return [[row for row in front if row.costs[cost] <= limit][-1] for limit in limits]
+
+
 def thinned(values: Floats, count: int) -> list[int]:
     """Up to `count` rows of a front (N, goals) that spread over it, in ascending order: the ends, then always the row
     that is farthest from those taken."""

@@ -16,11 +16,13 @@ Measure = Callable[[Codes], Floats]  # sub-networks (N, genes) as `SearchSpace.e
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """A value of a sub-network that should be low; high where `up`."""
+    """A value of a sub-network that should be low; high where `up`. `best`: the sub-network (genes,) of the best value,
+    where that is known."""
 
     name: str
     of: Measure
     up: bool = False
+    best: Codes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,12 @@ class Problem:
     space: SearchSpace
     goals: tuple[Goal, ...]
     limits: tuple[Limit, ...] = ()
+
+    @property
+    def ends(self) -> Codes:
+        """Sub-networks (N, genes) that are known to be best in one goal or limit: where a search begins."""
+        best = [*(goal.best for goal in self.goals if goal.best is not None), *(x.table.least for x in self.limits)]
+        return np.array(best).reshape(-1, len(self.space.cardinalities))
 
     def excess(self, codes: Codes) -> Floats:
         """By how much sub-networks (N, genes) break limits, in parts of the limit, added up (N,); 0: they keep all."""

@@ -1,0 +1,167 @@
+"""Measuring, learning and searching with a supernet: cached, resumable, shared between processes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onceforall.cost import macs
+from onceforall.data import ArrayPictures, DataSet
+from onceforall.nn import Supernet
+from onceforall.search.costs import costs
+from onceforall.search.evolution import Evolution
+from onceforall.search.record import front_arch, read_record
+from onceforall.search.score import Scorer
+from onceforall.search.search import Request, search
+from onceforall.search.study import Plan, study
+from onceforall.space import UserError, search_space
+from onceforall.train.evaluate import Evaluator
+
+SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(resolutions=(12, 16))
+
+
+def pictures(count, seed):
+    rng = torch.Generator().manual_seed(seed)
+    return ArrayPictures(torch.randint(0, 256, (count, 3, 16, 16), generator=rng, dtype=torch.uint8),
+                         torch.randint(0, 4, (count,), generator=rng))
+
+
+DATA = DataSet(pictures(40, 0), pictures(30, 1), pictures(20, 2), tuple("abcd"), (0.5,) * 3, (0.3,) * 3)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return Supernet(SPACE, 4, generator=torch.Generator().manual_seed(0)).eval()
+
+
+def archs(count):
+    rng = random.Random(5)
+    return [SPACE.sample(rng) for _ in range(count)]
+
+
+class Counting(Evaluator):
+    """How often something is scored."""
+
+    scored = 0
+
+    def score(self, *args):
+        self.scored += 1
+        return super().score(*args)
+
+
+def test_scores_are_measured_once_and_kept(net, tmp_path):
+    evaluator = Counting(DATA, calibration_images=20)
+    first = Scorer(net, evaluator, tmp_path).scores(archs(4), split="held_out")
+    assert first == [evaluator.score(net, arch, DATA.held_out).top1 for arch in archs(4)]
+    evaluator.scored = 0
+    file = tmp_path / "held_out.jsonl"
+    file.write_text(file.read_text() + '{"arch": "16:k3e')  # torn by a stop
+    again = Scorer(net, evaluator, tmp_path)
+    assert again.scores([*archs(5), archs(1)[0]], split="held_out")[:4] == first
+    assert evaluator.scored == 1
+    assert len(file.read_text().splitlines()) == 5
+    assert again.scores(archs(1), split="test") == [evaluator.score(net, archs(1)[0], DATA.test).top1]
+
+
+def test_other_weights_are_measured_anew(net, tmp_path):
+    evaluator = Counting(DATA, calibration_images=20)
+    Scorer(net, evaluator, tmp_path).scores(archs(1), split="test")
+    other = Supernet(SPACE, 4, generator=torch.Generator().manual_seed(1)).eval()
+    Scorer(other, evaluator, tmp_path).scores(archs(1), split="test")
+    assert evaluator.scored == 2
+    (tmp_path / "test.jsonl").write_text("[]\n")
+    with pytest.raises(UserError, match=r"test\.jsonl:1: is no measured row .*; delete the line"):
+        Scorer(net, evaluator, tmp_path)
+
+
+class Told(Scorer):
+    """Accuracies that follow from the arch alone, no picture looked at."""
+
+    def _measured(self, split, part):
+        arch = part[0]
+        blocks = [block for stage in arch.stages for block in stage]
+        return 0.5 + sum(block["kernel"] * block["expand"] for block in blocks) / 3000 + arch.resolution / 400
+
+
+def test_a_study_learns_what_matters(net, tmp_path):
+    priced = costs(SPACE, {}, num_classes=4)
+    scorer = Told(net, Evaluator(DATA), tmp_path)
+    learned = study(priced, ("accuracy", "macs"), (), scorer=scorer, plan=Plan(60, rounds=1, each=10),
+                    evolution=Evolution(population=100, generations=30))
+    assert len(learned.rows.top1) == 70
+    found = [priced.space.decode(code) for code in learned.found.codes.tolist()]
+    truth = np.array([scorer._measured("", [arch]) for arch in found])
+    assert np.abs(truth + learned.found.values[:, 0]).mean() < 0.01
+    limit = macs(SPACE, SPACE.largest, num_classes=4) // 2
+    best = max(t for t, v in zip(truth, learned.found.values, strict=True) if v[1] <= limit)
+    rng = random.Random(0)
+    drawn = [arch for arch in (SPACE.sample(rng) for _ in range(2000)) if macs(SPACE, arch, num_classes=4) <= limit]
+    assert best > max(scorer._measured("", [arch]) for arch in drawn)
+
+
+def test_search_of_a_net_writes_a_front_that_others_read(net, tmp_path):
+    scorer = Told(net, Evaluator(DATA), tmp_path)
+    request = Request(limits={"params": 2e5}, plan=Plan(20, rounds=1), measure=3, baseline=True,
+                      evolution=Evolution(population=60, generations=10))
+    record = search(SPACE, request, num_classes=4, scorer=scorer)
+    record.write(tmp_path)
+    values = read_record(tmp_path)
+    assert values == read_record(tmp_path / "front.json") == json.loads(json.dumps(record.to_dict()))
+    front = values["front"]
+    assert [r["accuracy_predicted"] for r in front] == sorted(r["accuracy_predicted"] for r in front)
+    assert sum(r["accuracy_measured"] is not None for r in front) == 3
+    assert all(r["costs"]["params"] <= 2e5 for r in front)
+    assert 20 < len(values["sampled"]) <= 36
+    assert all(r["accuracy_measured"] is not None for r in values["sampled"])
+    assert values["baseline"]
+    for i in (0, len(front) - 1):
+        arch = front_arch(tmp_path, i, SPACE)
+        assert arch.to_genotype(SPACE) == front[i]["genotype"]
+        assert macs(SPACE, arch, num_classes=4) == front[i]["costs"]["macs"]
+    with pytest.raises(UserError, match=rf"--row: {len(front)} is not a row of .*; it has 0..{len(front) - 1}"):
+        front_arch(tmp_path, len(front), SPACE)
+
+
+def test_too_few_to_learn_from():
+    with pytest.raises(UserError, match="--collect: 19 are too few to learn from; give 20 or more"):
+        Plan(19)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(net, tmp_path):
+    """Each measures every other sub-network; the rows are those of one process."""
+    script = tmp_path / "score.py"
+    script.write_text(textwrap.dedent(f"""
+        import os, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        import torch
+        from test_study import *
+        from onceforall.search.score import shared
+        from onceforall.train.distributed import detect, joined
+        torch.set_num_threads(1)
+        net = Supernet(SPACE, 4, generator=torch.Generator().manual_seed(0)).eval()
+        processes = detect(os.environ)
+        with joined(processes, torch.device("cpu")):
+            scorer = Scorer(net, Counting(DATA, calibration_images=20), Path({str(tmp_path)!r}), processes=processes)
+            with shared(scorer) as first:
+                assert first == (processes.rank == 0)
+                if first:
+                    scorer.scores(archs(5), split="held_out")
+                    scorer.scores(archs(2), split="test")
+            Path({str(tmp_path)!r}, f"count{{processes.rank}}").write_text(str(scorer._evaluator.scored))
+    """))
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)], check=True,
+                   timeout=120)
+    assert [int((tmp_path / f"count{rank}").read_text()) for rank in (0, 1)] == [4, 3]
+    rows = [json.loads(line) for line in (tmp_path / "held_out.jsonl").read_text().splitlines()]
+    alone = Scorer(net, Evaluator(DATA, calibration_images=20), tmp_path / "alone").scores(archs(5), split="held_out")
+    assert {row["arch"]: row["top1"] for row in rows} == dict(zip(map(str, archs(5)), alone, strict=True))
