@@ -118,12 +118,21 @@ class Fitted:
 
 
 def fit_best(rows: Measured, *, seed: int = 0, regressors: Sequence[str] = ("linear", "mlp")) -> Fitted:
-    """Choose between regressors of REGRESSORS by the error on rows that they were not fitted on."""
+    """Choose between regressors of REGRESSORS by the error on rows that they were not fitted on.
+
+    A later one is taken only where it is better by more than a standard error: a search goes to where a predictor errs
+    upwards, and a flexible one errs further there.
+    """
     unseen = {name: cross_validated(REGRESSORS[name], rows.space, rows.codes, rows.top1, seed=seed)
               for name in regressors}
-    found = {name: errors(values, rows) for name, values in unseen.items()}
-    best = min(found, key=lambda name: found[name].rmse)
-    return Fitted(REGRESSORS[best](rows.space, rows.codes, rows.top1, seed), best, found, unseen[best])
+    squares = {name: (values - rows.top1) ** 2 for name, values in unseen.items()}
+    best = regressors[0]
+    for name in regressors[1:]:
+        gain = squares[best] - squares[name]
+        if gain.mean() > gain.std() / len(gain) ** 0.5:
+            best = name
+    return Fitted(REGRESSORS[best](rows.space, rows.codes, rows.top1, seed), best,
+                  {name: errors(values, rows) for name, values in unseen.items()}, unseen[best])
 
 
 def cross_validated(fit: Fit, space: SearchSpace, codes: Codes, top1: Floats, *, seed: int, folds: int = 5) -> Floats:

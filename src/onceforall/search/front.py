@@ -42,7 +42,7 @@ def rows(codes: Codes, costs: Costs, *, predicted: Floats | None = None,
 
 def front_rows(codes: Codes, costs: Costs, predictor: Predictor | None) -> list[Row]:
     """A front (N, genes) as rows, ascending by predicted accuracy; by the first cost where nothing predicts it."""
-    predicted = costs.measure(predictor)(codes) if predictor is not None else None
+    predicted = np.clip(costs.measure(predictor)(codes), 0, 1) if predictor is not None else None
     order = np.argsort(next(iter(costs.tables.values())).of(codes) if predicted is None else predicted, kind="stable")
     return rows(codes[order], costs, predicted=None if predicted is None else predicted[order])
 

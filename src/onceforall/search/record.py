@@ -51,11 +51,17 @@ class Record:
                 "tables": {name: dict(table.about) for name, table in self.tables.items()}}
 
     def write(self, folder: Path) -> None:
-        """Write front.json."""
+        """Write front.json, a row a line."""
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{FRONT}.partial"
-        partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in self.to_dict().items()]
+        partial.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
         partial.replace(folder / FRONT)
+
+
+def _lines(value: Any) -> str:
+    rows = isinstance(value, list) and value and isinstance(value[0], dict)
+    return "[\n" + ",\n".join(map(json.dumps, value)) + "]" if rows else json.dumps(value)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""The charts of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from onceforall.report.gather import Records
+
+_BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d1600a", "#9aa5b1", "#2b8a3e"
+_UNITS = {"macs": ("MACs, million", 1e-6), "params": ("parameters, million", 1e-6), "memory": ("memory, kB", 1e-3)}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def pareto(search: Mapping[str, Any]) -> go.Figure:
+    """Accuracy against cost of the sampled sub-networks, the front, what was measured of it, and random search. A menu
+    changes the cost."""
+    front: Rows = search["front"]
+    groups = [("random search", search["baseline"], "accuracy_predicted", {"color": _GREEN, "symbol": "x"}),
+              ("measured to learn from", search["sampled"], "accuracy_measured", {"color": _GREY}),
+              ("front, predicted", front, "accuracy_predicted", {"color": _BLUE, "size": 7}),
+              ("front, on the test pictures", front, "accuracy_measured", {"color": _ORANGE, "symbol": "diamond",
+                                                                          "size": 10})]
+    shown = [(name, found, key, marker) for name, rows, key, marker in groups
+             if (found := [row for row in rows if row[key] is not None])]
+    costs = _costs_first(search)
+    figure = go.Figure([go.Scatter(
+        x=_column(rows, costs[0]), y=[100 * row[key] for row in rows], text=[_hover(row) for row in rows], name=name,
+        mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>") for name, rows, key, marker in shown])
+    for name, at_most in search["limits"].items():
+        if name == costs[0]:
+            figure.add_vline(at_most * _unit(name)[1], line_dash="dot", annotation_text="limit")
+    figure.update_layout(
+        xaxis_title=_unit(costs[0])[0], yaxis_title="top-1, %", legend={"orientation": "h", "y": -0.18},
+        updatemenus=[{"x": 0, "xanchor": "left", "y": 1.12, "buttons": [
+            {"label": _unit(cost)[0], "method": "update",
+             "args": [{"x": [_column(rows, cost) for _, rows, _, _ in shown]}, {"xaxis.title.text": _unit(cost)[0]}]}
+            for cost in costs]}])
+    return figure
+
+
+def predictor(search: Mapping[str, Any]) -> go.Figure:
+    """Of each measured sub-network the accuracy measured, and predicted by a fit that had not seen it."""
+    rows: Rows = search["sampled"]
+    measured = [100 * row["accuracy_measured"] for row in rows]
+    figure = go.Figure(go.Scatter(
+        x=measured, y=[100 * row["accuracy_predicted"] for row in rows], mode="markers",
+        marker={"color": [row["resolution"] for row in rows], "colorscale": "Viridis", "showscale": True,
+                "colorbar": {"title": "pixels", "tickvals": sorted({row["resolution"] for row in rows})}},
+        text=[_hover(row) for row in rows], hovertemplate="%{text}<extra></extra>"))
+    _diagonal(figure, measured)
+    return figure.update_layout(xaxis_title="measured top-1, %", yaxis_title="predicted top-1, %", showlegend=False)
+
+
+def training(stages: Mapping[str, Records]) -> go.Figure:
+    """Training loss and held-out accuracy of the smallest, middle and largest sub-network, stage after stage."""
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
+    starts: dict[str, float] = {}
+    start, names = 0, {"smallest": _GREEN, "middle": _BLUE, "largest": _ORANGE}
+    curves: dict[str, list[tuple[float | None, float | None]]] = {name: [] for name in ("loss", *names)}
+    for stage, records in stages.items():
+        last = max((record["epoch"] for record in records), default=-1)
+        curves["loss"] += [(start + r["epoch"] + 1, r["loss"]) for r in records if r["kind"] == "train"]
+        for epoch in range(last + 1):
+            scores = [100 * r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == epoch]
+            if scores:
+                ends = {"smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
+                for name in ends if len(scores) > 1 else ("largest",):
+                    curves[name].append((start + epoch + 1, ends[name]))
+        for curve in curves.values():
+            curve.append((None, None))  # a gap between stages: their losses do not compare
+        starts[stage] = start + 0.5
+        start += last + 1
+    for name, points in curves.items():
+        figure.add_trace(go.Scatter(
+            x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines+markers",
+            line={"color": names.get(name, "#444")}, marker={"size": 5}), row=2 if name == "loss" else 1, col=1)
+    for stage, place in starts.items():
+        figure.add_vline(place, line_dash="dot", line_color=_GREY, annotation_text=stage, row=1, col=1,
+                         annotation_position="bottom right", annotation_font_size=10)
+    figure.update_yaxes(title_text="held-out top-1, %", row=1)
+    figure.update_yaxes(title_text="training loss", row=2)
+    figure.update_xaxes(title_text="epoch", row=2)
+    return figure.update_layout(legend={"orientation": "h", "y": -0.15})
+
+
+def _costs_first(search: Mapping[str, Any]) -> list[str]:
+    """All costs, those that were objectives first."""
+    known = list(search["front"][0]["costs"])
+    return [*(name for name in search["objectives"] if name in known),
+            *(name for name in known if name not in search["objectives"])]
+
+
+def _unit(cost: str) -> tuple[str, float]:
+    return _UNITS.get(cost, (cost.replace("latency_ms", "latency, ms"), 1.0))
+
+
+def _column(rows: Rows, cost: str) -> list[float]:
+    return [row["costs"][cost] * _unit(cost)[1] for row in rows]
+
+
+def _hover(row: Mapping[str, Any]) -> str:
+    """The sub-network in lines: accuracies, costs, arch stage by stage, genotype."""
+    percents = [f"{name} {100 * row[key]:.2f} %" for name, key in (
+        ("predicted", "accuracy_predicted"), ("measured", "accuracy_measured")) if row[key] is not None]
+    costs = [f"{_unit(name)[0]}: {value * _unit(name)[1]:,.3f}" for name, value in row["costs"].items()]
+    arch = str(row["arch"]).replace("/", "<br>&nbsp;&nbsp;&nbsp;/")
+    return "<br>".join([", ".join(percents), *costs, arch, f"genotype {','.join(map(str, row['genotype']))}"])
+
+
+def _diagonal(figure: go.Figure, values: Sequence[float]) -> None:
+    ends = [min(values), max(values)]
+    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line={"color": _GREY, "dash": "dot"}, hoverinfo="skip"))

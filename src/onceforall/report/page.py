@@ -1,0 +1,105 @@
+"""One HTML file that needs no network: charts to hover over, and tables."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from onceforall.report import charts
+from onceforall.report.gather import Run
+from onceforall.space import UserError
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } .chart { height: 520px; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 13px; white-space: nowrap; }
+td, th { text-align: right; padding: 3px 10px; border-bottom: 1px solid #e3e7ec; }
+td:last-child, th:last-child { text-align: left; font-family: ui-monospace, monospace; }
+p { max-width: 46rem; color: #47505b; }
+"""
+_LAYOUT = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 50, "b": 60}, "hoverlabel": {"align": "left"}}
+
+
+def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
+    """The charts of what there is: by name a sentence and the figure."""
+    out: dict[str, tuple[str, go.Figure]] = {}
+    search = run.search
+    if search is not None and search["front"] and search["front"][0]["accuracy_predicted"] is not None:
+        out["Pareto front"] = (_front_words(search), charts.pareto(search))
+    if search is not None and search["sampled"]:
+        out["Accuracy predictor"] = (_predictor_words(search["predictor"]), charts.predictor(search))
+    if any(run.stages.values()):
+        out["Training"] = ("Stage by stage of progressive shrinking: each starts from the weights of the one before.",
+                           charts.training(run.stages))
+    for _, figure in out.values():
+        figure.update_layout(**_LAYOUT)
+    return out
+
+
+def write(run: Run, path: Path) -> None:
+    """Write the report; raises UserError where that cannot be."""
+    found = figures(run)
+    parts = []
+    for number, (name, (words, figure)) in enumerate(found.items()):
+        values = figure.to_json().replace("<", "\\u003c")  # so that nothing in it can end the script
+        parts.append(f"<h2>{name}</h2><p>{html.escape(words)}</p><div class='chart' id='chart{number}'></div>"
+                     f"<script>(f => Plotly.newPlot('chart{number}', f.data, f.layout, {{responsive: true}}))"
+                     f"({values})</script>")
+    if run.search is not None:
+        parts.append(f"<h2>Sub-networks of the front</h2>{_table(run.search['front'])}")
+    page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
+            f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
+            f"<h1>{html.escape(run.name)}</h1>{''.join(parts)}</body></html>")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(str(path), f"cannot be written: {error.strerror}", "give another -o") from None
+
+
+def write_png(run: Run, folder: Path) -> list[Path]:
+    """Write each chart as a picture; raises UserError where Kaleido or the browser that it draws with is missing."""
+    try:
+        import kaleido
+    except ImportError:
+        raise UserError("--png", "needs Kaleido", "pip install 'onceforall[png]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    out = []
+    for name, (_, figure) in figures(run).items():
+        out.append(folder / f"{name.lower().replace(' ', '_')}.png")
+        try:
+            kaleido.write_fig_sync(figure, str(out[-1]), opts={"width": 1080, "height": 560, "scale": 2})
+        except (RuntimeError, OSError) as error:
+            raise UserError("--png", f"needs Chrome or Chromium to draw with ({str(error).splitlines()[0]})",
+                            "install one, as Debian's chromium") from None
+    return out
+
+
+def _front_words(search: Mapping[str, Any]) -> str:
+    limits = ", ".join(f"{name} at most {value:,g}" for name, value in search["limits"].items())
+    return (f"{len(search['front'])} sub-networks that no other one beats in {', '.join(search['objectives'])}"
+            f"{f', with {limits}' if limits else ''}; {search['evaluations']:,} were looked at.")
+
+
+def _predictor_words(fitted: Mapping[str, Any]) -> str:
+    best = fitted["errors"][fitted["regressor"]]
+    return (f"Regressor {fitted['regressor']} on {best['rows']} measured sub-networks, each predicted by a fit that "
+            f"had not seen it: RMSE {100 * best['rmse']:.2f} points, Kendall's tau {best['tau']:.3f}.")
+
+
+def _table(front: Sequence[Mapping[str, Any]]) -> str:
+    heads = ["row", "predicted %", "measured %", *map(str, front[0]["costs"]), "pixels", "genotype"]
+    lines = []
+    for number, row in enumerate(front):
+        cells = [str(number), *("" if row[key] is None else f"{100 * row[key]:.2f}"
+                                for key in ("accuracy_predicted", "accuracy_measured")),
+                 *(f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" for value in row["costs"].values()),
+                 str(row["resolution"]), ",".join(map(str, row["genotype"]))]
+        lines.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    return (f"<table><tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"
+            f"{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")

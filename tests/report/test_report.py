@@ -1,0 +1,141 @@
+"""The report: one file that a browser draws without a network, and nothing in it that a name can break out of."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onceforall.cli import main
+from onceforall.cost.measured import Measured
+from onceforall.cost.population import CostTable, macs_table
+from onceforall.cost.predictor import fit_best
+from onceforall.cost.predictor_file import save
+from onceforall.report.gather import gather
+from onceforall.report.page import figures
+from onceforall.search.costs import costs
+from onceforall.search.evolution import Evolution
+from onceforall.search.front import rows
+from onceforall.search.search import Request, search
+from onceforall.search.spread import spread
+from onceforall.space import search_space
+
+SPACE = search_space("mobilenet_v3_large_32px")
+CHROME = shutil.which("chromium") or shutil.which("google-chrome")
+HOSTILE = "</script><script>document.title='broken'</script><img src=x>"
+
+
+def ofa(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return end.value.code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder: two stages, one of them with a torn journal, and a search with everything that there can be."""
+    folder = tmp_path_factory.mktemp("report") / "a run & more"
+    for stage, epochs, count in (("K7_E6_D4", 3, 1), ("K357_E6_D4", 2, 3)):
+        lines = [{"kind": "train", "epoch": e, "loss": 2 - e / 10} for e in range(epochs)]
+        lines += [{"kind": "valid", "epoch": e, "top1": 0.5 + e / 10 + n / 20}
+                  for e in range(epochs) for n in range(count)]
+        (folder / stage).mkdir(parents=True)
+        (folder / stage / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind')
+    made = macs_table(SPACE)
+    truth = CostTable(SPACE, made.rest / 1e9 + 0.3, np.sqrt(made.blocks) / 1e5)
+    save(truth, folder / "predictor.safetensors", about={})
+    record = search(SPACE, Request(limits={"macs": 40e6}, predictor=folder / "predictor.safetensors", baseline=True,
+                                   evolution=Evolution(population=60, generations=10)))
+    codes = spread(made, 30, np.random.default_rng(0))
+    fitted = fit_best(Measured(SPACE, codes, truth.of(codes)), regressors=["linear"])
+    sampled = rows(codes, costs(SPACE, {}), predicted=fitted.left_out, measured=truth.of(codes))
+    front = [replace(row, measured=0.5) if i % 5 == 0 else row for i, row in enumerate(record.front)]
+    replace(record, sampled=sampled, fitted=fitted, front=front).write(folder / "search")
+    return folder
+
+
+def test_every_chart_shows_its_numbers(run):
+    found = figures(gather(run))
+    assert list(found) == ["Pareto front", "Accuracy predictor", "Training"]
+    values = json.loads((run / "search" / "front.json").read_text())
+    traces = {trace.name: trace for trace in found["Pareto front"][1].data}
+    assert list(traces) == ["random search", "measured to learn from", "front, predicted",
+                            "front, on the test pictures"]
+    assert traces["front, predicted"].x == pytest.approx([row["costs"]["macs"] / 1e6 for row in values["front"]])
+    assert list(traces["front, predicted"].y) == [100 * row["accuracy_predicted"] for row in values["front"]]
+    assert len(traces["front, on the test pictures"].x) == sum(i % 5 == 0 for i in range(len(values["front"])))
+    for row, text in zip(values["front"], traces["front, predicted"].text, strict=True):
+        assert row["arch"].replace("/", "") in re.sub(r"<br>|&nbsp;|/", "", text)
+        assert ",".join(map(str, row["genotype"])) in text
+    buttons = found["Pareto front"][1].layout.updatemenus[0].buttons
+    assert [button.label for button in buttons] == ["MACs, million", "parameters, million", "memory, kB"]
+    assert buttons[1].args[0]["x"][2] == pytest.approx([row["costs"]["params"] / 1e6 for row in values["front"]])
+    scatter = found["Accuracy predictor"][1].data[0]
+    assert list(scatter.x) == [100 * row["accuracy_measured"] for row in values["sampled"]]
+    curves = {trace.name: trace for trace in found["Training"][1].data}
+    assert [y for y in curves["loss"].y if y is not None] == [2, 1.9, 1.8, 2, 1.9]
+    assert [x for x in curves["loss"].x if x is not None] == [1, 2, 3, 4, 5]
+    assert [y for y in curves["smallest"].y if y is not None] == pytest.approx([50, 60])
+    assert [y for y in curves["largest"].y if y is not None] == pytest.approx([50, 60, 70, 60, 70])
+
+
+@pytest.mark.skipif(CHROME is None, reason="no Chrome or Chromium is installed")
+def test_a_browser_draws_it_without_a_network(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "search" / "front.json"
+    values = json.loads(path.read_text())
+    values["front"][0]["arch"] = HOSTILE
+    values["objectives"][1] = "macs"
+    path.write_text(json.dumps(values))
+    (tmp_path / "run" / "K7_E6_D4").rename(tmp_path / "run" / "<b>stage<")
+    code, out, _ = ofa(capsys, "report", tmp_path / "run", "-o", tmp_path / "report.html")
+    assert (code, out.strip()) == (0, str(tmp_path / "report.html"))
+    done = subprocess.run(
+        [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom",
+         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'chrome'}",
+         f"file://{tmp_path / 'report.html'}"], capture_output=True, text=True, timeout=120, check=True)
+    assert "<title>run</title>" in done.stdout
+    drawn = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
+    assert drawn.count('class="main-svg"') >= 3
+    points = len(re.findall(r'class="point"', drawn))
+    assert points >= len(values["front"]) + len(values["sampled"])
+    assert "<img src=x>" not in drawn
+    assert "top-1, %" in drawn
+    assert drawn.count("<tr>") == 1 + len(values["front"])
+
+
+@pytest.mark.skipif(CHROME is None, reason="no Chrome or Chromium is installed")
+def test_pictures(run, tmp_path, capsys):
+    code, out, err = ofa(capsys, "report", run, "-o", tmp_path / "r.html", "--png", tmp_path / "png")
+    assert code == 0, err
+    names = ["pareto_front.png", "accuracy_predictor.png", "training.png"]
+    assert out.split() == [str(tmp_path / "r.html"), *(str(tmp_path / "png" / name) for name in names)]
+    for name in names:
+        data = (tmp_path / "png" / name).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert len(data) > 20_000
+
+
+def test_parts_alone(run):
+    assert list(figures(gather(run / "K7_E6_D4"))) == ["Training"]
+    assert list(figures(gather(run / "search"))) == ["Pareto front", "Accuracy predictor"]
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda f: None, "is no folder; give a run's"),
+    (lambda f: f.mkdir(), "holds neither metrics.jsonl nor front.json; train or search first"),
+    (lambda f: (f.mkdir(), (f / "front.json").write_text("{")), "front.json: is no front"),
+    (lambda f: (f.mkdir(), (f / "metrics.jsonl").write_text("x\n{}\n")), "metrics.jsonl:1: is not JSON"),
+])
+def test_nothing_to_show(make, message, tmp_path, capsys):
+    make(tmp_path / "run")
+    code, _, err = ofa(capsys, "report", tmp_path / "run", "-o", tmp_path / "r.html")
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "r.html").exists()
