@@ -115,7 +115,7 @@ def test_costs_alone_need_no_predictor(capsys):
     (("--predictor", "{f}/other.safetensors"), "predicts for mobilenet_v3_large_64px, not for mobilenet_v3_large_32px"),
     (("--predictor", "{f}/part.safetensors"), "predicts for another part of mobilenet_v3_large_32px than is searched"),
     (("--population", "1"), "Invalid value for '--population'"),
-    (("--collect", "5"), "--collect: 5 are too few to learn from"),
+    (("--collect", "50"), "--collect: stands beside --predictor"),
     (("--refine", "-1"), "--refine: -1 is below 0"),
 ])
 def test_a_mistake_is_one_line(files, capsys, words, message, tmp_path, monkeypatch):
@@ -141,3 +141,6 @@ def test_a_space_without_a_predictor(capsys):
     code, _, err = ofa(capsys, "search", NAME)
     assert code == 2
     assert "objective accuracy: there is no such value here; give --predictor, or a trained supernet" in err
+    code, _, err = ofa(capsys, "search", NAME, "--collect", "50")
+    assert code == 2
+    assert "--collect: has nothing to measure; give a trained supernet" in err

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from onceforall.cli import main
+from onceforall.cost.latency import LatencyTable, Timing, all_names
 from onceforall.cost.measured import Measured
 from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor import fit_best
@@ -49,11 +50,17 @@ def run(tmp_path_factory):
     made = macs_table(SPACE)
     truth = CostTable(SPACE, made.rest / 1e9 + 0.3, np.sqrt(made.blocks) / 1e5)
     save(truth, folder / "predictor.safetensors", about={})
+    whole = [{"arch": str(SPACE.smallest), "ms": 1 + i, "sum_ms": 2 + i, "held_out": i % 2 == 1} for i in range(4)]
+    check = {"held_out": 2, "before": {"mape": 30.0, "tau": 1.0}, "after": {"mape": 3.0, "tau": 1.0}}
+    table = LatencyTable({(None, name): Timing(0.1) for size in SPACE.resolutions for name in all_names(SPACE, size)},
+                         {"backend": "torch", "device": "a <phone>", "batch": 1, "threads": 1, "subnets": whole,
+                          "check": check}, 1.5, -0.5)
     record = search(SPACE, Request(limits={"macs": 40e6}, predictor=folder / "predictor.safetensors", baseline=True,
+                                   objectives=("accuracy", "macs"), tables={"<phone>": table},
                                    evolution=Evolution(population=60, generations=10)))
     codes = spread(made, 30, np.random.default_rng(0))
     fitted = fit_best(Measured(SPACE, codes, truth.of(codes)), regressors=["linear"])
-    sampled = rows(codes, costs(SPACE, {}), predicted=fitted.left_out, measured=truth.of(codes))
+    sampled = rows(codes, costs(SPACE, {"<phone>": table}), predicted=fitted.left_out, measured=truth.of(codes))
     front = [replace(row, measured=0.5) if i % 5 == 0 else row for i, row in enumerate(record.front)]
     replace(record, sampled=sampled, fitted=fitted, front=front).write(folder / "search")
     return folder
@@ -61,7 +68,7 @@ def run(tmp_path_factory):
 
 def test_every_chart_shows_its_numbers(run):
     found = figures(gather(run))
-    assert list(found) == ["Pareto front", "Accuracy predictor", "Training"]
+    assert list(found) == ["Pareto front", "Accuracy predictor", "Latency table <phone>", "Training"]
     values = json.loads((run / "search" / "front.json").read_text())
     traces = {trace.name: trace for trace in found["Pareto front"][1].data}
     assert list(traces) == ["random search", "measured to learn from", "front, predicted",
@@ -73,10 +80,13 @@ def test_every_chart_shows_its_numbers(run):
         assert row["arch"].replace("/", "") in re.sub(r"<br>|&nbsp;|/", "", text)
         assert ",".join(map(str, row["genotype"])) in text
     buttons = found["Pareto front"][1].layout.updatemenus[0].buttons
-    assert [button.label for button in buttons] == ["MACs, million", "parameters, million", "memory, kB"]
-    assert buttons[1].args[0]["x"][2] == pytest.approx([row["costs"]["params"] / 1e6 for row in values["front"]])
+    assert [button.label for button in buttons] == ["MACs, million", "latency, ms", "parameters, million", "memory, kB"]
+    assert buttons[2].args[0]["x"][2] == pytest.approx([row["costs"]["params"] / 1e6 for row in values["front"]])
     scatter = found["Accuracy predictor"][1].data[0]
     assert list(scatter.x) == [100 * row["accuracy_measured"] for row in values["sampled"]]
+    told = {trace.name: list(trace.y) for trace in found["Latency table <phone>"][1].data[:3]}
+    assert told == {"sum of parts": [2, 3, 4, 5], "corrected, fitted on": [2.5, 5.5], "corrected, held out": [4, 7]}
+    assert "3.0 % after" in found["Latency table <phone>"][0]
     curves = {trace.name: trace for trace in found["Training"][1].data}
     assert [y for y in curves["loss"].y if y is not None] == [2, 1.9, 1.8, 2, 1.9]
     assert [x for x in curves["loss"].x if x is not None] == [1, 2, 3, 4, 5]
@@ -113,7 +123,7 @@ def test_a_browser_draws_it_without_a_network(run, tmp_path, capsys):
 def test_pictures(run, tmp_path, capsys):
     code, out, err = ofa(capsys, "report", run, "-o", tmp_path / "r.html", "--png", tmp_path / "png")
     assert code == 0, err
-    names = ["pareto_front.png", "accuracy_predictor.png", "training.png"]
+    names = ["pareto_front.png", "accuracy_predictor.png", "latency_table_phone_.png", "training.png"]
     assert out.split() == [str(tmp_path / "r.html"), *(str(tmp_path / "png" / name) for name in names)]
     for name in names:
         data = (tmp_path / "png" / name).read_bytes()
@@ -123,7 +133,7 @@ def test_pictures(run, tmp_path, capsys):
 
 def test_parts_alone(run):
     assert list(figures(gather(run / "K7_E6_D4"))) == ["Training"]
-    assert list(figures(gather(run / "search"))) == ["Pareto front", "Accuracy predictor"]
+    assert list(figures(gather(run / "search"))) == ["Pareto front", "Accuracy predictor", "Latency table <phone>"]
 
 
 @pytest.mark.parametrize(("make", "message"), [

@@ -28,7 +28,8 @@ def search(
     source: Annotated[str, typer.Argument(help="a run, a supernet's weights file, or a search space's name")],
     table: Annotated[list[str] | None, typer.Option(help="latency table; of several devices NAME=FILE")] = None,
     predictor: Annotated[Path | None, typer.Option(help="accuracy predictor; learned anew where none is given")] = None,
-    collect: Annotated[int, typer.Option(help="sub-networks to measure and learn from, spread over the cost")] = 100,
+    collect: Annotated[int | None, typer.Option(help="sub-networks to measure and learn from, spread over the cost; "
+                                                "100 by default")] = None,
     refine: Annotated[int, typer.Option(help="times to measure some of the front, learn, and search again")] = 2,
     max_latency_ms: Annotated[list[str] | None, typer.Option(help="limit; of several tables NAME=MS")] = None,
     max_macs: Annotated[str | None, typer.Option(help="limit on MACs, as 300M")] = None,
@@ -55,10 +56,14 @@ def search(
     from onceforall.search.search import search as run
     from onceforall.search.study import Plan
 
+    if collect is not None and (predictor is not None or is_space(source)):
+        raise UserError("--collect", "has nothing to measure" if predictor is None else "stands beside --predictor",
+                        "give a trained supernet and no predictor, or leave it out")
     tables = _tables(table or [])
     limits = _limits(max_latency_ms or [], tables, macs=max_macs, params=max_params, memory=max_memory)
+    plan = Plan(100 if collect is None else collect, refine)
     request = Request(tuple(objective.split(",")) if objective else (), limits, _sizes(resolutions), tables, predictor,
-                      Evolution(population, generations, seed=seed), Plan(collect, refine), measure, baseline)
+                      Evolution(population, generations, seed=seed), plan, measure, baseline)
     with Progress(shown=not json_only) as progress:
         if is_space(source):
             record: Record | None = run(search_space(source), request, listener=progress.hear)

@@ -55,6 +55,25 @@ def predictor(search: Mapping[str, Any]) -> go.Figure:
     return figure.update_layout(xaxis_title="measured top-1, %", yaxis_title="predicted top-1, %", showlegend=False)
 
 
+def table_error(table: Mapping[str, Any]) -> go.Figure:
+    """Whole sub-networks timed on the device, against the sums of their parts before and after the correction."""
+    whole: Rows = table["about"]["subnets"]
+    measured = [row["ms"] for row in whole]
+    figure = go.Figure()
+    for name, colour, held, scale, offset in (
+            ("sum of parts", _GREY, None, 1.0, 0.0),
+            ("corrected, fitted on", _GREEN, False, table["scale"], table["offset_ms"]),
+            ("corrected, held out", _ORANGE, True, table["scale"], table["offset_ms"])):
+        rows = [row for row in whole if held in (None, row["held_out"])]
+        figure.add_trace(go.Scatter(
+            x=[row["ms"] for row in rows], y=[offset + scale * row["sum_ms"] for row in rows], name=name,
+            mode="markers", marker={"color": colour}, text=[row["arch"] for row in rows],
+            hovertemplate="%{x:.3f} ms, told %{y:.3f} ms<br>%{text}<extra></extra>"))
+    _diagonal(figure, measured)
+    return figure.update_layout(xaxis_title="measured, ms", yaxis_title="told by the table, ms",
+                                legend={"orientation": "h", "y": -0.18})
+
+
 def training(stages: Mapping[str, Records]) -> go.Figure:
     """Training loss and held-out accuracy of the smallest, middle and largest sub-network, stage after stage."""
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
@@ -113,4 +132,5 @@ def _hover(row: Mapping[str, Any]) -> str:
 
 def _diagonal(figure: go.Figure, values: Sequence[float]) -> None:
     ends = [min(values), max(values)]
-    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line={"color": _GREY, "dash": "dot"}, hoverinfo="skip"))
+    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line={"color": _GREY, "dash": "dot"}, hoverinfo="skip",
+                                showlegend=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
         out["Pareto front"] = (_front_words(search), charts.pareto(search))
     if search is not None and search["sampled"]:
         out["Accuracy predictor"] = (_predictor_words(search["predictor"]), charts.predictor(search))
+    for name, table in (search["tables"] if search is not None else {}).items():
+        if "subnets" in table["about"]:
+            out[f"Latency table {name}"] = (_table_words(table["about"]), charts.table_error(table))
     if any(run.stages.values()):
         out["Training"] = ("Stage by stage of progressive shrinking: each starts from the weights of the one before.",
                            charts.training(run.stages))
@@ -47,9 +51,9 @@ def write(run: Run, path: Path) -> None:
     parts = []
     for number, (name, (words, figure)) in enumerate(found.items()):
         values = figure.to_json().replace("<", "\\u003c")  # so that nothing in it can end the script
-        parts.append(f"<h2>{name}</h2><p>{html.escape(words)}</p><div class='chart' id='chart{number}'></div>"
-                     f"<script>(f => Plotly.newPlot('chart{number}', f.data, f.layout, {{responsive: true}}))"
-                     f"({values})</script>")
+        parts.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(words)}</p>"
+                     f"<div class='chart' id='chart{number}'></div><script>(f => Plotly.newPlot("
+                     f"'chart{number}', f.data, f.layout, {{responsive: true}}))({values})</script>")
     if run.search is not None:
         parts.append(f"<h2>Sub-networks of the front</h2>{_table(run.search['front'])}")
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
@@ -71,7 +75,7 @@ def write_png(run: Run, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     out = []
     for name, (_, figure) in figures(run).items():
-        out.append(folder / f"{name.lower().replace(' ', '_')}.png")
+        out.append(folder / f"{re.sub('[^a-z0-9]+', '_', name.lower())}.png")
         try:
             kaleido.write_fig_sync(figure, str(out[-1]), opts={"width": 1080, "height": 560, "scale": 2})
         except (RuntimeError, OSError) as error:
@@ -90,6 +94,14 @@ def _predictor_words(fitted: Mapping[str, Any]) -> str:
     best = fitted["errors"][fitted["regressor"]]
     return (f"Regressor {fitted['regressor']} on {best['rows']} measured sub-networks, each predicted by a fit that "
             f"had not seen it: RMSE {100 * best['rmse']:.2f} points, Kendall's tau {best['tau']:.3f}.")
+
+
+def _table_words(about: Mapping[str, Any]) -> str:
+    check = about["check"]
+    return (f"{about['backend']} on {about['device']}, batch {about['batch']}, threads {about['threads']}. On "
+            f"{check['held_out']} sub-networks that the correction was not fitted on: mean absolute error "
+            f"{check['before']['mape']:.1f} % before it and {check['after']['mape']:.1f} % after, Kendall's tau "
+            f"{check['after']['tau']:.3f}.")
 
 
 def _table(front: Sequence[Mapping[str, Any]]) -> str:

@@ -48,7 +48,8 @@ class Record:
                 "limits": dict(self.limits), "seed": self.seed, "front": listed(self.front),
                 "evaluations": self.evaluations, "seconds": round(self.seconds, 3), "sampled": listed(self.sampled),
                 "baseline": listed(self.baseline), "predictor": fitted,
-                "tables": {name: dict(table.about) for name, table in self.tables.items()}}
+                "tables": {name: {"scale": table.scale, "offset_ms": table.offset_ms, "about": dict(table.about)}
+                           for name, table in self.tables.items()}}
 
     def write(self, folder: Path) -> None:
         """Write front.json, a row a line."""
