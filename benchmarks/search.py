@@ -1,10 +1,12 @@
 """Measures the search: costs of a million sub-networks, the accuracy predictor on real ImageNet accuracies (ten random
-halves), and with the authors' predictor and phone the front of five seeds, against the authors' evolution in this run.
+halves), with the authors' predictor and phone the front of five seeds, against the authors' evolution in this run, and
+on a trained supernet the measured front against random search's.
 
-    OMP_NUM_THREADS=1 python benchmarks/search.py DATA [--json] [--only costs|predictor|front|rate]
+    OMP_NUM_THREADS=1 python benchmarks/search.py DATA [--json] [--only costs|predictor|front|rate|measured] [--run RUN]
 
 DATA: a folder with ofa_mbv3_imagenet_top1.jsonl, measured sub-networks of mobilenet_v3_large as `ofa predictor fit`
 takes them, and mit/ with the authors' predictor and latency tables of width 1.2. `rate` needs PyPI's `ofa`, their code.
+RUN: the folder of an `ofa fit`, for `measured`, which keeps what it measures in RUN/benchmark.
 """
 
 from __future__ import annotations
@@ -12,24 +14,33 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import moocore
 import numpy as np
 import torch
 import yaml
 
+from onceforall.cli.pictures import evaluator_of
+from onceforall.cli.source import compute_of
 from onceforall.cost.latency import read_table
 from onceforall.cost.measured import Errors, Measured, errors, read_rows
-from onceforall.cost.population import macs_table
+from onceforall.cost.population import canonical, macs_table
 from onceforall.cost.predictor import REGRESSORS
 from onceforall.cost.predictor_file import load
 from onceforall.interop.mit_weights import loaded
+from onceforall.interop.weights import open_weights
+from onceforall.nn import Supernet
 from onceforall.search.costs import costs
-from onceforall.search.evolution import Evolution, evolve
+from onceforall.search.evolution import Evolution, evolve, hypervolume
 from onceforall.search.problem import Problem
+from onceforall.search.score import Scorer
+from onceforall.search.study import Plan, study
 from onceforall.space import search_space
+from onceforall.train.distributed import Processes
 
 SPLITS, SEEDS, ROUNDS = 10, 5, 5
 WIDE = search_space("mobilenet_v3_large", width_mult=1.2)
@@ -38,17 +49,20 @@ THEIRS = {15: 0.7854, 18: 0.7995, 20: 0.8068, 25: 0.8181, 30: 0.8274, 40: 0.8391
 Case = dict[str, Any]
 
 
-def costs_a_second() -> list[Case]:
-    """MACs looked up, sub-networks a second, of a million random ones; five repetitions."""
-    space = search_space("mobilenet_v3_large")
-    table, rng = macs_table(space), np.random.default_rng(0)
-    codes = np.stack([rng.integers(0, count, 1_000_000) for count in space.cardinalities], axis=1)
-    rates = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        table.of(codes)
-        rates.append(len(codes) / (time.perf_counter() - began))
-    return [{"case": "macs a second", **spread(rates)}]
+def costs_a_second(data: Path) -> list[Case]:
+    """MACs and latencies looked up, sub-networks a second, of a million random ones; five repetitions."""
+    latencies = read_table(data / "mit" / "note10_latency").of(WIDE)
+    cases = []
+    for name, table in (("MACs", macs_table(search_space("mobilenet_v3_large"))), ("latencies", latencies)):
+        rng = np.random.default_rng(0)
+        codes = np.stack([rng.integers(0, count, 1_000_000) for count in table.space.cardinalities], axis=1)
+        rates = []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            table.of(codes)
+            rates.append(len(codes) / (time.perf_counter() - began))
+        cases.append({"case": f"{name} a second", **spread(rates)})
+    return cases
 
 
 def predictor(rows: Measured) -> list[Case]:
@@ -125,6 +139,39 @@ def authors(data: Path) -> Any:
     return EvolutionFinder(latencies, model, population_size=100)
 
 
+def measured(run: Path) -> list[Case]:
+    """Front against front at 60 measured sub-networks each, chosen on held-out pictures: the hypervolume of accuracy on
+    the test pictures and MACs, both from 0 to 1 between the smallest and the largest sub-network's."""
+    trained = open_weights(run)
+    assert isinstance(trained.net, Supernet)
+    compute = compute_of("auto", 0, "float", Processes())
+    compute.place(trained.net)
+    scorer = Scorer(trained.net, evaluator_of(run, trained, data=None, root=None, compute=compute), run / "benchmark",
+                    listener=lambda r: print(f"\r{r['done']} of {r['of']} ", end="", file=sys.stderr))
+    space, plan = trained.space, Plan(40, rounds=2, each=10)
+    priced = costs(space, {}, num_classes=trained.num_classes)
+    ends = np.array([space.encode(space.smallest), space.encode(space.largest)])
+    low, high = priced.tables["macs"].of(ends)
+    floor, top = (scorer.scores([arch], split="test")[0] for arch in (space.smallest, space.largest))
+    out: dict[str, list[float]] = {"search": [], "random search": []}
+    for seed in range(SEEDS):
+        found = study(priced, ("accuracy", "macs"), (), scorer=scorer, plan=plan, evolution=Evolution(seed=seed)).rows
+        count = len(found.top1)
+        drawn = canonical(space, np.random.default_rng(1000 + seed).integers(0, space.cardinalities,
+                                                                              (count, len(space.cardinalities))))
+        archs = [space.decode(row) for row in drawn.tolist()]
+        other = Measured(space, drawn, np.array(scorer.scores(archs, split=scorer.choosing)))
+        for name, rows in (("search", found), ("random search", other)):
+            values = np.stack([-rows.top1, priced.tables["macs"].of(rows.codes)], axis=1)
+            front = np.flatnonzero(moocore.is_nondominated(values))
+            tested = np.array(scorer.scores([space.decode(row) for row in rows.codes[front].tolist()], split="test"))
+            share = np.stack([(top - tested) / (top - floor), (values[front, 1] - low) / (high - low)], axis=1)
+            out[name].append(hypervolume(share, np.ones(2)))
+    ratios = [a / b for a, b in zip(*out.values(), strict=True)]
+    return [{"case": f"hypervolume of {name}", "values": values, **spread(values)}
+            for name, values in {**out, "search over random search": ratios}.items()]
+
+
 def spread(values: list[float]) -> Case:
     return {"n": len(values), "median": float(np.median(values)), "mean": float(np.mean(values)),
             "min": float(min(values)), "max": float(max(values))}
@@ -134,13 +181,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--only", choices=["costs", "predictor", "front", "rate"])
+    parser.add_argument("--only", choices=["costs", "predictor", "front", "rate", "measured"])
+    parser.add_argument("--run", type=Path)
     arguments = parser.parse_args()
     data = arguments.data
-    parts = {"costs": costs_a_second,
+    parts = {"costs": lambda: costs_a_second(data),
              "predictor": lambda: predictor(read_rows(data / "ofa_mbv3_imagenet_top1.jsonl",
                                                       search_space("mobilenet_v3_large"))),
              "front": lambda: front(phone(data)), "rate": lambda: rate(phone(data), data)}
+    if arguments.run is not None:
+        parts["measured"] = lambda: measured(arguments.run)
     cases = [case for name, part in parts.items() if arguments.only in (None, name) for case in part()]
     if arguments.json:
         print(json.dumps(cases))
