@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from onceforall.cli import convert, evaluate, extract, fit, inspect, predictor, train
+from onceforall.cli import convert, evaluate, extract, fit, inspect, predictor, profile, train
 
 app = typer.Typer(
     help="Once-for-All: train one supernet by progressive shrinking, ship a sub-network for every device.",
@@ -16,4 +16,5 @@ app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
 app.command("convert")(convert.convert)
+app.command("profile")(profile.profile)
 app.add_typer(predictor.app, name="predictor")
