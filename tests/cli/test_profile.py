@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_a_run_is_profiled(capsys, run, tmp_path):
     values = json.loads(out)
     assert list(values) == ["output", "about", "scale", "offset_ms", "timings"]
     assert values["about"]["check"]["after"].keys() == {"mape", "tau"}
+
+
+def test_the_tutorial_shows_what_is_printed(capsys, run, tmp_path):
+    def form(line: str) -> str:
+        return re.sub(r" +", " ", re.sub(r"[+-]?[0-9][0-9.]*", "#", re.sub(r" on .*, 1 thread", "", line)))
+    code, out, _ = ofa(capsys, str(run), "--rounds", "1", "-o", str(tmp_path / "cpu.json"))
+    assert code == 0
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tutorial.md").read_text()
+    shown = text.partition("```text\nonnxruntime")[2].partition("\n```")[0]
+    assert [form(line) for line in f"onnxruntime{shown}".splitlines()] == [
+        form(line.replace(f"{tmp_path}/", "")) for line in out.splitlines()]
 
 
 def test_csv_says_what_is_lost(capsys, run, tmp_path):

@@ -15,7 +15,7 @@ from onceforall.cost.latency import all_parts, latency, read_table
 from onceforall.profile import measure, runner
 from onceforall.profile.job import BACKENDS, Job, Settings, spread
 from onceforall.profile.measure import make_runner, profile
-from onceforall.profile.torch_cases import opener
+from onceforall.profile.torch_cases import opener, threads
 from onceforall.space import Arch, UserError, search_space
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(
@@ -27,9 +27,8 @@ JOB = Job(SPACE, 10, QUICK)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_profile_covers_the_space_and_checks_itself(backend, tmp_path):
     job = Job(SPACE, 10, replace(QUICK, backend=backend, batch=2, seed=3))
-    threads, records = torch.get_num_threads(), []
+    records = []
     table = profile(job, tmp_path / "new" / "table.json", records.append)
-    assert torch.get_num_threads() == threads
     back = read_table(tmp_path / "new" / "table.json")
     assert back.timings == table.timings
     assert {name for _, name in table.timings} == {name for size in (16, 20) for name in all_parts(SPACE, size, 10)}
@@ -108,6 +107,13 @@ def test_a_space_may_be_too_small():
     with pytest.raises(UserError, match="--subnets: 30 are asked for, and .* has only 32 here; at least 60 are needed"):
         spread(SPACE.restrict(resolutions=[16], kernel=[3]), 30, 0)
     assert len(set(spread(SPACE.restrict(kernel=[3]), 32, 0))) == 32
+
+
+def test_torchs_threads_are_given_back():
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_torch_times_the_modules_themselves():

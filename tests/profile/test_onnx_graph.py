@@ -108,6 +108,9 @@ def test_graphs_are_small_and_share_their_numbers(graphs):
     for ranges in places.values():  # as many bytes to read as with weights of its own
         assert all(a[1] <= b[0] for a, b in zip(sorted(ranges), sorted(ranges)[1:], strict=False))
     assert places.keys() == values["numbers"].keys()
+    needed = 4 * sum(int(np.prod(tensor.dims)) for tensor in largest.graph.initializer)
+    pages = 4096 * len(largest.graph.initializer)
+    assert sum(path.stat().st_size for path in folder.glob("*.bin")) < 1.5 * needed + pages  # not one set a graph
 
 
 def test_activations_neither_vanish_nor_grow(graphs):
