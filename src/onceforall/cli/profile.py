@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onceforall.cli.source import Device, is_space
 from onceforall.space import SearchSpace, UserError, search_space
+
+if TYPE_CHECKING:
+    from onceforall.profile.job import Job
 
 _CSV = "timings alone are in the CSV: correction and description are lost, -o TABLE.json keeps them"
 
@@ -33,9 +36,6 @@ def profile(
 ) -> None:
     """Time every part of a search space, and say how well the sums agree with whole sub-networks."""
     from onceforall.profile.job import Job, Settings
-    from onceforall.profile.measure import make_runner
-    from onceforall.profile.measure import profile as measured
-    from onceforall.profile.runner import report
 
     settings = Settings(backend, device, threads, batch, subnets, seed, rounds)
     settings.check()
@@ -47,13 +47,25 @@ def profile(
         space = space.restrict(resolutions=_sizes(resolutions))
     job = Job(space, num_classes, settings)
     if runner is not None:
-        make_runner(job, runner)
-        count = {"parts": len(job.parts), "subnets": len(job.archs)}
-        typer.echo(json.dumps({"runner": str(runner), **count}) if json_only else
-                   f"{runner}: {count['parts']} parts, {count['subnets']} sub-networks; copy it to the device, and "
-                   f"there, with numpy and onnxruntime:\n  python {runner.name}/run.py -o table.json")
-        return
-    assert output is not None
+        _for_elsewhere(job, runner, json_only)
+    elif output is not None:
+        _here(job, output, json_only)
+
+
+def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
+    from onceforall.profile.measure import make_runner
+
+    make_runner(job, folder)
+    parts, subnets = len(job.parts), len(job.archs)
+    typer.echo(json.dumps({"runner": str(folder), "parts": parts, "subnets": subnets}) if json_only else
+               f"{folder}: {parts} parts, {subnets} sub-networks; copy it to the device, and there, with numpy and "
+               f"onnxruntime:\n  python {folder.name}/run.py -o table.json")
+
+
+def _here(job: Job, output: Path, json_only: bool) -> None:
+    from onceforall.profile.measure import profile as measured
+    from onceforall.profile.runner import report
+
     with _Progress(shown=not json_only) as progress:
         table = measured(job, output, progress.hear)
     values = {"about": table.about, "scale": table.scale, "offset_ms": table.offset_ms}
