@@ -12,7 +12,7 @@ import pytest
 import onceforall
 
 ROOT = Path(onceforall.__file__).parent
-ROOMS = ["cli", "report", "recipes", "export", "search", "train", "cost", "data", "interop", "nn", "space"]
+ROOMS = ["cli", "report", "recipes", "export", "search", "train", "profile", "cost", "data", "interop", "nn", "space"]
 
 
 def imports(path: Path) -> set[str]:

@@ -90,6 +90,15 @@ def test_a_file_that_is_no_weights_is_one_line(capsys, tmp_path, content, messag
     assert err.count("\n") == 1
 
 
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    def stop(name: str) -> None:
+        raise KeyboardInterrupt
+    monkeypatch.setattr("onceforall.cli.inspect.search_space", stop)
+    code, _, err = ofa(capsys, "inspect", "mobilenet_v3_large")
+    assert code == 130
+    assert err.strip() == "ofa: stopped; the same command again goes on from the last checkpoint"
+
+
 def test_print_schema_and_help(capsys):
     code, out, _ = ofa(capsys, "train", "--print-schema")
     assert code == 0

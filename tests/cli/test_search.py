@@ -10,7 +10,7 @@ import pytest
 
 from onceforall.cli import main
 from onceforall.cost import macs
-from onceforall.cost.latency import LatencyTable, Timing, all_names, latency, write_table
+from onceforall.cost.latency import LatencyTable, Timing, all_parts, latency, write_table
 from onceforall.cost.memory import peak_memory
 from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor_file import save
@@ -37,7 +37,7 @@ def files(tmp_path_factory):
     save(accuracy, folder / "predictor.safetensors", about={})
     for name, sizes in (("phone", SPACE.resolutions), ("board", (20, 32))):
         rng = random.Random(name)
-        parts = {(size, part): Timing(rng.random()) for size in sizes for part in all_names(SPACE, size)}
+        parts = {(size, part): Timing(rng.random()) for size in sizes for part in all_parts(SPACE, size)}
         write_table(LatencyTable(parts, {"device": name}, 1.0, 0.5), folder / f"{name}.json")
     return folder
 
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line(files, capsys, words, message, tmp_path, monkeypa
         save(macs_table(space), files / f"{name}.safetensors", about={})
     (files / "empty.json").write_text("")
     wide = search_space(NAME, width_mult=2)
-    write_table(LatencyTable({(32, name): Timing(1.0) for name in all_names(wide, 32)}), files / "wide.json")
+    write_table(LatencyTable({(32, name): Timing(1.0) for name in all_parts(wide, 32)}), files / "wide.json")
     given = [word.format(f=files) for word in words]
     if "--predictor" not in given:
         given += ["--predictor", str(files / "predictor.safetensors")]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from onceforall.cost.latency import LatencyTable, Timing, all_names, latency, names, read_table, write_table
+from onceforall.cost.latency import LatencyTable, Timing, all_parts, latency, names, read_table, write_table
 from onceforall.space import UserError, lower, search_space
 
 WIDE = search_space("mobilenet_v3_large", width_mult=1.2)
@@ -24,7 +24,7 @@ def note10(reference_data):
 @pytest.fixture(scope="module")
 def small():
     rng = random.Random(0)
-    parts = {name: None for size in SMALL.resolutions for name in all_names(SMALL, size)}
+    parts = {name: None for size in SMALL.resolutions for name in all_parts(SMALL, size)}
     return LatencyTable({(None, name): Timing(rng.random(), 0.01, 30) for name in parts}, {"device": "x"}, 1.1, 0.25)
 
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from onceforall.cli import main
-from onceforall.cost.latency import LatencyTable, Timing, all_names
+from onceforall.cost.latency import LatencyTable, Timing, all_parts
 from onceforall.cost.measured import Measured
 from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor import fit_best
 from onceforall.cost.predictor_file import save
+from onceforall.cost.spread import spread
 from onceforall.report.gather import gather
 from onceforall.report.page import figures
 from onceforall.search.costs import costs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import rows
 from onceforall.search.search import Request, search
-from onceforall.search.spread import spread
 from onceforall.space import search_space
 
 SPACE = search_space("mobilenet_v3_large_32px")
@@ -52,7 +52,7 @@ def run(tmp_path_factory):
     save(truth, folder / "predictor.safetensors", about={})
     whole = [{"arch": str(SPACE.smallest), "ms": 1 + i, "sum_ms": 2 + i, "held_out": i % 2 == 1} for i in range(4)]
     check = {"held_out": 2, "before": {"mape": 30.0, "tau": 1.0}, "after": {"mape": 3.0, "tau": 1.0}}
-    table = LatencyTable({(None, name): Timing(0.1) for size in SPACE.resolutions for name in all_names(SPACE, size)},
+    table = LatencyTable({(None, name): Timing(0.1) for size in SPACE.resolutions for name in all_parts(SPACE, size)},
                          {"backend": "torch", "device": "a <phone>", "batch": 1, "threads": 1, "subnets": whole,
                           "check": check}, 1.5, -0.5)
     record = search(SPACE, Request(limits={"macs": 40e6}, predictor=folder / "predictor.safetensors", baseline=True,

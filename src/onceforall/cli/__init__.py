@@ -25,14 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"ofa: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("ofa: stopped; the same command again goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
     except Exception as error:  # only click's own usage errors are answered here
         if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
         print(f"ofa: {error.format_message()}; see `ofa --help`", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    if code == 130:  # of Ctrl-C, which typer's versions answer with this code, or with Abort
+        print("ofa: stopped; the same command again goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from onceforall.cli import convert, evaluate, extract, fit, inspect, predictor, report, search, train
+from onceforall.cli import convert, evaluate, extract, fit, inspect, predictor, profile, report, search, train
 
 app = typer.Typer(
     help="Once-for-All: train one supernet by progressive shrinking, ship a sub-network for every device.",
@@ -18,4 +18,5 @@ app.command("extract")(extract.extract)
 app.command("search")(search.search)
 app.command("report")(report.report)
 app.command("convert")(convert.convert)
+app.command("profile")(profile.profile)
 app.add_typer(predictor.app, name="predictor")

@@ -20,7 +20,8 @@ _COLUMNS = ("resolution", "layer", "ms", "spread_ms", "n")
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds for one picture: the value, its spread, and the number of repetitions."""
+    """Milliseconds of one forward pass (of `about["batch"]` pictures): the value, its spread, and the number of
+    repetitions."""
 
     ms: float
     spread_ms: float = 0.0
@@ -68,32 +69,57 @@ class LatencyTable:
         return timing.ms
 
     def _missing(self, space: SearchSpace, size: int, num_classes: int) -> str | None:
-        for name in all_names(space, size, num_classes):
+        for name in all_parts(space, size, num_classes):
             if (size, name) not in self.timings and (None, name) not in self.timings:
                 return name
         return None
 
 
-def names(plan: Plan, *, blocks: bool = True) -> Iterator[str]:
-    """The timed parts of a plan, in order; with `blocks` False those outside the elastic stages."""
+@dataclass(frozen=True)
+class Pool:
+    """The head's mean over a square map, of side `size`."""
+
+    channels: int
+    size: int
+
+
+Part = Layer | BlockPlan | Pool
+
+
+def parts(plan: Plan, *, blocks: bool = True) -> Iterator[tuple[str, Part]]:
+    """What is timed as one, with its name, in order; with `blocks` False what is outside the elastic stages."""
     expand, mix, classifier = plan.head
-    yield layer_name("Conv", plan.stem)
-    yield from (block_name(block) for block in (plan.blocks() if blocks else plan.first))
-    yield layer_name("Conv_1", expand)
-    yield f"AvgPool2D-input:{_map(expand.out_size, expand.outputs)}-output:{_map(1, expand.outputs)}"
-    yield layer_name("Conv_2", mix)
-    yield f"Logits-input:{_map(1, classifier.inputs)}-output:{classifier.outputs}"
+    pool = Pool(expand.outputs, expand.out_size)
+    yield layer_name("Conv", plan.stem), plan.stem
+    yield from ((block_name(block), block) for block in (plan.blocks() if blocks else plan.first))
+    yield layer_name("Conv_1", expand), expand
+    yield f"AvgPool2D-input:{_map(pool.size, pool.channels)}-output:{_map(1, pool.channels)}", pool
+    yield layer_name("Conv_2", mix), mix
+    yield f"Logits-input:{_map(1, classifier.inputs)}-output:{classifier.outputs}", classifier
 
 
-def all_names(space: SearchSpace, resolution: int, num_classes: int = 1000) -> dict[str, None]:
-    """Every part that some sub-network of the space has at a resolution, each once."""
-    out: dict[str, None] = {}
+def input_shape(part: Part | Plan) -> tuple[int, int, int]:
+    """Channels, height and width of what a part, or a whole plan, is given."""
+    if isinstance(part, Pool):
+        return part.channels, part.size, part.size
+    layer = part if isinstance(part, Layer) else part.stem if isinstance(part, Plan) else part.layers[0]
+    return layer.inputs, layer.size, layer.size
+
+
+def names(plan: Plan, *, blocks: bool = True) -> Iterator[str]:
+    """The names of the timed parts of a plan, as `parts` has them."""
+    return (name for name, _ in parts(plan, blocks=blocks))
+
+
+def all_parts(space: SearchSpace, resolution: int, num_classes: int = 1000) -> dict[str, Part]:
+    """Every part that some sub-network of the space has at a resolution, by name."""
+    out: dict[str, Part] = {}
 
     def note(plan: Plan, block: BlockPlan) -> float:
-        out[block_name(block)] = None
+        out.setdefault(block_name(block), block)
         return 0.0
 
-    tabulate(space.at([resolution]), note, lambda plan: out.update(dict.fromkeys(names(plan, blocks=False))) or 0.0,
+    tabulate(space.at([resolution]), note, lambda plan: out.update(parts(plan, blocks=False)) or 0.0,
              num_classes=num_classes)
     return out
 
@@ -117,7 +143,7 @@ def _map(size: int, channels: int) -> str:
 
 
 def latency(space: SearchSpace, arch: Arch, table: LatencyTable, *, num_classes: int = 1000) -> float:
-    """Milliseconds of one sub-network, for one picture."""
+    """Milliseconds of one forward pass of a sub-network."""
     return table.ms(lower(space, arch, num_classes))
 
 

@@ -13,13 +13,14 @@ _LEAN = 1.5
 def spread(table: CostTable, count: int, rng: np.random.Generator) -> Codes:
     """`count` different sub-networks (count, genes) whose costs are spread evenly over the table's; fewer where the
     space has fewer. Each candidate leans to small or large choices by a lot drawn for it, and in each elastic dimension
-    by another."""
+    by another; the smallest and the largest sub-network are candidates too. Ascending by cost."""
     cardinalities, dimensions = np.array(table.space.cardinalities), [key[-1] for key in gene_values(table.space)]
     kinds = sorted(set(dimensions))
     lean = rng.uniform(-_LEAN, _LEAN, (_TRIES * count, 1 + len(kinds)))
     power = np.exp(lean[:, :1] + lean[:, [1 + kinds.index(dimension) for dimension in dimensions]])
     drawn = (cardinalities * rng.random(power.shape) ** power).astype(np.int16)
-    drawn = np.unique(canonical(table.space, drawn), axis=0)
+    ends = np.array([table.space.encode(arch) for arch in (table.space.smallest, table.space.largest)], np.int16)
+    drawn = np.unique(np.concatenate([ends, canonical(table.space, drawn)]), axis=0)
     drawn = drawn[np.argsort(costs := table.of(drawn), kind="stable")]
     costs.sort()
     picked: list[int] = []

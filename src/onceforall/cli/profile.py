@@ -1,0 +1,131 @@
+"""`ofa profile`: a latency table of this machine, or a folder that makes one on a phone or a board."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onceforall.cli.source import Device, is_space
+from onceforall.space import SearchSpace, UserError, search_space
+
+if TYPE_CHECKING:
+    from onceforall.profile.job import Job
+
+_CSV = "timings alone are in the CSV: correction and description are lost, -o TABLE.json keeps them"
+
+
+def profile(
+    source: Annotated[str, typer.Argument(help="a search space's name, a run, or a weights file")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="table to write, .json or .csv")] = None,
+    backend: Annotated[str, typer.Option(help="onnxruntime, openvino or torch")] = "onnxruntime",
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(help="threads of one forward pass")] = 1,
+    batch: Annotated[int, typer.Option(help="pictures of one forward pass")] = 1,
+    resolutions: Annotated[str | None, typer.Option(help="as 160,192; all of the space's by default")] = None,
+    classes: Annotated[int | None, typer.Option(help="of a space's name; 1000 by default")] = None,
+    subnets: Annotated[int, typer.Option(help="whole sub-networks the table is held to, 30 or more")] = 40,
+    rounds: Annotated[int, typer.Option(help="visits to each part; more where the machine is shared")] = 5,
+    seed: Annotated[int, typer.Option(help="what order and sub-networks derive from")] = 0,
+    runner: Annotated[Path | None, typer.Option(help="write a folder to run elsewhere, and time nothing here")] = None,
+    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Time every part of a search space, and say how well the sums agree with whole sub-networks."""
+    from onceforall.profile.job import Job, Settings
+
+    settings = Settings(backend, device, threads, batch, subnets, seed, rounds)
+    settings.check()
+    if (output is None) == (runner is None):
+        raise UserError("--output", "is missing" if runner is None else "stands beside --runner",
+                        "give -o TABLE.json, or --runner DIR")
+    space, num_classes = _space(source, classes)
+    if resolutions is not None:
+        space = space.restrict(resolutions=_sizes(resolutions))
+    job = Job(space, num_classes, settings)
+    if runner is not None:
+        _for_elsewhere(job, runner, json_only)
+    elif output is not None:
+        _here(job, output, json_only)
+
+
+def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
+    from onceforall.profile.measure import make_runner
+
+    make_runner(job, folder)
+    parts, subnets = len(job.parts), len(job.archs)
+    typer.echo(json.dumps({"runner": str(folder), "parts": parts, "subnets": subnets}) if json_only else
+               f"{folder}: {parts} parts, {subnets} sub-networks; copy it to the device, and there, with numpy and "
+               f"onnxruntime:\n  python {folder.name}/run.py -o table.json")
+
+
+def _here(job: Job, output: Path, json_only: bool) -> None:
+    from onceforall.profile.measure import profile as measured
+    from onceforall.profile.runner import report
+
+    with _Progress(shown=not json_only) as progress:
+        table = measured(job, output, progress.hear)
+    values = {"about": table.about, "scale": table.scale, "offset_ms": table.offset_ms}
+    if json_only:
+        typer.echo(json.dumps({"output": str(output), **values, "timings": len(table.timings)}))
+        return
+    typer.echo("\n".join(report({**values, "timings": table.timings})))
+    typer.echo(f"{output}: {_CSV if output.suffix == '.csv' else 'written'}")
+
+
+def _space(source: str, classes: int | None) -> tuple[SearchSpace, int]:
+    """The space that SOURCE names or was trained in, and the number of its classes."""
+    if classes is not None and classes < 1:
+        raise UserError("--classes", f"{classes} is below 1")
+    if is_space(source):
+        return search_space(source), classes or 1000
+    from onceforall.interop.weights import open_weights
+    trained = open_weights(source)
+    if classes not in (None, trained.num_classes):
+        raise UserError("--classes", f"{classes} stands beside {source}, which has {trained.num_classes}",
+                        "leave it out")
+    return trained.space, trained.num_classes
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError("--resolutions", f"{text!r} is not a list of pixels", "as 160,192") from None
+
+
+class _Progress:
+    """What is timed on stderr: a moving bar on a terminal, elsewhere now and then a line."""
+
+    def __init__(self, *, shown: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from onceforall.profile.runner import Lines
+        self._shown, self._live = shown, shown and sys.stderr.isatty()
+        self._bar = Progress(TextColumn("timing"), BarColumn(bar_width=30), MofNCompleteColumn(),
+                             TimeRemainingColumn(), console=Console(stderr=True, highlight=False))
+        self._lines = Lines()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Take one record of the profile."""
+        from onceforall.profile.runner import begin_line
+        if not self._live:
+            if self._shown:
+                self._lines.hear(record)
+        elif record["kind"] == "begin":
+            self._bar.console.print(begin_line(record))
+            self._bar.add_task("timing", total=record["of"], completed=record["done"])
+            self._bar.start()
+        else:
+            self._bar.update(self._bar.task_ids[0], completed=record["done"])

@@ -1,0 +1,100 @@
+"""ONNX graphs of one part, or of a whole sub-network, written from its plan: what is timed without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from onceforall.cost.latency import Part, Pool, input_shape
+from onceforall.space import BlockPlan, Layer
+
+INPUT, OUTPUT = "images", "out"
+OPSET, IR_VERSION = 17, 8  # the newest that onnxruntime 1.13 of 2022 reads, for boards
+Tensors = Callable[[Layer, str, tuple[int, ...]], TensorProto]
+_ACTS: dict[str, tuple[str, dict[str, float]]] = {
+    "relu": ("Relu", {}), "hswish": ("HardSwish", {}), "hsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5})}
+
+
+def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1) -> ModelProto:
+    """The parts one after another, from input (batch, channels, side, side), normalisation folded into convolutions.
+
+    `tensors(layer, kind, shape)` gives an initialiser, `kind` being "weight" or "bias"; its name is overwritten.
+    """
+    writer = _Writer(tensors)
+    x = INPUT
+    for part in parts:
+        x = writer.part(x, part)
+    writer.nodes[-1].output[0] = OUTPUT
+    ends = (INPUT, input_shape(parts[0])), (OUTPUT, _result(parts[-1]))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]) for name, shape in ends]
+    return helper.make_model(
+        helper.make_graph(writer.nodes, "onceforall", values[:1], values[1:], writer.initialisers),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onceforall")
+
+
+def _result(part: Part) -> tuple[int, ...]:
+    """Channels and sides of a part's output; of the classifier the classes alone."""
+    if isinstance(part, Pool):
+        return part.channels, 1, 1
+    layer = part["project"] if isinstance(part, BlockPlan) else part
+    return (layer.outputs,) if layer.role == "classifier" else (layer.outputs, layer.out_size, layer.out_size)
+
+
+class _Writer:
+    """The nodes and initialisers so far; every method adds some and gives the name of the last one's output."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initialisers: list[TensorProto] = []
+        self._tensors, self._count = tensors, count()
+
+    def part(self, x: str, part: Part) -> str:
+        if isinstance(part, Pool):
+            return self.node("GlobalAveragePool", x)
+        if isinstance(part, BlockPlan):
+            return self.block(x, part)
+        if part.role == "classifier":
+            return self.node("Gemm", self.node("Flatten", x), *self.weights(part, (part.outputs, part.inputs)),
+                             transB=1)
+        return self.conv(x, part)
+
+    def block(self, x: str, plan: BlockPlan) -> str:
+        """An inverted bottleneck, as `nn.subnet.MBConv` computes it."""
+        out = x
+        for layer in plan.layers:
+            if layer.role == "reduce":
+                gate = self.conv(self.node("GlobalAveragePool", out), layer)
+            elif layer.role == "excite":
+                out = self.node("Mul", out, self.conv(gate, layer))
+            else:
+                out = self.conv(out, layer)
+        return self.node("Add", x, out) if plan.residual else out
+
+    def conv(self, x: str, layer: Layer) -> str:
+        shape = (layer.outputs, layer.inputs // layer.groups, layer.kernel, layer.kernel)
+        out = self.node("Conv", x, *self.weights(layer, shape), kernel_shape=[layer.kernel] * 2,
+                        strides=[layer.stride] * 2, pads=[layer.kernel // 2] * 4, group=layer.groups)
+        return out if layer.act is None else self.act(out, layer.act)
+
+    def act(self, x: str, kind: str) -> str:
+        if kind == "relu6":
+            return self.node("Clip", x, *(self.node("Constant", value_float=end) for end in (0.0, 6.0)))
+        name, attributes = _ACTS[kind]
+        return self.node(name, x, **attributes)
+
+    def weights(self, layer: Layer, shape: tuple[int, ...]) -> list[str]:
+        found = []
+        for kind, dims in (("weight", shape), ("bias", shape[:1])):
+            tensor = self._tensors(layer, kind, dims)
+            tensor.name = f"{layer.name}.{kind}"
+            self.initialisers.append(tensor)
+            found.append(tensor.name)
+        return found
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        out = f"{kind}_{next(self._count)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [out], **attributes))
+        return out
