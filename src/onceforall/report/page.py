@@ -85,7 +85,7 @@ def write_png(run: Run, folder: Path) -> list[Path]:
 
 
 def _front_words(search: Mapping[str, Any]) -> str:
-    limits = ", ".join(f"{name} at most {value:,g}" for name, value in search["limits"].items())
+    limits = ", ".join(f"{name} at most {value:,.10g}" for name, value in search["limits"].items())
     return (f"{len(search['front'])} sub-networks that no other one beats in {', '.join(search['objectives'])}"
             f"{f', with {limits}' if limits else ''}; {search['evaluations']:,} were looked at.")
 
