@@ -137,6 +137,14 @@ def test_a_mistake_is_one_line(files, capsys, words, message, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())  # nothing written
 
 
+def test_an_output_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "file/in"):
+        code, _, err = ofa(capsys, "search", NAME, "--objective", "macs,memory", *QUICK, "-o", tmp_path / name)
+        assert code == 2
+        assert "file is a file; give another folder" in err
+
+
 def test_a_space_without_a_predictor(capsys):
     code, _, err = ofa(capsys, "search", NAME)
     assert code == 2

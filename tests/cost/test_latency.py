@@ -74,7 +74,7 @@ def test_there_and_back(small, tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [
-    ("t.json", "", "is no latency table"), ("t.json", "[]", "is no latency table"), ("t.json", "{}", "'timings'"),
+    ("t.json", "", "is no latency table"), ("t.json", "[]", "is no latency table"), ("t.json", "{}", "'scale'"),
     ("t.json", json.dumps({"timings": [{"layer": "x"}], "about": {}, "scale": 1, "offset_ms": 0}), "row 1: is no tim"),
     ("t.csv", "resolution,layer,ms,spread_ms,n\n160,x,-1,0,1\n", "row 1: -1.0 ms is no time"),
     ("t.csv", "resolution,layer,ms,spread_ms,n\n160,x,nan,0,1\n", "row 1: nan ms is no time"),
@@ -89,3 +89,17 @@ def test_what_is_no_table_is_one_line(tmp_path, name, text, message):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"holds no .yaml|cannot be read"):
         read_table(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("change", [{"scale": -1}, {"scale": float("nan")}, {"offset_ms": float("inf")}, {"about": [1]},
+                                    {"scale": "a"}, {"timings": 5}])
+def test_a_table_with_a_correction_that_is_none(small, tmp_path, change):
+    write_table(small, tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(json.dumps({**json.loads((tmp_path / "t.json").read_text()), **change}))
+    with pytest.raises(UserError, match=r"t\.json: is no latency table \(.*\); `ofa profile` writes one"):
+        read_table(tmp_path / "t.json")
+
+
+def test_a_correction_of_another_space(small):
+    with pytest.raises(UserError, match="gives a sub-network -.* ms: its correction is not of"):
+        LatencyTable(small.timings, {}, 1.0, -100.0).of(SMALL)

@@ -113,9 +113,11 @@ def test_search_of_a_net_writes_a_front_that_others_read(net, tmp_path):
                       evolution=Evolution(population=60, generations=10))
     record = search(SPACE, request, num_classes=4, scorer=scorer)
     record.write(tmp_path)
-    values = read_record(tmp_path)
-    assert values == read_record(tmp_path / "front.json") == json.loads(json.dumps(record.to_dict()))
+    values = json.loads((tmp_path / "front.json").read_text())
+    assert values == json.loads(json.dumps(record.to_dict()))
+    assert read_record(tmp_path) == read_record(tmp_path / "front.json")
     front = values["front"]
+    assert read_record(tmp_path)["front"] == front
     assert [r["accuracy_predicted"] for r in front] == sorted(r["accuracy_predicted"] for r in front)
     assert sum(r["accuracy_measured"] is not None for r in front) == 3
     assert all(r["costs"]["params"] <= 2e5 for r in front)
@@ -126,6 +128,15 @@ def test_search_of_a_net_writes_a_front_that_others_read(net, tmp_path):
         arch = front_arch(tmp_path, i, SPACE)
         assert arch.to_genotype(SPACE) == front[i]["genotype"]
         assert macs(SPACE, arch, num_classes=4) == front[i]["costs"]["macs"]
+    with pytest.raises(UserError, match="is a front of .*0.25, not of mobilenet_v3_large; search this one"):
+        front_arch(tmp_path, 0, search_space("mobilenet_v3_large"))
+    for change, message in (({"front": [1]}, r"is no front \(front.0: Input should be"),
+                            ({"front": [{**front[0], "arch": 5}]}, r"is no front \(front.0.arch: Input should be"),
+                            ({"objectives": None}, r"is no front \(objectives: Input should be a valid array\)"),
+                            ({"front": [{**front[0], "arch": "16:k9e9"}]}, "row 0: arch: 1 stages are given")):
+        (tmp_path / "broken.json").write_text(json.dumps({**values, **change}))
+        with pytest.raises(UserError, match=message):
+            front_arch(tmp_path / "broken.json", 0, SPACE)
     with pytest.raises(UserError, match=rf"--row: {len(front)} is not a row of .*; it has 0..{len(front) - 1}"):
         front_arch(tmp_path, len(front), SPACE)
 

@@ -52,6 +52,7 @@ def search(
     """Find the sub-networks that no other one beats in accuracy and cost, within limits, without training."""
     from onceforall.cli.progress import Progress
     from onceforall.search.evolution import Evolution
+    from onceforall.search.record import check_folder
     from onceforall.search.search import Request
     from onceforall.search.search import search as run
     from onceforall.search.study import Plan
@@ -64,13 +65,16 @@ def search(
     plan = Plan(100 if collect is None else collect, refine)
     request = Request(tuple(objective.split(",")) if objective else (), limits, _sizes(resolutions), tables, predictor,
                       Evolution(population, generations, seed=seed), plan, measure, baseline)
+    if output is None and not is_space(source):
+        if Path(source).is_file():
+            raise UserError("-o", "is missing", "name the folder where measured sub-networks are to be kept")
+        output = Path(source) / "search"
+    if output is not None:
+        check_folder(output)
     with Progress(shown=not json_only) as progress:
-        if is_space(source):
+        if output is None or is_space(source):
             record: Record | None = run(search_space(source), request, listener=progress.hear)
         else:
-            output = output or (Path(source) / "search" if Path(source).is_dir() else None)
-            if output is None:
-                raise UserError("-o", "is missing", "name the folder where measured sub-networks are to be kept")
             record = _trained(Trained(source, space, data, root, device), request, output, progress)
     if record is None:
         return

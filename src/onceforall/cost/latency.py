@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,13 @@ class LatencyTable:
         def rest(plan: Plan) -> float:
             return self.offset_ms + self.scale * sum(self._timed(plan, name) for name in names(plan, blocks=False))
 
-        return tabulate(space.restrict(resolutions=found),
-                        lambda plan, block: self.scale * self._timed(plan, block_name(block)), rest,
-                        num_classes=num_classes)
+        table = tabulate(space.restrict(resolutions=found),
+                         lambda plan, block: self.scale * self._timed(plan, block_name(block)), rest,
+                         num_classes=num_classes)
+        if table.smallest <= 0:
+            raise UserError("latency table", f"gives a sub-network {table.smallest:.3g} ms: its correction is not of "
+                            f"{space.name}", "profile this space")
+        return table
 
     def _timed(self, plan: Plan, name: str) -> float:
         timing = self.timings.get((plan.resolution, name), self.timings.get((None, name)))
@@ -168,8 +173,10 @@ def read_table(path: Path) -> LatencyTable:
         return LatencyTable(_timings(path, csv.DictReader(text.splitlines())))
     try:
         values = json.loads(text)
-        rows, known = values["timings"], {name: values[name] for name in ("about", "scale", "offset_ms")}
-        return LatencyTable(_timings(path, rows), known["about"], float(known["scale"]), float(known["offset_ms"]))
+        scale, offset = float(values["scale"]), float(values["offset_ms"])
+        if not (isfinite(scale) and isfinite(offset) and scale > 0):
+            raise ValueError(f"scale {scale} and offset_ms {offset} are no correction")
+        return LatencyTable(_timings(path, values["timings"]), dict(values["about"]), scale, offset)
     except (json.JSONDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from onceforall.report import charts
 from onceforall.report.gather import Run
+from onceforall.search.record import check_folder
 from onceforall.space import UserError
 
 _STYLE = """
@@ -32,10 +33,10 @@ def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
     search = run.search
     if search is not None and search["front"] and search["front"][0]["accuracy_predicted"] is not None:
         out["Pareto front"] = (_front_words(search), charts.pareto(search))
-    if search is not None and search["sampled"]:
+    if search is not None and search["sampled"] and search["predictor"]:
         out["Accuracy predictor"] = (_predictor_words(search["predictor"]), charts.predictor(search))
     for name, table in (search["tables"] if search is not None else {}).items():
-        if "subnets" in table["about"]:
+        if table["about"]["check"] and table["about"]["subnets"]:
             out[f"Latency table {name}"] = (_table_words(table["about"]), charts.table_error(table))
     if any(run.stages.values()):
         out["Training"] = ("Stage by stage of progressive shrinking: each starts from the weights of the one before.",
@@ -72,6 +73,7 @@ def write_png(run: Run, folder: Path) -> list[Path]:
         import kaleido
     except ImportError:
         raise UserError("--png", "needs Kaleido", "pip install 'onceforall[png]'") from None
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     out = []
     for name, (_, figure) in figures(run).items():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from onceforall.cost.latency import LatencyTable
 from onceforall.cost.predictor import Fitted
@@ -52,12 +55,15 @@ class Record:
                            for name, table in self.tables.items()}}
 
     def write(self, folder: Path) -> None:
-        """Write front.json, a row a line."""
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{FRONT}.partial"
+        """Write front.json, a row a line; raises UserError where that cannot be."""
         lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in self.to_dict().items()]
-        partial.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
-        partial.replace(folder / FRONT)
+        partial = folder / f"{FRONT}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+            partial.replace(folder / FRONT)
+        except OSError as error:
+            raise UserError(str(folder), f"cannot be written: {error.strerror}", "give another -o") from None
 
 
 def _lines(value: Any) -> str:
@@ -65,20 +71,107 @@ def _lines(value: Any) -> str:
     return "[\n" + ",\n".join(map(json.dumps, value)) + "]" if rows else json.dumps(value)
 
 
+class _Row(BaseModel):
+    arch: str
+    genotype: list[int]
+    resolution: int
+    costs: dict[str, float]
+    accuracy_predicted: float | None
+    accuracy_measured: float | None
+
+
+class _Errors(BaseModel):
+    rows: int
+    rmse: float
+    tau: float
+
+
+class _Fitted(BaseModel):
+    regressor: str
+    errors: dict[str, _Errors]
+
+
+class _Agreement(BaseModel):
+    mape: float
+    tau: float
+
+
+class _Check(BaseModel):
+    held_out: int
+    before: _Agreement
+    after: _Agreement
+
+
+class _Whole(BaseModel):
+    arch: str
+    ms: float
+    sum_ms: float
+    held_out: bool
+
+
+class _About(BaseModel):
+    """What `ofa profile` says of a table; tables from elsewhere need not."""
+
+    backend: str = ""
+    device: str = ""
+    threads: int = 1
+    batch: int = 1
+    check: _Check | None = None
+    subnets: list[_Whole] = []
+
+
+class _Table(BaseModel):
+    scale: float
+    offset_ms: float
+    about: _About
+
+
+class _Values(BaseModel):
+    """The form of front.json."""
+
+    space: dict[str, Any]
+    objectives: list[str]
+    limits: dict[str, float]
+    front: list[_Row]
+    evaluations: int
+    sampled: list[_Row] = []
+    baseline: list[_Row] = []
+    predictor: _Fitted | None = None
+    tables: dict[str, _Table] = {}
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The JSON values of front.json, or of the one in a folder; raises UserError where it is none."""
     path = path / FRONT if path.is_dir() else path
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(values["front"], list)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise UserError(str(path), f"is no front ({error})", "`ofa search` writes one") from None
-    return dict(values)
+        return _Values.model_validate_json(path.read_bytes()).model_dump()
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {error.strerror}", "`ofa search` writes one") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(str(path), f"is no front ({place + ': ' if place else ''}{first['msg']})",
+                        "`ofa search` writes one") from None
 
 
 def front_arch(path: Path, row: int, space: SearchSpace) -> Arch:
-    """The sub-network in a row of a front, counted from 0; raises UserError for a row that is not there."""
-    rows = read_record(path)["front"]
+    """The sub-network in a row of a front, counted from 0; raises UserError for a row that is not there, and for a
+    front of another space."""
+    values = read_record(path)
+    rows, name = values["front"], values["space"].get("name")
+    if name != space.name:
+        raise UserError(str(path), f"is a front of {name}, not of {space.name}", "search this one")
     if not 0 <= row < len(rows):
         raise UserError("--row", f"{row} is not a row of {path}", f"it has 0..{len(rows) - 1}")
-    return Arch.parse(space, str(rows[row]["arch"]))
+    try:
+        return Arch.parse(space, rows[row]["arch"])
+    except UserError as error:
+        raise UserError(f"{path} row {row}: {error.place}", error.problem, error.remedy) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where the folder cannot be made or written to, before work is done for it."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError("-o", f"{folder}: {place} is {'not writable' if place.is_dir() else 'a file'}",
+                        "give another folder")
