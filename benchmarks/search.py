@@ -184,6 +184,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["costs", "predictor", "front", "rate", "measured"])
     parser.add_argument("--run", type=Path)
     arguments = parser.parse_args()
+    if arguments.only == "measured" and arguments.run is None:
+        parser.error("measured needs --run")
     data = arguments.data
     parts = {"costs": lambda: costs_a_second(data),
              "predictor": lambda: predictor(read_rows(data / "ofa_mbv3_imagenet_top1.jsonl",

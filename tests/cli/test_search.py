@@ -99,8 +99,10 @@ def test_costs_alone_need_no_predictor(capsys):
     (("--max-latency-ms", "0"), "--max-latency-ms: '0' is not a number above 0"),
     (("--max-latency-ms", "2", "--max-latency-ms", "3"), "--max-latency-ms: '3' is a second limit on the same latency"),
     (("--table", "{f}/phone.json", "--table", "{f}/board.json", "--max-latency-ms", "3"),
-     "--max-latency-ms: '3' does not say for which table; as phone=3"),
+     "--max-latency-ms: '3' does not say for which table; known: phone, board"),
     (("--table", "{f}/phone.json", "--table", "phone={f}/board.json"), "--table: phone is given twice"),
+    (("--table", "{f}/phone.json", "--max-latency-ms", "tablet=5"), "'tablet=5' does not say for which table; "),
+    (("--table", "phone="), "--table: 'phone=' names no file"),
     (("--table", "{f}/nothing.json"), "nothing.json: cannot be read"),
     (("--table", "{f}/empty.json"), "empty.json: is no latency table"),
     (("--table", "{f}/wide.json"), "latency table: has no expanded_conv-input"),
@@ -109,9 +111,11 @@ def test_costs_alone_need_no_predictor(capsys):
     (("--resolutions", "x"), "--resolutions: 'x' is not a list of sizes"),
     (("--objective", "accuracy"), "objectives: accuracy: a front has two different ones or more"),
     (("--objective", "macs,macs"), "objectives: macs, macs: a front has two different ones or more"),
-    (("--objective", "speed,macs"), "objective speed: there is no such value here; known: macs, params, memory"),
+    (("--objective", "speed,macs"), "objective speed: there is no such value here; known: accuracy, macs, params"),
     (("--objective", "latency_ms,macs"), "objective latency_ms: there is no such value here; give --table"),
-    (("--predictor", "{f}/phone.json"), "phone.json: is not a"),
+    (("--predictor", "{f}/phone.json"), "phone.json: is not a readable"),
+    (("--predictor", "{f}/nan.safetensors"), "nan.safetensors: is a damaged predictor: it tells [nan, nan, nan]"),
+    (("--predictor", "{f}/short.safetensors"), "short.safetensors: is a damaged predictor (index"),
     (("--predictor", "{f}/other.safetensors"), "predicts for mobilenet_v3_large_64px, not for mobilenet_v3_large_32px"),
     (("--predictor", "{f}/part.safetensors"), "predicts for another part of mobilenet_v3_large_32px than is searched"),
     (("--population", "1"), "Invalid value for '--population'"),
@@ -123,6 +127,9 @@ def test_a_mistake_is_one_line(files, capsys, words, message, tmp_path, monkeypa
     other, part = search_space("mobilenet_v3_large_64px"), SPACE.restrict(kernel=(3, 5))
     for name, space in (("other", other), ("part", part)):
         save(macs_table(space), files / f"{name}.safetensors", about={})
+    made = macs_table(SPACE)
+    save(CostTable(SPACE, made.rest * np.nan, made.blocks), files / "nan.safetensors", about={})
+    save(CostTable(SPACE, made.rest, made.blocks[:, :3]), files / "short.safetensors", about={})
     (files / "empty.json").write_text("")
     wide = search_space(NAME, width_mult=2)
     write_table(LatencyTable({(32, name): Timing(1.0) for name in all_parts(wide, 32)}), files / "wide.json")

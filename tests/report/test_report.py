@@ -82,6 +82,8 @@ def test_every_chart_shows_its_numbers(run):
     buttons = found["Pareto front"][1].layout.updatemenus[0].buttons
     assert [button.label for button in buttons] == ["MACs, million", "latency, ms", "parameters, million", "memory, kB"]
     assert buttons[2].args[0]["x"][2] == pytest.approx([row["costs"]["params"] / 1e6 for row in values["front"]])
+    lines = {button.label: [shape["x0"] for shape in button.args[1]["shapes"]] for button in buttons}
+    assert lines == {"MACs, million": [40], "latency, ms": [], "parameters, million": [], "memory, kB": []}
     scatter = found["Accuracy predictor"][1].data[0]
     assert list(scatter.x) == [100 * row["accuracy_measured"] for row in values["sampled"]]
     told = {trace.name: list(trace.y) for trace in found["Latency table <phone>"][1].data[:3]}
@@ -131,6 +133,13 @@ def test_pictures(run, tmp_path, capsys):
         assert len(data) > 20_000
 
 
+def test_stages_stand_in_the_order_of_training(run, tmp_path):
+    for name in ("K357_E6_D4", "K7_E6_D4", "another"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run / "K7_E6_D4" / "metrics.jsonl", tmp_path / name)
+    assert list(gather(tmp_path).stages) == ["K7_E6_D4", "K357_E6_D4", "another"]
+
+
 def test_parts_alone(run):
     assert list(figures(gather(run / "K7_E6_D4"))) == ["Training"]
     assert list(figures(gather(run / "search"))) == ["Pareto front", "Accuracy predictor", "Latency table <phone>"]
@@ -140,7 +149,7 @@ def test_parts_alone(run):
     (lambda f: None, "is no folder; give a run's"),
     (lambda f: f.mkdir(), "holds neither metrics.jsonl nor front.json; train or search first"),
     (lambda f: (f.mkdir(), (f / "front.json").write_text("{")), "front.json: is no front"),
-    (lambda f: (f.mkdir(), (f / "metrics.jsonl").write_text("x\n{}\n")), "metrics.jsonl:1: is not JSON"),
+    (lambda f: (f.mkdir(), (f / "metrics.jsonl").write_text("x\n{}\n")), "metrics.jsonl:1: is no record of a run"),
 ])
 def test_nothing_to_show(make, message, tmp_path, capsys):
     make(tmp_path / "run")

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,38 @@ def test_other_weights_are_measured_anew(net, tmp_path):
     other = Supernet(SPACE, 4, generator=torch.Generator().manual_seed(1)).eval()
     Scorer(other, evaluator, tmp_path).scores(archs(1), split="test")
     assert evaluator.scored == 2
-    (tmp_path / "test.jsonl").write_text("[]\n")
-    with pytest.raises(UserError, match=r"test\.jsonl:1: is no measured row .*; delete the line"):
-        Scorer(net, evaluator, tmp_path)
+    row = json.loads((tmp_path / "test.jsonl").read_text().splitlines()[0])
+    for broken in ([], {**row, "top1": 97}, {**row, "top1": float("nan")}, {**row, "top1": "0.5"}, {**row, "arch": 5}):
+        (tmp_path / "test.jsonl").write_text("\n" + json.dumps(broken) + "\n")
+        with pytest.raises(UserError, match=r"test\.jsonl:2: is no measured row .*; delete the line"):
+            Scorer(net, evaluator, tmp_path)
+
+
+def test_other_pictures_are_measured_anew(net, tmp_path):
+    for data in (DATA, replace(DATA, test=ArrayPictures(255 - DATA.test.images, DATA.test.labels)),
+                 replace(DATA, mean=(0.1,) * 3)):
+        evaluator = Counting(data, calibration_images=20)
+        Scorer(net, evaluator, tmp_path).scores(archs(1), split="test")
+        assert evaluator.scored == 1
+    assert len((tmp_path / "test.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("request_", "message"), [
+    (Request(objectives=("accuracy", "speed")), "objective speed: there is no such value here"),
+    (Request(objectives=("accuracy",)), "objectives: accuracy: a front has two different ones or more"),
+    (Request(limits={"macs": 1}), "limit on macs: no sub-network has 1 or less"),
+    (Request(limits={"macs": 1e12, "params": 1}), "limit on params: no sub-network has 1 or less"),
+])
+def test_what_is_impossible_is_said_before_anything_is_measured(net, tmp_path, request_, message):
+    with pytest.raises(UserError, match=message):
+        search(SPACE, request_, num_classes=4, scorer=Scorer(net, Evaluator(DATA), tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_space_too_small_to_learn_from(net, tmp_path):
+    part = SPACE.restrict(kernel=(7,), expand=(6,), depth=(4,))
+    with pytest.raises(UserError, match="has 2 sub-networks here, too few to learn from; score each"):
+        search(part, Request(), num_classes=4, scorer=Scorer(net, Evaluator(DATA), tmp_path))
 
 
 class Told(Scorer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def search(
     tables = _tables(table or [])
     limits = _limits(max_latency_ms or [], tables, macs=max_macs, params=max_params, memory=max_memory)
     plan = Plan(100 if collect is None else collect, refine)
-    request = Request(tuple(objective.split(",")) if objective else (), limits, _sizes(resolutions), tables, predictor,
+    objectives = tuple(name.strip() for name in objective.split(",")) if objective else ()
+    request = Request(objectives, limits, _sizes(resolutions), tables, predictor,
                       Evolution(population, generations, seed=seed), plan, measure, baseline)
     if output is None and not is_space(source):
         if Path(source).is_file():
@@ -128,7 +130,9 @@ def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
 
     out: dict[str, LatencyTable] = {}
     for text in given:
-        name, _, file = ("", "", text) if Path(text).exists() else text.rpartition("=")
+        name, _, file = ("", "", text) if os.path.exists(text) else text.rpartition("=")
+        if not file:
+            raise UserError("--table", f"{text!r} names no file", "as FILE or NAME=FILE")
         name = name or Path(file).stem
         if name in out:
             raise UserError("--table", f"{name} is given twice", "name them, as phone=FILE")
@@ -142,9 +146,9 @@ def _limits(latencies: Sequence[str], tables: Mapping[str, LatencyTable],
     out: dict[str, float] = {}
     for text in latencies:
         name, _, value = text.rpartition("=")
-        if len(tables) > 1 and name not in tables:
+        if (name or len(tables) > 1) and name not in tables:
             raise UserError("--max-latency-ms", f"{text!r} does not say for which table",
-                            f"as {next(iter(tables))}={value}")
+                            f"known: {', '.join(tables) or 'none, give --table'}")
         key = f"latency_ms.{name}" if len(tables) > 1 else "latency_ms"
         if key in out:
             raise UserError("--max-latency-ms", f"{text!r} is a second limit on the same latency", "give one")
@@ -195,9 +199,9 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
         console.print(f"\npredictor: {record.fitted.regressor}, on {errors.rows} measured sub-networks; "
                       f"cross-validated RMSE {100 * errors.rmse:.2f} points, Kendall's tau {errors.tau:.3f}")
     if folder is not None:
-        row_ = shown[len(shown) // 2]
-        extract = f"\n  ofa extract {source} --front {folder} --row {row_} -o subnet" if not is_space(source) else ""
-        console.print(f"\nNext:{extract}\n  ofa inspect {source} --front {folder} --row {row_}\n")
+        words = shlex.join([source, "--front", str(folder), "--row", str(shown[len(shown) // 2])])
+        extract = f"\n  ofa extract {words} -o subnet" if not is_space(source) else ""
+        console.print(f"\nNext:{extract}\n  ofa inspect {words}\n")
 
 
 def _head(name: str) -> str:

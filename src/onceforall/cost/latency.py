@@ -170,7 +170,10 @@ def read_table(path: Path) -> LatencyTable:
     if path.suffix == ".yaml":
         return LatencyTable(_yaml(path), {"device": path.parent.name})
     if path.suffix == ".csv":
-        return LatencyTable(_timings(path, csv.DictReader(text.splitlines())))
+        try:
+            return LatencyTable(_timings(path, csv.DictReader(text.splitlines())))
+        except csv.Error as error:
+            raise UserError(str(path), f"is no latency table ({error})") from None
     try:
         values = json.loads(text)
         scale, offset = float(values["scale"]), float(values["offset_ms"])
@@ -206,7 +209,7 @@ def _timings(path: Path, rows: Any) -> dict[tuple[int | None, str], Timing]:
             size = None if row["resolution"] in (None, "") else int(row["resolution"])
             timing = Timing(float(row["ms"]), float(row["spread_ms"]), int(row["n"]))
             name = str(row["layer"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} row {number}", f"is no timing ({error})",
                             f"it has {', '.join(_COLUMNS)}") from None
         out[size, name] = _checked(timing, f"{path} row {number}")
@@ -222,13 +225,15 @@ def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
         values = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
         return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), int(row["count"])),
                                                 f"{path}: {name}") for name, row in values.items()}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError,
+            OverflowError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is no latency table ({' '.join(str(error).split())})") from None
 
 
 def _checked(timing: Timing, place: str) -> Timing:
-    if not 0 <= timing.ms < float("inf"):
-        raise UserError(place, f"{timing.ms} ms is no time")
+    for ms in (timing.ms, timing.spread_ms):
+        if not 0 <= ms < 1e9:
+            raise UserError(place, f"{ms} ms is no time")
     return timing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,27 @@ def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}") from None
     if start[8:] != b"{":
-        return _authors(path, space)
+        return _answering(path, lambda: _authors(path, space))
     about, arrays = _read(path)
-    try:
-        found = SearchSpace.from_dict(about["space"])
-        predictor = _built(found, about, arrays)
-    except KeyError as error:
-        raise UserError(str(path), f"is a damaged predictor: it lacks {error}", "fit it again") from None
+    predictor = _answering(path, lambda: _built(SearchSpace.from_dict(about["space"]), about, arrays))
+    found = predictor.space
     if space is not None and search_space(found.name) != search_space(space.name):
         raise UserError(str(path), f"predicts for {found.name}, not for {space.name}", "fit one on rows of this space")
+    return predictor
+
+
+def _answering(path: Path, build: Callable[[], Predictor]) -> Predictor:
+    """The predictor, once it has told the accuracy of three sub-networks; raises UserError where it cannot."""
+    try:
+        predictor = build()
+        space = predictor.space
+        told = predictor.of(np.array([space.encode(arch) for arch in (space.smallest, space.middle, space.largest)]))
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(str(path), f"is a damaged predictor ({error})", "fit it again") from None
+    if told.shape != (3,) or not np.isfinite(told).all():
+        raise UserError(str(path), f"is a damaged predictor: it tells {told.tolist()}", "fit it again")
     return predictor
 
 

@@ -21,12 +21,11 @@ from onceforall.recipes.catalog import recipe_for, recipe_named
 from onceforall.recipes.recipe import STAGES, Recipe, configs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import best_below, with_measured
-from onceforall.search.score import Scorer
+from onceforall.search.score import Scorer, shared
 from onceforall.search.search import Request as Wanted
 from onceforall.search.search import search
 from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
-from onceforall.train.distributed import Processes
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS
 from onceforall.train.run import WEIGHTS, finished, train
@@ -74,11 +73,10 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     if done and (run / SUMMARY).exists():
         _log.warning("%s is finished: nothing to do", run)
         return dict(json.loads((run / SUMMARY).read_text(encoding="utf-8")))
+    subnets = _pick(request, stages[STAGES[-1].folder], run, options)
     if not options.processes.first:
         return {}
-    last = STAGES[-1].folder
-    summary = {"stages": [_stage_row(row.name, run / row.folder) for row in STAGES],
-               "subnets": _pick(request, stages[last], run, replace(options, processes=Processes()))}
+    summary = {"stages": [_stage_row(row.name, run / row.folder) for row in STAGES], "subnets": subnets}
     partial = run / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, run / SUMMARY)
@@ -139,15 +137,18 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
 def _pick(request: Request, config: Config, run: Path, options: Options) -> list[dict[str, Any]]:
     """Search the supernet, and save the smallest, the best found for each budget, and the largest.
 
-    The held-out pictures choose, the test pictures score.
+    The held-out pictures choose, the test pictures score. Every process measures; the first one alone gets rows.
     """
     data, net = data_of(data_spec(config, search=True)), load_supernet(run / STAGES[-1].folder / WEIGHTS)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
                           calibration_images=config.hparams.calibration_images)
     options.compute.place(net)
-    scorer = Scorer(net, evaluator, run / SEARCH, listener=options.listener)
+    scorer = Scorer(net, evaluator, run / SEARCH, processes=options.processes, listener=options.listener)
     wanted = Wanted(plan=Plan(request.collect, rounds=1), evolution=Evolution(seed=config.hparams.seed), measure=0)
-    record = search(net.space, wanted, num_classes=net.num_classes, scorer=scorer, listener=options.listener)
+    with shared(scorer) as first:
+        if not first:
+            return []
+        record = search(net.space, wanted, num_classes=net.num_classes, scorer=scorer, listener=options.listener)
     chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
     for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
         chosen.setdefault(row.arch, f"budget-{i + 1}")

@@ -30,15 +30,13 @@ def pareto(search: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure([go.Scatter(
         x=_column(rows, costs[0]), y=[100 * row[key] for row in rows], text=[_hover(row) for row in rows], name=name,
         mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>") for name, rows, key, marker in shown])
-    for name, at_most in search["limits"].items():
-        if name == costs[0]:
-            figure.add_vline(at_most * _unit(name)[1], line_dash="dot", annotation_text="limit")
     figure.update_layout(
-        xaxis_title=_unit(costs[0])[0], yaxis_title="top-1, %", legend={"orientation": "h", "y": -0.18},
+        shapes=_limit(search, costs[0]), xaxis_title=_unit(costs[0])[0], yaxis_title="top-1, %",
+        legend={"orientation": "h", "y": -0.18},
         updatemenus=[{"x": 0, "xanchor": "left", "y": 1.12, "buttons": [
             {"label": _unit(cost)[0], "method": "update",
-             "args": [{"x": [_column(rows, cost) for _, rows, _, _ in shown]}, {"xaxis.title.text": _unit(cost)[0]}]}
-            for cost in costs]}])
+             "args": [{"x": [_column(rows, cost) for _, rows, _, _ in shown]}, {
+                "xaxis.title.text": _unit(cost)[0], "shapes": _limit(search, cost)}]} for cost in costs]}])
     return figure
 
 
@@ -81,10 +79,11 @@ def training(stages: Mapping[str, Records]) -> go.Figure:
     start, names = 0, {"smallest": _GREEN, "middle": _BLUE, "largest": _ORANGE}
     curves: dict[str, list[tuple[float | None, float | None]]] = {name: [] for name in ("loss", *names)}
     for stage, records in stages.items():
-        last = max((record["epoch"] for record in records), default=-1)
+        epochs = sorted({record["epoch"] for record in records})
         curves["loss"] += [(start + r["epoch"] + 1, r["loss"]) for r in records if r["kind"] == "train"]
-        for epoch in range(last + 1):
-            scores = [100 * r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == epoch]
+        for epoch in epochs:
+            scores = [100 * r["top1"] for r in records
+                      if r["kind"] == "valid" and r["epoch"] == epoch and r["top1"] is not None]
             if scores:
                 ends = {"smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
                 for name in ends if len(scores) > 1 else ("largest",):
@@ -92,7 +91,7 @@ def training(stages: Mapping[str, Records]) -> go.Figure:
         for curve in curves.values():
             curve.append((None, None))  # a gap between stages: their losses do not compare
         starts[stage] = start + 0.5
-        start += last + 1
+        start += max(epochs, default=-1) + 1
     for name, points in curves.items():
         figure.add_trace(go.Scatter(
             x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines+markers",
@@ -111,6 +110,15 @@ def _costs_first(search: Mapping[str, Any]) -> list[str]:
     known = list(search["front"][0]["costs"])
     return [*(name for name in search["objectives"] if name in known),
             *(name for name in known if name not in search["objectives"])]
+
+
+def _limit(search: Mapping[str, Any], cost: str) -> list[dict[str, Any]]:
+    """A line at the limit on that cost, where there is one."""
+    if cost not in search["limits"]:
+        return []
+    place = search["limits"][cost] * _unit(cost)[1]
+    return [{"type": "line", "x0": place, "x1": place, "y0": 0, "y1": 1, "yref": "paper",
+             "line": {"dash": "dot", "color": _GREY}, "label": {"text": "limit", "textposition": "end"}}]
 
 
 def _unit(cost: str) -> tuple[str, float]:

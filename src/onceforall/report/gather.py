@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from onceforall.recipes.fit import SEARCH
+from onceforall.recipes.recipe import STAGES
 from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
 from onceforall.train.journal import METRICS
 
 Records = list[Mapping[str, Any]]
+
+
+class _Record(BaseModel):
+    """What is shown of a line of the journal."""
+
+    kind: str
+    epoch: Annotated[int, Field(ge=0, lt=10_000_000)]
+    loss: float | None = None
+    top1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,9 @@ def gather(folder: Path) -> Run:
     if not folder.is_dir():
         raise UserError(str(folder), "is no folder", "give a run's, as `ofa fit -o` names it")
     places = [path for path in (folder / METRICS, *folder.glob(f"*/{METRICS}")) if path.is_file()]
-    stages = {path.parent.name: _records(path) for path in sorted(places, key=lambda path: path.stat().st_mtime)}
+    order = [row.folder for row in STAGES]
+    places.sort(key=lambda path: (order.index(path.parent.name) if path.parent.name in order else len(order), path))
+    stages = {path.parent.name: _records(path) for path in places}
     fronts = [path for path in (folder / FRONT, folder / SEARCH / FRONT) if path.is_file()]
     if not stages and not fronts:
         raise UserError(str(folder), f"holds neither {METRICS} nor {FRONT}", "train or search first: `ofa fit -o RUN`")
@@ -44,8 +57,9 @@ def _records(path: Path) -> Records:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            out.append(dict(json.loads(line)))
-        except ValueError as error:
+            out.append(_Record.model_validate_json(line).model_dump())
+        except ValidationError as error:
             if number < len(lines):
-                raise UserError(f"{path}:{number}", f"is not JSON ({error})", "delete the line") from None
+                raise UserError(f"{path}:{number}", f"is no record of a run ({error.errors()[0]['msg']})",
+                                "delete the line") from None
     return out

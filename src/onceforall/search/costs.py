@@ -34,18 +34,19 @@ class Costs:
 
     def problem(self, objectives: Sequence[str], limits: Sequence[Limit], predictor: Predictor | None) -> Problem:
         """What to search for: `accuracy`, which `predictor` tells, and costs. Raises UserError for other names."""
-        goals = []
+        self.check(objectives, accuracy=predictor is not None)
+        goals = [Goal(ACCURACY, self.measure(predictor), up=True) if name == ACCURACY and predictor is not None
+                 else Goal(name, self.tables[name].of, best=self.tables[name].least) for name in objectives]
+        return Problem(self.space, tuple(goals), tuple(limits))
+
+    def check(self, objectives: Sequence[str], *, accuracy: bool) -> None:
+        """Raise UserError for objectives that are no front's, `accuracy` being known or not."""
         for name in objectives:
-            if name == ACCURACY and predictor is not None:
-                goals.append(Goal(ACCURACY, self.measure(predictor), up=True))
-            elif name in self.tables:
-                goals.append(Goal(name, self.tables[name].of, best=self.tables[name].least))
-            else:
+            if name not in self.tables and not (name == ACCURACY and accuracy):
                 raise UserError(f"objective {name}", "there is no such value here", self._remedy(name))
         if len(set(objectives)) < max(2, len(objectives)):
             raise UserError("objectives", f"{', '.join(objectives) or 'none'}: a front has two different ones or more",
                             f"as accuracy,{next(iter(self.tables))}")
-        return Problem(self.space, tuple(goals), tuple(limits))
 
     def default_objectives(self) -> tuple[str, ...]:
         """Accuracy against every latency; against MACs where there is no table."""
@@ -63,7 +64,7 @@ class Costs:
             return "give --table, which `ofa profile` writes"
         if name == ACCURACY:
             return "give --predictor, or a trained supernet"
-        return f"known: {', '.join(self.tables)}"
+        return f"known: {', '.join((ACCURACY, *self.tables))}"
 
 
 def costs(space: SearchSpace, latencies: Mapping[str, LatencyTable], *, num_classes: int = 1000,

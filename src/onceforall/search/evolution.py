@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes, canonical
-from onceforall.search.problem import Problem
+from onceforall.search.problem import Problem, exactly
 from onceforall.space import UserError
 
 Listener = Callable[[Mapping[str, Any]], None]
 Indices = NDArray[np.intp]
-_PATIENCE = 50  # generations after which limits that nothing keeps are given up
+PATIENCE = 50  # generations after which limits that nothing keeps are given up, draws for different sub-networks
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ class _Census:
     def count(self) -> int:
         return len(self._seen)
 
-    def look(self, codes: Codes) -> _Population:
+    def look(self, codes: Codes, *, at_most: int | None = None) -> _Population:
         """Those of the rows (N, genes) that were not seen yet, measured."""
         codes = canonical(self._problem.space, codes)
         keys = (codes @ self._weights).tolist()
         fresh = {key: i for i, key in enumerate(keys) if key not in self._seen}
+        fresh = dict(list(fresh.items())[:at_most])
         self._seen.update(fresh)
         codes = codes[list(fresh.values())]
         excess = self._problem.excess(codes)
@@ -100,31 +101,38 @@ def evolve(problem: Problem, settings: Evolution, *, start: Codes | None = None,
     begin = first[:0] if start is None else np.asarray(start, np.int16)
     alive = census.look(np.concatenate([problem.ends.astype(np.int16), begin, first]))
     rank, crowding = _order(alive)
+    front = _front(alive)
     for generation in range(1, settings.generations + 1):
         children = census.look(_children(alive.codes, _winners(rank, crowding, settings.population, rng),
                                          cardinalities, settings, rng))
+        front = _front(front + children)
         alive += children
         rank, crowding = _order(alive)
         best = np.lexsort((-crowding, rank))[:settings.population]
         alive, rank, crowding = alive[best], rank[best], crowding[best]
         if listener is not None:
             listener({"kind": "search", "done": generation, "of": settings.generations, "evaluations": census.count,
-                      "front": int((rank == 0).sum())})
-        if generation == _PATIENCE and alive.excess[0] > 0:
+                      "front": len(front.codes)})
+        if generation == PATIENCE and alive.excess[0] > 0:
             break
     if alive.excess[0] > 0:
         raise _infeasible(problem, alive.codes[:1])
-    return _found(alive, census, began)
+    return _found(front, census, began)
 
 
 def random_search(problem: Problem, evaluations: int, *, seed: int = 0) -> Found:
-    """The Pareto front of as many different sub-networks, every gene drawn uniformly: the baseline."""
+    """The Pareto front of as many different sub-networks (of a small space as many as are found), every gene drawn
+    uniformly: the baseline."""
     began, rng = time.perf_counter(), np.random.default_rng(seed)
     cardinalities = np.array(problem.space.cardinalities, np.int16)
     census = _Census(problem, rng)
-    drawn = census.look(rng.integers(0, cardinalities, (evaluations, len(cardinalities)), dtype=np.int16))
-    drawn = drawn[drawn.excess == 0]
-    return _found(drawn, census, began)
+    front = census.look(np.zeros((0, len(cardinalities)), np.int16))
+    for _ in range(PATIENCE):
+        left = evaluations - census.count
+        if left:
+            drawn = rng.integers(0, cardinalities, (max(1000, left), len(cardinalities)), dtype=np.int16)
+            front = _front(front + census.look(drawn, at_most=left))
+    return _found(front, census, began)
 
 
 def hypervolume(values: Floats, reference: Floats) -> float:
@@ -133,13 +141,18 @@ def hypervolume(values: Floats, reference: Floats) -> float:
 
 
 def _found(population: _Population, census: _Census, began: float) -> Found:
-    rows = np.flatnonzero(_order(population)[0] == 0)
-    rows = rows[np.lexsort(population.values[rows].T[::-1])]
+    rows = np.lexsort(population.values.T[::-1])
     return Found(population.codes[rows], population.values[rows], census.count, time.perf_counter() - began)
 
 
+def _front(population: _Population) -> _Population:
+    """Those that keep all limits and that no other one beats."""
+    kept = population[population.excess == 0]
+    return kept[moocore.is_nondominated(kept.values)] if len(kept.codes) else kept
+
+
 def _infeasible(problem: Problem, nearest: Codes) -> UserError:
-    found = ", ".join(f"{limit.name} {limit.table.of(nearest)[0]:.10g} (limit {limit.at_most:.10g})"
+    found = ", ".join(f"{limit.name} {exactly(limit.table.of(nearest)[0])} (limit {exactly(limit.at_most)})"
                       for limit in problem.limits)
     return UserError("limits", f"no sub-network that keeps all of them together was found; the nearest has {found}",
                      "raise one of them")

@@ -14,6 +14,11 @@ from onceforall.space import SearchSpace, UserError
 Measure = Callable[[Codes], Floats]  # sub-networks (N, genes) as `SearchSpace.encode` writes them -> values (N,)
 
 
+def exactly(value: float) -> str:
+    """A number that reads back as the same, without a needless .0."""
+    return repr(float(value)).removesuffix(".0")
+
+
 @dataclass(frozen=True, eq=False)
 class Goal:
     """A value of a sub-network that should be low; high where `up`. `best`: the sub-network (genes,) of the best value,
@@ -36,8 +41,8 @@ class Limit:
     def __post_init__(self) -> None:
         """Raises UserError where no sub-network keeps the limit, with the exact smallest value."""
         if not self.at_most >= self.table.smallest:
-            raise UserError(f"limit on {self.name}", f"no sub-network has {self.at_most:.10g} or less",
-                            f"the smallest possible is {self.table.smallest:.10g}")
+            raise UserError(f"limit on {self.name}", f"no sub-network has {exactly(self.at_most)} or less",
+                            f"the smallest possible is {exactly(self.table.smallest)}")
 
 
 @dataclass(frozen=True, eq=False)

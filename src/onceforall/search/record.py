@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from onceforall.cost.latency import LatencyTable
 from onceforall.cost.predictor import Fitted
@@ -132,12 +132,18 @@ class _Values(BaseModel):
     space: dict[str, Any]
     objectives: list[str]
     limits: dict[str, float]
-    front: list[_Row]
+    front: Annotated[list[_Row], Field(min_length=1)]
     evaluations: int
     sampled: list[_Row] = []
     baseline: list[_Row] = []
     predictor: _Fitted | None = None
     tables: dict[str, _Table] = {}
+
+    @model_validator(mode="after")
+    def _same_costs(self) -> _Values:
+        if any(row.costs.keys() != self.front[0].costs.keys() for row in (*self.front, *self.sampled, *self.baseline)):
+            raise ValueError("its rows have different costs")
+        return self
 
 
 def read_record(path: Path) -> dict[str, Any]:

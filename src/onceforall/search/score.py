@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from onceforall.data import ArrayPictures
 from onceforall.nn import Supernet
 from onceforall.space import Arch, UserError
 from onceforall.train.distributed import Processes
@@ -23,8 +24,9 @@ class Scorer:
     """Extracts, recalibrates and scores sub-networks on the held-out pictures, to choose by, or on the test pictures.
 
     What was measured is kept in `folder`, in held_out.jsonl and test.jsonl, rows `{"arch", "top1", "of"}`; `of` is a
-    digest of weights and pictures, and rows of others stay there unused. `evaluator` works alone; `processes`: those
-    that share the work. Raises UserError for a file that holds something else.
+    digest of weights, pictures (of files: their names and labels) and calibration; rows of others stay there unused.
+    `evaluator` works alone; `processes`: those that share the work. Raises UserError for a file that holds something
+    else.
     """
 
     def __init__(self, net: Supernet, evaluator: Evaluator, folder: Path, *, processes: Processes | None = None,
@@ -42,10 +44,17 @@ class Scorer:
         for split, pictures in self._pictures.items():
             both = weights.copy()
             both.update(pictures.labels.numpy().tobytes())
+            both.update(repr((data.mean, data.std, evaluator.calibration_images)).encode())
+            both.update(pictures.images.numpy().tobytes() if isinstance(pictures, ArrayPictures)
+                        else "\n".join(Path(path).name for path in pictures.paths).encode())
             self._of[split] = both.hexdigest()[:16]
         if self.processes.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._known = {split: self._read(split) for split in self._pictures}
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._known = {split: self._read(split) for split in self._pictures}
+            except OSError as error:
+                raise UserError(str(error.filename or folder), f"cannot be used: {error.strerror}",
+                                "give another folder") from None
 
     def scores(self, archs: Sequence[Arch], *, split: str) -> list[float]:
         """Top-1 of each in [0, 1] on the pictures of `split`; those not known are measured and written one by one."""
@@ -106,10 +115,13 @@ class Scorer:
             path.write_text(text, encoding="utf-8")
         for number, line in enumerate(text.splitlines(), 1):
             try:
-                row = json.loads(line)
-                if row["of"] == self._of[split]:
-                    out[Arch.parse(self.net.space, row["arch"])] = float(row["top1"])
-            except (ValueError, KeyError, TypeError) as error:
+                row = json.loads(line or "null")
+                if row is not None and row["of"] == self._of[split]:
+                    top1 = row["top1"]
+                    if not (isinstance(top1, int | float) and 0 <= top1 <= 1):
+                        raise ValueError(f"top1 {top1!r} is not within 0..1")
+                    out[Arch.parse(self.net.space, str(row["arch"]))] = float(top1)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(f"{path}:{number}", f"is no measured row ({error})", "delete the line") from None
         return out
 

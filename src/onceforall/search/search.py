@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from onceforall.cost.latency import LatencyTable
 from onceforall.cost.predictor import Predictor
 from onceforall.cost.predictor_file import load
-from onceforall.search.costs import costs
-from onceforall.search.evolution import Evolution, Listener, evolve, random_search
+from onceforall.search.costs import ACCURACY, Costs, costs
+from onceforall.search.evolution import PATIENCE, Evolution, Listener, evolve, random_search
 from onceforall.search.front import front_rows, rows, spread_over, with_measured
+from onceforall.search.problem import Goal, Problem
 from onceforall.search.record import Record
 from onceforall.search.study import Learned, Plan, study
 from onceforall.space import SearchSpace
@@ -47,14 +48,14 @@ def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, sco
     """
     began, sizes = time.perf_counter(), request.resolutions or None
     priced = costs(space, request.tables, num_classes=num_classes, resolutions=sizes)
-    priced.limits(request.limits)  # what is impossible is said before anything is loaded or measured
+    _check(priced, request, accuracy=scorer is not None or request.predictor is not None)
     predictor: Predictor | None = None
     if request.predictor is not None:
         predictor = load(request.predictor, space=space)
         priced = costs(space, request.tables, num_classes=num_classes, resolutions=sizes, predictor=predictor)
     limits, objectives = priced.limits(request.limits), request.objectives or priced.default_objectives()
     learned: Learned | None = None
-    if predictor is None and scorer is not None:
+    if predictor is None and scorer is not None and ACCURACY in objectives:
         learned = study(priced, objectives, limits, scorer=scorer, plan=request.plan, evolution=request.evolution,
                         listener=listener)
         found, predictor = learned.found, learned.fitted.predictor
@@ -72,3 +73,12 @@ def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, sco
                   time.perf_counter() - began, request.evolution.seed, sampled,
                   front_rows(other.codes, priced, predictor) if other else [], learned.fitted if learned else None,
                   request.tables)
+
+
+def _check(priced: Costs, request: Request, *, accuracy: bool) -> None:
+    """Raise UserError for what is impossible, before anything is loaded or measured."""
+    limits = priced.limits(request.limits)
+    priced.check(request.objectives or priced.default_objectives(), accuracy=accuracy)
+    if len(limits) > 1:  # each can be kept: whether all together, a short search for their costs alone tells
+        goals = tuple(Goal(limit.name, limit.table.of, best=limit.table.least) for limit in limits)
+        evolve(Problem(priced.space, goals, limits), Evolution(200, PATIENCE))

@@ -56,7 +56,11 @@ def study(costs: Costs, objectives: Sequence[str], limits: Sequence[Limit], *, s
     """
     rng = np.random.default_rng(evolution.seed)
     table = costs.tables[next(name for name in objectives if name in costs.tables)]
-    rows = _measured(costs, spread(table, plan.collect, rng), scorer)
+    codes = spread(table, plan.collect, rng)
+    if len(codes) < LEAST_ROWS:
+        raise UserError(costs.space.name, f"has {len(codes)} sub-networks here, too few to learn from",
+                        "score each with `ofa evaluate`")
+    rows = _measured(costs, codes, scorer)
     fitted = fit_best(rows, seed=evolution.seed)
     for turn in range(plan.rounds + 1):
         problem = costs.problem(objectives, limits, fitted.predictor)
