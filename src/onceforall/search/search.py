@@ -58,21 +58,21 @@ def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, sco
     if predictor is None and scorer is not None and ACCURACY in objectives:
         learned = study(priced, objectives, limits, scorer=scorer, plan=request.plan, evolution=request.evolution,
                         listener=listener)
-        found, predictor = learned.found, learned.fitted.predictor
-    else:
-        found = evolve(priced.problem(objectives, limits, predictor), request.evolution, listener=listener)
-    other = random_search(priced.problem(objectives, limits, predictor), found.evaluations,
-                          seed=request.evolution.seed) if request.baseline else None
-    front = front_rows(found.codes, priced, predictor)
+        predictor = learned.fitted.predictor
+    problem = priced.problem(objectives, limits, predictor)
+    found = learned.found if learned else evolve(problem, request.evolution, listener=listener)
+    front, baseline = front_rows(found.codes, priced, predictor), []
+    if request.baseline:
+        other = random_search(problem, found.evaluations, seed=request.evolution.seed)
+        baseline = front_rows(other.codes, priced, predictor)
     if scorer is not None and request.measure:
         some = [front[i].arch for i in spread_over(front, objectives, request.measure)]
         front = with_measured(front, dict(zip(some, scorer.scores(some, split="test"), strict=True)))
-    sampled = [] if learned is None else rows(learned.rows.codes, priced, predicted=learned.fitted.left_out,
-                               measured=learned.rows.top1)
+    sampled = rows(learned.rows.codes, priced, predicted=learned.fitted.left_out,
+                   measured=learned.rows.top1) if learned else []
     return Record(priced.space, num_classes, objectives, request.limits, front, found.evaluations,
-                  time.perf_counter() - began, request.evolution.seed, sampled,
-                  front_rows(other.codes, priced, predictor) if other else [], learned.fitted if learned else None,
-                  request.tables)
+                  time.perf_counter() - began, request.evolution.seed, sampled, baseline,
+                  learned.fitted if learned else None, request.tables)
 
 
 def _check(priced: Costs, request: Request, *, accuracy: bool) -> None:
@@ -81,4 +81,4 @@ def _check(priced: Costs, request: Request, *, accuracy: bool) -> None:
     priced.check(request.objectives or priced.default_objectives(), accuracy=accuracy)
     if len(limits) > 1:  # each can be kept: whether all together, a short search for their costs alone tells
         goals = tuple(Goal(limit.name, limit.table.of, best=limit.table.least) for limit in limits)
-        evolve(Problem(priced.space, goals, limits), Evolution(200, PATIENCE))
+        evolve(Problem(priced.space, goals, limits), Evolution(generations=PATIENCE))
