@@ -164,7 +164,7 @@ def test_a_row_of_the_front_goes_everywhere(run, capsys, tmp_path):
     for words, message in ((("--front", str(run / "search")), "--front: is given alone"),
                            (("--row", "1"), "--row: is given alone"),
                            ((*chosen, "--arch", "largest"), "--front: stands beside --arch"),
-                           (("--front", str(run / "config.json"), "--row", "0"), "is no front"),
+                           (("--front", str(run / "summary.json"), "--row", "0"), "is no front"),
                            (("--front", str(run / "search"), "--row", "-1"), "--row: -1 is not a row of")):
         code, _, err = ofa(capsys, "inspect", str(run), *words)
         assert code == 2
