@@ -89,6 +89,12 @@ def test_the_fit_sees_relative_errors_and_not_what_is_held_out(monkeypatch, tmp_
     assert found["about"]["check"]["after"]["mape"] == pytest.approx(50)
 
 
+def test_correction_of_noise_is_still_one():
+    scale, offset = runner.correction(np.array([1.0, 2.0, 3.0]), np.array([0.3, 0.2, 0.1]))
+    assert offset == 0
+    assert scale == pytest.approx((1 / 0.3 + 2 / 0.2 + 3 / 0.1) / ((1 / 0.3) ** 2 + (2 / 0.2) ** 2 + (3 / 0.1) ** 2))
+
+
 def test_agreement_is_the_usual_one():
     rng = np.random.default_rng(0)
     a, b = rng.integers(1, 9, 50).astype(float), rng.integers(1, 9, 50).astype(float)  # with ties

@@ -141,9 +141,14 @@ def _resume(partial: Path, settings: Values) -> dict[tuple[int, str], Visit]:
 
 
 def correction(sums: np.ndarray, whole: np.ndarray) -> tuple[float, float]:
-    """Scale and offset that bring sums of parts (N,) nearest to measured sub-networks (N,), in relative error."""
+    """Scale and offset that bring sums of parts (N,) nearest to measured sub-networks (N,), in relative error.
+
+    Where noise hides that more takes longer, the scale alone: a table is of no use with one below zero.
+    """
     columns = np.stack([sums, np.ones_like(sums)], axis=1) / whole[:, None]
     scale, offset = np.linalg.lstsq(columns, np.ones_like(sums), rcond=None)[0]
+    if scale <= 0:
+        scale, offset = columns[:, 0].sum() / (columns[:, 0] ** 2).sum(), 0.0
     return float(scale), float(offset)
 
 
