@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,11 +37,12 @@ def extract(
 ) -> None:
     """Write one sub-network as plain torch layers, BN recalibrated; `onceforall.load_subnet(DIR)` gives it back."""
     from onceforall.cli.pictures import scored
-    from onceforall.export.folder import describe, save_subnet
+    from onceforall.export.folder import save_subnet
+    from onceforall.interop.weights import weights_file
 
     which = Which(arch, genotype, resolution, front, row)
     found = scored(source, which, space=space, data=data, root=root, device=device)
-    about = describe(found.data, found.arch, top1=found.score.top1, images=found.score.images)
-    save_subnet(found.net, output, space=found.space, arch=found.arch, about=about)
+    save_subnet(found, output, source=weights_file(Path(source)))
     typer.echo(f"{output}: {found.arch}, top-1 {100 * found.score.top1:.2f} % on {found.score.images:,} test pictures\n"
-               f"load it with: onceforall.load_subnet({str(output)!r})")
+               f"load it with: onceforall.load_subnet({str(output)!r})\n"
+               f"ship it with: ofa export {shlex.quote(str(output))} --to onnx")

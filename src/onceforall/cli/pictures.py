@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onceforall.cli.source import Which, arch_of, compute_of, run_config
-from onceforall.space import Arch, SearchSpace, UserError
+from onceforall.space import UserError
 
 if TYPE_CHECKING:
-    from onceforall.data import DataSet
+    from onceforall.data import DataSpec
+    from onceforall.export.folder import Scored
     from onceforall.interop.weights import Trained
-    from onceforall.nn import Subnet
-    from onceforall.train.evaluate import Compute, Evaluator, Score
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """A sub-network of plain torch layers, and its accuracy on the test pictures of `data`."""
-
-    net: Subnet
-    space: SearchSpace
-    arch: Arch
-    data: DataSet
-    score: Score
+    from onceforall.train.evaluate import Compute, Evaluator
 
 
 def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
            device: str) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
+    from onceforall.export.folder import Scored
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.train.distributed import Processes
@@ -47,7 +37,7 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
 
 def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,
                  compute: Compute) -> Evaluator:
-    """An evaluator on the data set that the options name, or on the one of the run that SOURCE is.
+    """An evaluator on the data set that the options name, else on the one that SOURCE was trained on.
 
     Raises UserError where the data has more classes than the net.
     """
@@ -69,8 +59,7 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     elif config is not None:
         spec = data_spec(config, search=search)
     else:
-        raise UserError("--data", "is missing, and there is no config.json beside the weights",
-                        f"give {', '.join(NAMED)} or a folder")
+        spec = _described(source)
     pictures, trained_on = data_of(spec), trained.pictures
     check_classes(pictures, trained.num_classes, place=f"{source} num_classes")
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
@@ -78,3 +67,17 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
                            std=tuple(trained_on.get("std", IMAGENET_STD)))
     images = 2000 if config is None else config.hparams.calibration_images
     return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)
+
+
+def _described(source: Path) -> DataSpec:
+    """The data set that an extracted sub-network's description names."""
+    from onceforall.data import NAMED
+    from onceforall.export.description import ABOUT, read_description
+    from onceforall.interop.weights import weights_file
+
+    folder = weights_file(source).parent
+    spec = read_description(folder).data_spec() if (folder / ABOUT).exists() else None
+    if spec is None:
+        raise UserError("--data", f"is missing, and nothing in {folder} says which", f"give {', '.join(NAMED)} or a "
+                        "folder")
+    return spec

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onceforall.data.spec import DataSpec
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST_STD = 1 / 255  # a set of one plain colour must not divide by zero
@@ -54,7 +56,8 @@ Pictures: TypeAlias = ArrayPictures | FilePictures
 class DataSet:
     """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
 
-    `held_out` (may be empty) validates during the search, `test` is for the final accuracy only.
+    `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
+    loaded by; None for one made of other pictures.
     """
 
     train: Pictures
@@ -63,6 +66,7 @@ class DataSet:
     classes: tuple[str, ...]
     mean: Colour
     std: Colour
+    spec: DataSpec | None = None
 
 
 def from_grey(grey: Tensor, labels: Tensor) -> ArrayPictures:

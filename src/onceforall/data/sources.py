@@ -49,7 +49,7 @@ def _data_set(
     if held_out is None:
         train, held_out = carve(train, spec.train_portion, what="the held-out split")
     logger.info("%s: %d training, %d held-out, %d test pictures", spec.name, len(train), len(held_out), len(test))
-    return DataSet(train, held_out, test, classes, mean, std)
+    return DataSet(train, held_out, test, classes, mean, std, spec)
 
 
 def _digits() -> ArrayPictures:

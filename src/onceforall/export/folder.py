@@ -1,73 +1,108 @@
-"""The folder of an extracted sub-network: model.safetensors, and model.json that is enough to rebuild the net."""
+"""The folder of an extracted sub-network: model.safetensors, model.json that is enough to rebuild it, and a card."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from onceforall.cost import macs, params
 from onceforall.data import CENTRE_SHARE, DataSet
+from onceforall.export.card import write_card
+from onceforall.export.description import (
+    ABOUT,
+    WEIGHTS,
+    Accuracy,
+    Description,
+    Preprocessing,
+    read_description,
+    sha256,
+    versions,
+)
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet
 from onceforall.space import Arch, SearchSpace, UserError
-
-FORMAT = 1
-WEIGHTS, ABOUT = "model.safetensors", "model.json"
+from onceforall.train.evaluate import Score
 
 
-def save_subnet(net: Subnet, folder: Path, *, space: SearchSpace, arch: Arch, about: Mapping[str, Any]) -> None:
-    """Write the net's weights and its description; `about` adds entries such as classes and accuracy."""
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A sub-network of plain torch layers, and its accuracy on the test pictures of `data`."""
+
+    net: Subnet
+    space: SearchSpace
+    arch: Arch
+    data: DataSet
+    score: Score
+
+
+def save_subnet(found: Scored, folder: Path, *, source: Path) -> Description:
+    """Write the net's weights, its description and its card; `source`: the weights file that it comes from."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another folder") from None
-    num_classes = net.plan.head[-1].outputs
-    values = {
-        "format": FORMAT, "arch": str(arch), "genotype": arch.to_genotype(space), "resolution": arch.resolution,
-        "space": space.to_dict(), "num_classes": num_classes,
-        "bn_eps": next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
-        "macs": macs(space, arch, num_classes=num_classes), "params": params(space, arch, num_classes=num_classes),
-        **about}
-    pictures = {name: about["preprocessing"][name] for name in ("mean", "std")} | {"classes": about["classes"]}
-    save(Trained(net, space, arch, pictures), folder / WEIGHTS)
-    (folder / f"{ABOUT}.partial").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(folder / f"{ABOUT}.partial", folder / ABOUT)
+    space, arch, net, data = found.space, found.arch, found.net, found.data
+    num_classes, classes = net.plan.head[-1].outputs, list(data.classes)
+    # the old description must not stand beside the new weights
+    (folder / ABOUT).unlink(missing_ok=True)
+    partial = folder / f"partial.{WEIGHTS}"
+    save(Trained(net, space, arch, {"mean": data.mean, "std": data.std, "classes": classes}), partial)
+    os.replace(partial, folder / WEIGHTS)
+    about = Description(
+        arch=str(arch), genotype=list(arch.to_genotype(space)), resolution=arch.resolution, space=space.to_dict(),
+        num_classes=num_classes, bn_eps=next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
+        macs=macs(space, arch, num_classes=num_classes), params=params(space, arch, num_classes=num_classes),
+        classes=classes, preprocessing=preprocessing(data, arch.resolution),
+        accuracy=Accuracy(top1=found.score.top1, images=found.score.images), data=_loaded_by(data),
+        provenance={"source": str(source), "sha256": sha256(source),
+                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds")},
+        versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net))
+    about.write(folder)
+    write_card(about, folder)
+    return about
 
 
-def describe(data: DataSet, arch: Arch, *, top1: float, images: int) -> Mapping[str, Any]:
-    """What model.json says of data and accuracy: class names, preprocessing, top-1 on the test pictures."""
-    return {"classes": list(data.classes), "accuracy": {"top1": top1, "images": images, "split": "test"},
-            "preprocessing": {"resize_shorter_side": round(arch.resolution / CENTRE_SHARE), "crop": arch.resolution,
-                              "interpolation": "bilinear", "mean": list(data.mean), "std": list(data.std)}}
+def preprocessing(data: DataSet, resolution: int) -> Preprocessing:
+    """How pictures are made ready for a net that was trained on `data`, as `data.eval_batches` does."""
+    return Preprocessing(resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution, mean=data.mean,
+                         std=data.std)
 
 
 def load_subnet(folder: str | Path) -> Subnet:
-    """The sub-network that `ofa extract` wrote into a folder: a module of plain torch layers, in evaluation mode.
+    """The sub-network that `ofa extract` wrote into a folder: a module of plain torch layers, in evaluation mode,
+    its weights channels last.
 
     Raises UserError for a folder that holds none, or a damaged one.
     """
-    about = read_about(Path(folder))
-    path = Path(folder) / WEIGHTS
+    return open_subnet(Path(folder))[0]
+
+
+def open_subnet(folder: Path) -> tuple[Subnet, Description]:
+    """The sub-network in a folder, and what is said of it there."""
+    about, path = read_description(folder), folder / WEIGHTS
     trained = open_weights(path)
-    if not isinstance(trained.net, Subnet) or str(trained.arch) != about["arch"]:
-        raise UserError(str(path), f"does not hold the sub-network that {ABOUT} describes", "extract it again")
-    return trained.net
+    if about.sha256.get(WEIGHTS) != sha256(path) or not isinstance(trained.net, Subnet) \
+            or str(trained.arch) != about.arch:
+        raise UserError(str(path), f"is not the sub-network that {ABOUT} describes", "extract it again")
+    return trained.net.to(memory_format=torch.channels_last), about
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """The description in a sub-network's folder."""
-    path = folder / ABOUT
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(str(path), f"is not a readable description of a sub-network ({error})",
-                        "`ofa extract` writes one") from None
-    missing = [k for k in ("arch", "space", "num_classes", "bn_eps") if k not in about]
-    if about.get("format") != FORMAT or missing:
-        raise UserError(str(path), f"is of format {about.get('format')!r}; this version reads {FORMAT}")
-    return dict(about)
+def _loaded_by(data: DataSet) -> dict[str, Any] | None:
+    """The data set's name, place and split, as `DataSpec` takes them."""
+    if data.spec is None:
+        return None
+    return {name: value for name, value in asdict(data.spec).items()
+            if name not in ("augment", "workers", "download") and value is not None}
+
+
+def _rows(net: Subnet) -> list[dict[str, Any]]:
+    """The layers in the order of the forward pass; `residual`: after it the block's input is added."""
+    blocks = (*net.plan.first, *(block for stage in net.plan.stages for block in stage))
+    last = {block.layers[-1].name for block in blocks if block.residual}
+    return [{**asdict(layer), "residual": layer.name in last} for layer in net.plan.layers()]

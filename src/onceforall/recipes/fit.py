@@ -10,10 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from onceforall.cost import macs, params
 from onceforall.data import NAMED, ArrayPictures, DataSet, DataSpec, FilePictures
 from onceforall.data.decode import read_size
-from onceforall.export.folder import describe, save_subnet
+from onceforall.export.folder import Scored, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
@@ -139,7 +138,8 @@ def _pick(request: Request, config: Config, run: Path, options: Options) -> list
 
     The held-out pictures choose, the test pictures score. Every process measures; the first one alone gets rows.
     """
-    data, net = data_of(data_spec(config, search=True)), load_supernet(run / STAGES[-1].folder / WEIGHTS)
+    weights = run / STAGES[-1].folder / WEIGHTS
+    data, net = data_of(data_spec(config, search=True)), load_supernet(weights)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
                           calibration_images=config.hparams.calibration_images)
     options.compute.place(net)
@@ -152,17 +152,15 @@ def _pick(request: Request, config: Config, run: Path, options: Options) -> list
     chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
     for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
         chosen.setdefault(row.arch, f"budget-{i + 1}")
-    rows = {arch: _save(evaluator, net, arch, run / "subnets" / name) for arch, name in chosen.items()}
+    rows = {arch: _save(evaluator, net, arch, run / "subnets" / name, source=weights) for arch, name in chosen.items()}
     front = with_measured(record.front, {arch: row["top1"] for arch, row in rows.items()})
     replace(record, front=front).write(run / SEARCH)
     return sorted(rows.values(), key=lambda row: int(row["macs"]))
 
 
-def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path) -> dict[str, Any]:
+def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
     subnet, data = evaluator.subnet(net, arch), evaluator.data
     score = evaluator.score_net(subnet, arch.resolution, data.test)
-    save_subnet(subnet, folder, space=net.space, arch=arch, about=describe(data, arch, top1=score.top1,
-                                                                           images=score.images))
-    return {"arch": str(arch), "genotype": arch.to_genotype(net.space), "resolution": arch.resolution,
-            "macs": macs(net.space, arch, num_classes=net.num_classes),
-            "params": params(net.space, arch, num_classes=net.num_classes), "top1": score.top1, "path": str(folder)}
+    about = save_subnet(Scored(subnet, net.space, arch, data, score), folder, source=source)
+    return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
+            "params": about.params, "top1": score.top1, "path": str(folder)}

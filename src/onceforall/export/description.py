@@ -1,0 +1,178 @@
+"""model.json: what an extracted sub-network is, where it comes from, how to feed it, and what was exported from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from onceforall.data import DataSpec
+from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
+
+FORMAT: Literal[2] = 2
+WEIGHTS, ABOUT = "model.safetensors", "model.json"
+Share = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Preprocessing(_Part):
+    """From a picture to the net's input (3, crop, crop): RGB, the shorter side to `resize_shorter_side` and the longer
+    one in proportion, rounded down; the central square; values on [0, 1], minus `mean`, over `std`, channel by
+    channel."""
+
+    resize_shorter_side: Pixels
+    crop: Pixels
+    interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+
+
+class Accuracy(_Part):
+    """Top-1 in [0, 1] over `images` pictures of a split."""
+
+    top1: Share
+    images: Annotated[int, Field(ge=1)]
+    split: str = "test"
+
+
+class Latency(_Part):
+    """Median milliseconds of a batch of one, of the export and of torch, measured in turns with `threads` each."""
+
+    ms: Positive
+    torch_ms: Positive
+    threads: int
+    runs: int
+    device: str
+
+
+class Comparison(_Part):
+    """Logits of an export against torch's: the largest difference, the largest in relation to the largest logit of its
+    picture, and how many pictures got the same top-1."""
+
+    images: int
+    max_error: float
+    relative_error: float
+    same_top1: int
+
+
+class Verification(_Part):
+    """How an export answers: on random inputs, and on the test pictures where they were at hand."""
+
+    random: Comparison
+    pictures: Comparison | None = None
+    top1: Share | None = None
+    torch_top1: Share | None = None
+    latency: Latency
+
+
+class Export(_Part):
+    """One exported file: what it is for, how it is called, and how it was verified. `batch` 0 is any."""
+
+    target: str
+    precision: Literal["fp32", "fp16", "int8"]
+    batch: Annotated[int, Field(ge=0)]
+    input: str
+    output: str
+    size: int
+    sha256: dict[str, str]
+    opset: int | None = None
+    calibration_images: int | None = None
+    versions: dict[str, str]
+    verification: Verification
+
+
+class Description(_Part):
+    """Everything in model.json."""
+
+    format: Literal[2] = FORMAT
+    arch: str
+    genotype: list[int]
+    resolution: Pixels
+    space: dict[str, Any]
+    num_classes: Annotated[int, Field(ge=1)]
+    bn_eps: Positive
+    macs: int
+    params: int
+    classes: list[str]
+    preprocessing: Preprocessing
+    accuracy: Accuracy | None
+    data: dict[str, Any] | None
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+    sha256: dict[str, str]
+    exports: dict[str, Export] = {}
+    plan: list[dict[str, Any]] = []
+
+    def network(self, path: Path) -> tuple[SearchSpace, Arch, Plan]:
+        """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are
+        none."""
+        try:
+            space = SearchSpace.from_dict(self.space)
+            arch = Arch.parse(space, self.arch)
+            return space, arch, lower(space, arch, self.num_classes)
+        except UserError as error:
+            raise UserError(f"{path}: {error.place}", error.problem, error.remedy) from None
+
+    def data_spec(self) -> DataSpec | None:
+        """The data set it was scored on, None where nothing says."""
+        try:
+            return None if self.data is None else DataSpec(**self.data)
+        except (TypeError, UserError) as error:
+            raise UserError("data", f"names no data set ({error})", "give --data") from None
+
+    def write(self, folder: Path) -> None:
+        """Write model.json, a row of a list on a line; raises UserError where that cannot be."""
+        lines = [f"{json.dumps(name)}: {_text(value)}" for name, value in self.model_dump(mode="json").items()]
+        partial = folder / f"{ABOUT}.partial"
+        try:
+            partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+            partial.replace(folder / ABOUT)
+        except OSError as error:
+            raise UserError(str(folder), f"cannot be written: {error.strerror}") from None
+
+
+def _text(value: Any) -> str:
+    rows = isinstance(value, list) and value and isinstance(value[0], dict)
+    return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n]" if rows else \
+        json.dumps(value, indent=2 if isinstance(value, dict) else None)
+
+
+def read_description(folder: Path) -> Description:
+    """What model.json in a sub-network's folder says; raises UserError for a folder that holds none, or one of another
+    version."""
+    path = folder / ABOUT
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = values["format"]
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {error.strerror}", "`ofa extract` writes one") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(str(path), "is no description of a sub-network", "`ofa extract` writes one") from None
+    if found != FORMAT:
+        raise UserError(str(path), f"is of format {found!r}; this version reads {FORMAT}", "extract it again")
+    try:
+        return Description.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(str(path), f"is damaged ({'.'.join(map(str, first['loc']))}: {first['msg']})",
+                        "extract it again") from None
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python, of this project, and of `packages`."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("onceforall", *packages)}}
