@@ -57,6 +57,8 @@ class Progress:
                 self._count("search", "looking for better ones", record)
             case "score":
                 self._count("score", "measuring sub-networks", record)
+            case "verify":
+                self._count("verify", "comparing with torch", record)
 
     def _stage(self, record: Mapping[str, Any]) -> None:
         self._name, self._epochs = Path(record["output"]).name, record["epochs"]
@@ -93,11 +95,13 @@ class Progress:
     def _count(self, name: str, where: str, record: Mapping[str, Any]) -> None:
         """A row for something counted; elsewhere than on a terminal a line for each tenth."""
         done, of = record["done"], record["of"]
-        if self._live:
-            if self._name != name or done < self._done:
+        if self._name != name or done < self._done:
+            self._done = 0
+            if self._live:
                 self._task = self._bars.add_task(name, total=of, where=where, scores="")
+        if self._live:
             self._bars.update(self._task, completed=done)
-        elif name == "score" and done and done * 10 // of > (done - 1) * 10 // of:
+        elif name != "search" and done * 10 // of > (self._done * 10 // of if self._name == name else 0):
             self._console.print(f"{where}: {done} of {of}")
         self._name, self._done = name, done
 

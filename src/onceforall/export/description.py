@@ -19,6 +19,7 @@ WEIGHTS, ABOUT = "model.safetensors", "model.json"
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=1, le=65_536)]
 Positive = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class _Part(BaseModel):
@@ -46,12 +47,13 @@ class Accuracy(_Part):
 
 
 class Latency(_Part):
-    """Median milliseconds of a batch of one, of the export and of torch, measured in turns with `threads` each."""
+    """Milliseconds of a batch, of the export and of torch: medians of rounds in turns, with `threads` each."""
 
     ms: Positive
     torch_ms: Positive
+    batch: int
     threads: int
-    runs: int
+    rounds: int
     device: str
 
 
@@ -79,7 +81,7 @@ class Export(_Part):
     """One exported file: what it is for, how it is called, and how it was verified. `batch` 0 is any."""
 
     target: str
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     batch: Annotated[int, Field(ge=0)]
     input: str
     output: str

@@ -11,25 +11,30 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from onceforall.cost.latency import Part, Pool, input_shape
 from onceforall.space import BlockPlan, Layer
 
-INPUT, OUTPUT = "images", "out"
+NAMES = "images", "out"
 OPSET, IR_VERSION = 17, 8  # the newest that onnxruntime 1.13 of 2022 reads, for boards
 Tensors = Callable[[Layer, str, tuple[int, ...]], TensorProto]
 _ACTS: dict[str, tuple[str, dict[str, float]]] = {
     "relu": ("Relu", {}), "hswish": ("HardSwish", {}), "hsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5})}
 
 
-def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1) -> ModelProto:
+def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1, half: bool = False,
+          names: tuple[str, str] = NAMES) -> ModelProto:
     """The parts one after another, from input (batch, channels, side, side), normalisation folded into convolutions.
 
     `tensors(layer, kind, shape)` gives an initialiser, `kind` being "weight" or "bias"; its name is overwritten.
+    `batch` 0 is any. `half`: the initialisers are float16, and so is everything between input and output, which are
+    called `names`.
     """
-    writer = _Writer(tensors)
-    x = INPUT
+    writer = _Writer(tensors, half=half)
+    x = writer.node("Cast", names[0], to=TensorProto.FLOAT16) if half else names[0]
     for part in parts:
         x = writer.part(x, part)
-    writer.nodes[-1].output[0] = OUTPUT
-    ends = (INPUT, input_shape(parts[0])), (OUTPUT, _result(parts[-1]))
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]) for name, shape in ends]
+    if half:
+        writer.node("Cast", x, to=TensorProto.FLOAT)
+    writer.nodes[-1].output[0] = names[1]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch or "batch", *shape])
+              for name, shape in zip(names, (input_shape(parts[0]), _result(parts[-1])), strict=True)]
     return helper.make_model(
         helper.make_graph(writer.nodes, "onceforall", values[:1], values[1:], writer.initialisers),
         opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onceforall")
@@ -46,7 +51,8 @@ def _result(part: Part) -> tuple[int, ...]:
 class _Writer:
     """The nodes and initialisers so far; every method adds some and gives the name of the last one's output."""
 
-    def __init__(self, tensors: Tensors) -> None:
+    def __init__(self, tensors: Tensors, *, half: bool) -> None:
+        self._type = TensorProto.FLOAT16 if half else TensorProto.FLOAT
         self.nodes: list[NodeProto] = []
         self.initialisers: list[TensorProto] = []
         self._tensors, self._count = tensors, count()
@@ -81,13 +87,15 @@ class _Writer:
 
     def act(self, x: str, kind: str) -> str:
         if kind == "relu6":
-            return self.node("Clip", x, *(self.node("Constant", value_float=end) for end in (0.0, 6.0)))
+            ends = (helper.make_tensor("", self._type, [], [end]) for end in (0.0, 6.0))
+            return self.node("Clip", x, *(self.node("Constant", value=end) for end in ends))
         name, attributes = _ACTS[kind]
         return self.node(name, x, **attributes)
 
     def weights(self, layer: Layer, shape: tuple[int, ...]) -> list[str]:
         found = []
-        for kind, dims in (("weight", shape), ("bias", shape[:1])):
+        kinds = {"weight": shape, "bias": shape[:1]} if layer.bias or layer.norm else {"weight": shape}
+        for kind, dims in kinds.items():
             tensor = self._tensors(layer, kind, dims)
             tensor.name = f"{layer.name}.{kind}"
             self.initialisers.append(tensor)

@@ -1,0 +1,93 @@
+"""`ofa export`: a sub-network for another runtime, verified."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onceforall.cli.source import DataName, Root
+from onceforall.space import UserError
+
+if TYPE_CHECKING:
+    from onceforall.data import DataSet
+    from onceforall.export.description import Export, Precision
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an extracted sub-network, as `ofa extract` writes it")],
+    to: Annotated[list[str], typer.Option(help="onnx, openvino, torch-export, executorch; give it again for more")],
+    fp16: Annotated[bool, typer.Option("--fp16", help="numbers of 16 bits")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="integers of 8 bits, calibrated on training pictures")] = False,
+    batch: Annotated[str | None, typer.Option(help="pictures of one inference: a number, or dynamic for any")] = None,
+    data: DataName = None,
+    root: Root = None,
+    calibration_images: Annotated[int, typer.Option(help="training pictures that int8 is calibrated with")] = 300,
+    max_loss: Annotated[float, typer.Option(help="points of top-1 that fp16 and int8 may lose")] = 1.0,
+    threads: Annotated[int, typer.Option(help="of one forward pass, when latency is measured")] = 1,
+    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Write files for other runtimes into DIR, each compared with torch before it is called done."""
+    from onceforall.cli.progress import Progress
+    from onceforall.export.export import Request
+    from onceforall.export.export import export as run
+
+    if fp16 and int8:
+        raise UserError("--int8", "stands beside --fp16", "give one of them")
+    precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
+    requests = [Request(name, precision, _batch(batch), threads, calibration_images, max_loss) for name in to]
+    for request in requests:
+        request.check()
+    pictures, made = _pictures(folder, data, root), {}
+    with Progress(shown=not json_only) as progress:
+        for request in requests:
+            made.update(run(folder, request, pictures, listener=progress.hear))
+    if json_only:
+        typer.echo(json.dumps({name: found.model_dump(mode="json") for name, found in made.items()}))
+    else:
+        _table(folder, made)
+
+
+def _batch(text: str | None) -> int | None:
+    if text in (None, "dynamic"):
+        return None if text is None else 0
+    if not str(text).isdecimal() or int(str(text)) < 1:
+        raise UserError("--batch", f"{text!r} is neither dynamic nor a number of pictures", "such as --batch 1")
+    return int(str(text))
+
+
+def _pictures(folder: Path, data: str | None, root: str | None) -> DataSet | None:
+    """The data set of the options, else the one that the description names; None where that is not at hand."""
+    from onceforall.cli.pictures import evaluator_of
+    from onceforall.export.folder import open_subnet
+    from onceforall.interop.weights import open_weights
+    from onceforall.train.evaluate import Compute
+
+    open_subnet(folder)
+    try:
+        return evaluator_of(folder, open_weights(folder), data=data, root=root, compute=Compute()).data
+    except UserError as error:
+        if data is not None or root is not None:
+            raise
+        typer.echo(f"without pictures: {error}", err=True)
+        return None
+
+
+def _table(folder: Path, made: dict[str, Export]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "bytes", "logits differ by", "same top-1", "top-1 (torch)", "ms (torch)", box=None,
+                  pad_edge=False)
+    for name, found in made.items():
+        seen = found.verification
+        best, times = seen.pictures or seen.random, seen.latency
+        top1 = "" if seen.top1 is None else f"{100 * seen.top1:.2f} % ({100 * (seen.torch_top1 or 0):.2f} %)"
+        table.add_row(name, f"{found.size:,}", f"{best.relative_error:.1e}", f"{best.same_top1:,} of {best.images:,}",
+                      top1, f"{times.ms:.2f} ({times.torch_ms:.2f})")
+    Console(highlight=False, soft_wrap=True, width=400).print(table)
+    times = next(iter(made.values())).verification.latency
+    typer.echo(f"in {folder}; latency of {times.batch} picture{'s' * (times.batch > 1)} with {times.threads} "
+               f"thread{'s' * (times.threads > 1)} on {times.device}")

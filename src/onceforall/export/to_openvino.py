@@ -1,0 +1,43 @@
+"""OpenVINO: its IR (.xml and .bin) made of the ONNX graph; int8 by NNCF's post-training quantisation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from onceforall.export.job import INPUT, NAME, Images, Infer, Job
+from onceforall.export.to_onnx import onnx_model
+
+
+def write(job: Job, path: Path) -> dict[str, Any]:
+    """The net as IR; its rt_info says how to feed it."""
+    model = openvino.Core().read_model(onnx_model(job).SerializeToString())
+    if job.precision == "int8":
+        model = _quantised(model, job)
+    model.set_rt_info(job.metadata, [NAME])
+    openvino.save_model(model, path, compress_to_fp16=False)  # the net's own precision
+    return {}
+
+
+def opened(path: Path, threads: int) -> Infer:
+    """The IR on OpenVINO's CPU device, which computes in float32: some processors would take bfloat16 by themselves."""
+    options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
+               "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
+
+    def infer(images: Images) -> Images:
+        logits: Images = request.infer({INPUT: images})[0].copy()
+        return logits
+
+    return infer
+
+
+def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
+    import nncf
+    nncf.set_log_level(logging.ERROR)
+    # mixed: weights symmetric, activations not, as hard swish's are not
+    return nncf.quantize(model, nncf.Dataset(list(job.calibration)), preset=nncf.QuantizationPreset.MIXED,
+                         subset_size=len(job.calibration))

@@ -1,0 +1,155 @@
+"""Proof that an export answers as the net it was made of: logits, accuracy and latency, against torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onceforall.data import DataSet, Pictures, eval_batches, normalize
+from onceforall.export.description import Comparison, Description, Latency, Verification
+from onceforall.export.job import Images, Infer
+from onceforall.nn import Subnet
+from onceforall.profile import runner
+from onceforall.profile.torch_cases import threads as torch_threads
+from onceforall.space import UserError
+
+Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
+EXACT = 1e-4  # of logits in float32, in relation to the largest of the picture
+HALF = 0.05  # of logits in float16, where there are no pictures to score
+_RANDOM, _BATCH = 32, 50
+_REPEAT = {"runs": 20, "seconds": 0.1}
+_ROUNDS = 5
+
+
+@dataclass
+class _Tally:
+    """Differences between two nets' logits, added up batch by batch."""
+
+    images: int = 0
+    max_error: float = 0.0
+    relative_error: float = 0.0
+    same: int = 0
+    right: int = 0
+    torch_right: int = 0
+
+    def add(self, logits: Images, expected: Images, labels: Tensor | None = None) -> None:
+        """Take the logits (B, classes) of the export and of torch."""
+        error = np.abs(logits - expected).max(1)
+        top, wanted = logits.argmax(1), expected.argmax(1)
+        self.images += len(logits)
+        # the errors of answers that are no numbers are infinite
+        self.max_error = max(self.max_error, float(np.nan_to_num(error, nan=np.inf).max()))
+        relative = error / np.maximum(np.abs(expected).max(1), np.finfo(np.float32).tiny)
+        self.relative_error = max(self.relative_error, float(np.nan_to_num(relative, nan=np.inf).max()))
+        self.same += int((top == wanted).sum())
+        if labels is not None:
+            self.right += int((top == labels.numpy()).sum())
+            self.torch_right += int((wanted == labels.numpy()).sum())
+
+    @property
+    def comparison(self) -> Comparison:
+        """As model.json has it."""
+        finite = float(np.finfo(np.float32).max)
+        return Comparison(images=self.images, max_error=min(self.max_error, finite),
+                          relative_error=min(self.relative_error, finite), same_top1=self.same)
+
+
+@dataclass(frozen=True, eq=False)
+class Verifier:
+    """Compares exports of `net` with it, on random inputs and on the test pictures of `data` where there is some.
+
+    `batch`: pictures of one inference, 0 for any number; `threads`: of one forward pass, when latency is measured.
+    """
+
+    net: Subnet
+    about: Description
+    data: DataSet | None
+    batch: int = 0
+    threads: int = 1
+    listener: Listener | None = None
+
+    def __call__(self, infer: Infer) -> Verification:
+        """What `infer` answers, beside the net."""
+        random, pictures = _Tally(), _Tally()
+        with torch_threads(self.threads):
+            for images in self._random():
+                random.add(self._answered(infer, images), self._torch(images))
+            if self.data is None:
+                return Verification(random=random.comparison, latency=self._latency(infer))
+            for images, labels in prepared(self.data.test, self.data, self.about.resolution,
+                                           self.batch or _BATCH):
+                pictures.add(self._answered(infer, images), self._torch(images), labels)
+                if self.listener is not None:
+                    self.listener({"kind": "verify", "done": pictures.images, "of": len(self.data.test)})
+            return Verification(
+                random=random.comparison, pictures=pictures.comparison, top1=pictures.right / pictures.images,
+                torch_top1=pictures.torch_right / pictures.images, latency=self._latency(infer))
+
+    def _random(self) -> Iterator[Images]:
+        source, size = np.random.default_rng(0), self.about.resolution
+        for _ in range(0, _RANDOM, self.batch or _BATCH):
+            yield source.standard_normal((self.batch or _RANDOM, 3, size, size), dtype=np.float32)
+
+    def _torch(self, images: Images) -> Images:
+        with torch.inference_mode():
+            logits: Images = self.net(torch.from_numpy(images).to(memory_format=torch.channels_last)).numpy()
+        return logits
+
+    def _answered(self, infer: Infer, images: Images) -> Images:
+        """The export's logits; a last batch that is too small for it is filled up."""
+        short = self.batch - len(images)
+        if short <= 0:
+            return infer(images)
+        return infer(np.concatenate([images, np.zeros((short, *images.shape[1:]), np.float32)]))[:len(images)]
+
+    def _latency(self, infer: Infer) -> Latency:
+        """Medians over rounds in turns, so that a change of the machine's load meets both."""
+        size = self.about.resolution
+        images = runner.pictures((self.batch or 1, 3, size, size))
+        own = torch.from_numpy(images).to(memory_format=torch.channels_last)
+        machine = runner.machine(self.threads)
+        times: dict[str, list[float]] = {"export": [], "torch": []}
+
+        def forward() -> object:
+            with torch.inference_mode():
+                return self.net(own)
+
+        for _ in range(_ROUNDS):
+            for name, run in (("export", lambda: infer(images)), ("torch", forward)):
+                times[name].append(runner.visit(run, _REPEAT, machine["clock"])[0])
+        return Latency(ms=float(np.median(times["export"])), torch_ms=float(np.median(times["torch"])),
+                       batch=self.batch or 1, threads=self.threads, rounds=_ROUNDS, device=machine["device"])
+
+
+def prepared(pictures: Pictures, data: DataSet, resolution: int, batch: int) -> Iterator[tuple[Images, Tensor]]:
+    """Pictures of `data`, ready for the net, in contiguous batches, with their labels."""
+    for loaded in eval_batches(pictures, resolution, batch=batch):
+        images = normalize(loaded.images, data.mean, data.std, torch.device("cpu"))
+        yield np.ascontiguousarray(images.numpy()), loaded.labels
+
+
+def check(found: Verification, precision: str, path: Path, *, max_loss: float) -> None:
+    """Raise UserError where an export answers otherwise than it may: in float32 by its logits, else by its accuracy.
+
+    max_loss: percentage points of top-1 that float16 and int8 may lose.
+    """
+    worst = max(found.random.relative_error, found.pictures.relative_error if found.pictures else 0.0)
+    if precision == "fp32" and not worst <= EXACT:
+        raise UserError(str(path), f"its logits differ from torch's by {worst:.1e} of the largest, more than {EXACT:g}",
+                        "this runtime does not compute what the net does: do not ship it")
+    if found.top1 is None or found.torch_top1 is None:
+        if not worst <= HALF:
+            raise UserError(str(path), f"its logits differ from torch's by {worst:.1e} of the largest, more than "
+                            f"{HALF:g}", "give --data, so that its accuracy can be measured")
+        return
+    loss = 100 * (found.torch_top1 - found.top1)
+    if loss > max_loss:
+        raise UserError(str(path), f"it loses {loss:.2f} points of top-1 ({100 * found.torch_top1:.2f} to "
+                        f"{100 * found.top1:.2f} %), more than --max-loss {max_loss:g}",
+                        "fine-tune it, take more --calibration-images, or allow more")
