@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from onceforall.cli import convert, evaluate, export, extract, fit, inspect, predictor, profile, report, search, train
+from onceforall.cli import (
+    convert,
+    evaluate,
+    export,
+    extract,
+    fit,
+    inspect,
+    predict,
+    predictor,
+    profile,
+    report,
+    search,
+    train,
+)
 
 app = typer.Typer(
     help="Once-for-All: train one supernet by progressive shrinking, ship a sub-network for every device.",
@@ -17,6 +30,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
 app.command("export")(export.export)
 app.command("search")(search.search)
+app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("convert")(convert.convert)
 app.command("profile")(profile.profile)

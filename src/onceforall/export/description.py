@@ -29,11 +29,12 @@ class _Part(BaseModel):
 class Preprocessing(_Part):
     """From a picture to the net's input (3, crop, crop): RGB, the shorter side to `resize_shorter_side` and the longer
     one in proportion, rounded down; the central square; values on [0, 1], minus `mean`, over `std`, channel by
-    channel."""
+    channel. `rounded`: to eight bits after scaling, as pictures from files are; those in memory are not."""
 
     resize_shorter_side: Pixels
     crop: Pixels
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
+    rounded: bool
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
 

@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 
 from onceforall.data import DataSet, sample
+from onceforall.export import classify
 from onceforall.export.card import write_card
 from onceforall.export.description import Description, Export, Precision, sha256
 from onceforall.export.folder import open_subnet
@@ -80,6 +82,8 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
             calibration_images=sum(map(len, job.calibration)) or None, verification=found,
             versions={package: version(package) for package in target.packages or ("torch",)}, **facts)
         _moved(files, folder)
+    if request.target == "onnx":
+        copyfile(classify.__file__, folder / "classify.py")
     about = about.model_copy(update={"exports": {**about.exports, name: made}})
     about.write(folder)
     write_card(about, folder)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from onceforall.cost import macs, params
-from onceforall.data import CENTRE_SHARE, DataSet
+from onceforall.data import CENTRE_SHARE, DataSet, FilePictures
 from onceforall.export.card import write_card
 from onceforall.export.description import (
     ABOUT,
@@ -71,7 +71,7 @@ def save_subnet(found: Scored, folder: Path, *, source: Path) -> Description:
 def preprocessing(data: DataSet, resolution: int) -> Preprocessing:
     """How pictures are made ready for a net that was trained on `data`, as `data.eval_batches` does."""
     return Preprocessing(resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution, mean=data.mean,
-                         std=data.std)
+                         std=data.std, rounded=isinstance(data.test, FilePictures))
 
 
 def load_subnet(folder: str | Path) -> Subnet:

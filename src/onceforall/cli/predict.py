@@ -1,0 +1,85 @@
+"""`ofa predict`: what pictures show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onceforall.space import UserError
+
+if TYPE_CHECKING:
+    from onceforall.export.classify import Infer
+
+
+def predict(
+    source: Annotated[Path, typer.Argument(metavar="DIR|FILE.onnx", help="an extracted sub-network, computed by torch, "
+                                           "or an exported file, by onnxruntime")],
+    pictures: Annotated[list[Path], typer.Argument(help="picture files, or folders of them")],
+    top: Annotated[int, typer.Option(min=1, help="classes to name")] = 5,
+    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Name the likeliest classes of pictures, with their probabilities."""
+    from onceforall.export.classify import RefusedError, lines, prepare, ranked
+
+    infer, about = _opened(source)
+    rows, broken = [], []
+    for path in _files(pictures):
+        try:
+            logits = infer(prepare(str(path), about["preprocessing"])[None])[0]
+        except RefusedError as error:
+            broken.append(error)
+            continue
+        found = ranked(logits, about["classes"], top)
+        rows.append({"picture": str(path), "top": [{"class": name, "probability": share} for name, share in found]})
+        if not json_only:
+            typer.echo(lines(str(path), found))
+    if json_only:
+        typer.echo(json.dumps(rows))
+    for fault in broken[:-1]:
+        typer.echo(f"ofa: {fault}", err=True)
+    if broken:
+        raise UserError(*broken[-1].args)
+
+
+def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
+    from onceforall.export.classify import RefusedError, opened
+
+    if source.is_file() and source.suffix == ".onnx":
+        try:
+            return opened(str(source))
+        except ImportError:
+            raise UserError(str(source), "needs the package onnxruntime", "pip install 'onceforall[onnx]'") from None
+        except RefusedError as error:
+            raise UserError(*error.args) from None
+    if not source.is_dir():
+        raise UserError(str(source), "is neither an extracted sub-network's folder nor an .onnx file",
+                        "`ofa extract` writes one, `ofa export --to onnx` the other")
+    import torch
+
+    from onceforall.export.folder import open_subnet
+    net, about = open_subnet(source)
+
+    def infer(images: Any) -> Any:
+        with torch.inference_mode():
+            return net(torch.from_numpy(images).to(memory_format=torch.channels_last)).numpy()
+
+    return infer, about.model_dump()
+
+
+def _files(pictures: list[Path]) -> list[Path]:
+    """The files, and of folders all files in them that are named as pictures."""
+    from PIL import Image
+
+    known, out = set(Image.registered_extensions()), []
+    for path in pictures:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+            if not inside:
+                raise UserError(str(path), "holds no pictures", "give picture files, or a folder of them")
+            out += inside
+        else:
+            out.append(path)
+    return out

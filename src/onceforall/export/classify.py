@@ -1,0 +1,164 @@
+"""Tells what pictures show, with an exported ONNX file: Python 3.8, numpy, pillow and onnxruntime are all it needs.
+
+    python classify.py model.onnx picture.jpg ...
+    python classify.py model.onnx --accuracy FOLDER    (top-1 over FOLDER/<class>/*)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import zlib
+from importlib import import_module
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Values = dict[str, Any]
+    Infer = Callable[[np.ndarray], np.ndarray]
+
+_MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
+# whatever Pillow's plug-ins raise on damaged bytes
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+           NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class RefusedError(ValueError):
+    """A user's mistake: place, problem and remedy, which a message puts on one line."""
+
+    def __str__(self) -> str:
+        place, problem, remedy = self.args
+        return f"{place}: {problem}; {remedy}"
+
+
+def prepare(path: str, preprocessing: Values) -> np.ndarray:
+    """A picture file as the net's input (3, crop, crop): see `onceforall.export.description.Preprocessing`.
+
+    Raises RefusedError for a file that is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+                raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS} pixels")
+            scaled = _scaled(image, preprocessing["resize_shorter_side"], rounded=preprocessing["rounded"])
+    except _DAMAGE as error:
+        raise RefusedError(path, f"cannot be read as a picture ({' '.join(str(error).split())})",
+                           "leave it out") from None
+    crop = preprocessing["crop"]
+    top, left = (round((extent - crop) / 2) for extent in scaled.shape[:2])
+    values = scaled[top:top + crop, left:left + crop] / np.float32(255)
+    values = (values - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _scaled(image: Image.Image, shorter: int, *, rounded: bool) -> np.ndarray:
+    """Pixels (H, W, 3) in 0..255, the shorter side as asked for; of extreme shapes only the middle."""
+    width, height = image.size
+    cut_width = min(width, max(1, round(height * _MAX_RATIO)))
+    cut_height = min(height, max(1, round(width * _MAX_RATIO)))
+    left, top = (width - cut_width) // 2, (height - cut_height) // 2
+    box = np.array([left, top, left + cut_width, top + cut_height], float)
+    longer = shorter * max(cut_width, cut_height) // min(cut_width, cut_height)
+    size = (shorter, longer) if cut_width <= cut_height else (longer, shorter)
+    if not rounded:
+        channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in _rgb(image).split())
+        return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
+    shrink = min(cut_width / size[0], cut_height / size[1])
+    if shrink >= 2:  # a JPEG is decoded at half, a quarter or an eighth of its size
+        drafted = image.draft(None, (ceil(width / shrink), ceil(height / shrink)))
+        box *= drafted[1][2] / width if drafted else 1
+    resized = _rgb(image).resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0)
+    return np.asarray(resized, np.float32)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Eight bits a channel: the first frame, transparency dropped, 16-bit grey scaled."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray(np.round(np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def opened(path: str) -> tuple[Infer, Values]:
+    """An exported ONNX file ready to run, and what it says of itself.
+
+    Raises RefusedError for a file that is none.
+    """
+    ort = import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        about = json.loads(session.get_modelmeta().custom_metadata_map["onceforall"])
+    except (KeyError, json.JSONDecodeError):
+        raise RefusedError(path, "does not say how to feed it", "`ofa export --to onnx` writes one that does") from None
+    except Exception as error:  # noqa: BLE001  # onnxruntime's own have no common class
+        raise RefusedError(path, f"is no ONNX file that runs here ({str(error).splitlines()[0]})",
+                           "`ofa export --to onnx` writes one") from None
+    batch = session.get_inputs()[0].shape[0]
+
+    def infer(images: np.ndarray) -> np.ndarray:
+        if not isinstance(batch, int):
+            return np.asarray(session.run([about["output"]], {about["input"]: images})[0])
+        padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.float32)])
+        parts = [session.run([about["output"]], {about["input"]: padded[i:i + batch]})[0]
+                 for i in range(0, len(padded), batch)]
+        return np.concatenate(parts)[:len(images)]
+
+    return infer, about
+
+
+def ranked(logits: np.ndarray, classes: list[str], count: int) -> list[tuple[str, float]]:
+    """The classes of highest probability, with it, from logits (classes,)."""
+    shares = np.exp(logits - logits.max(), dtype=np.float64)
+    shares /= shares.sum()
+    # a net may tell more classes apart than there are names
+    return [(classes[i] if i < len(classes) else str(i), float(shares[i])) for i in np.argsort(-shares)[:count]]
+
+
+def lines(path: str, found: list[tuple[str, float]]) -> str:
+    """A picture's classes, one a line."""
+    return "\n".join([path, *(f"  {100 * share:5.1f} %  {name}" for name, share in found)])
+
+
+def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int]:
+    """Top-1 in [0, 1] over the pictures in a folder of folders named as the classes, and their number."""
+    right = count = 0
+    for number, name in enumerate(about["classes"]):
+        for path in sorted(p for p in (folder / name).glob("*") if p.is_file()):
+            logits = infer(prepare(str(path), about["preprocessing"])[None])[0]
+            right, count = right + int(logits.argmax() == number), count + 1
+    if not count:
+        raise RefusedError(str(folder), "holds no pictures of these classes", "give a folder with <class>/* in it")
+    return right / count, count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("pictures", nargs="*")
+    parser.add_argument("--accuracy", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    try:
+        infer, about = opened(arguments.model)
+        for path in arguments.pictures:
+            logits = infer(prepare(path, about["preprocessing"])[None])[0]
+            print(lines(path, ranked(logits, about["classes"], 5)))
+        if arguments.accuracy is not None:
+            top1, count = accuracy(infer, about, arguments.accuracy)
+            print(f"top-1 {100 * top1:.2f} % on {count} pictures")
+    except RefusedError as error:
+        sys.exit(f"classify.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
