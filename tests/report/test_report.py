@@ -147,7 +147,7 @@ def test_parts_alone(run):
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda f: None, "is no folder; give a run's"),
-    (lambda f: f.mkdir(), "holds neither metrics.jsonl nor front.json; train or search first"),
+    (lambda f: f.mkdir(), "holds neither metrics.jsonl nor front.json, nor what was exported; train"),
     (lambda f: (f.mkdir(), (f / "front.json").write_text("{")), "front.json: is no front"),
     (lambda f: (f.mkdir(), (f / "metrics.jsonl").write_text("x\n{}\n")), "metrics.jsonl:1: is no record of a run"),
 ])

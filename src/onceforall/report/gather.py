@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from onceforall.export.description import ABOUT, Description, read_description
 from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
 from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
 from onceforall.train.journal import METRICS
 
+_log = logging.getLogger(__name__)
 Records = list[Mapping[str, Any]]
 
 
@@ -30,15 +33,20 @@ class _Record(BaseModel):
 @dataclass(frozen=True)
 class Run:
     """`stages`: the records of each stage's metrics.jsonl by its folder, in the order of training; `search`: the values
-    of front.json, None where nothing was searched yet."""
+    of front.json, None where nothing was searched yet; `shipped`: the sub-networks that something was exported from, by
+    their folders."""
 
     name: str
     stages: Mapping[str, Records]
     search: Mapping[str, Any] | None
+    shipped: Mapping[str, Description] = field(default_factory=dict)
 
 
-def gather(folder: Path) -> Run:
-    """What is in the folder of a run, a stage or a search; raises UserError where there is nothing to show."""
+def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
+    """What is in the folder of a run, a stage, a search or a sub-network, and in those of further `subnets`.
+
+    Raises UserError where there is nothing to show.
+    """
     if not folder.is_dir():
         raise UserError(str(folder), "is no folder", "give a run's, as `ofa fit -o` names it")
     places = [path for path in (folder / METRICS, *folder.glob(f"*/{METRICS}")) if path.is_file()]
@@ -46,9 +54,24 @@ def gather(folder: Path) -> Run:
     places.sort(key=lambda path: (order.index(path.parent.name) if path.parent.name in order else len(order), path))
     stages = {path.parent.name: _records(path) for path in places}
     fronts = [path for path in (folder / FRONT, folder / SEARCH / FRONT) if path.is_file()]
-    if not stages and not fronts:
-        raise UserError(str(folder), f"holds neither {METRICS} nor {FRONT}", "train or search first: `ofa fit -o RUN`")
-    return Run(folder.resolve().name, stages, read_record(fronts[0]) if fronts else None)
+    shipped = _shipped(folder, subnets)
+    if not stages and not fronts and not shipped:
+        raise UserError(str(folder), f"holds neither {METRICS} nor {FRONT}, nor what was exported",
+                        "train, search or export first: `ofa fit -o RUN`")
+    return Run(folder.resolve().name, stages, read_record(fronts[0]) if fronts else None, shipped)
+
+
+def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
+    """Descriptions with exports, of the sub-networks given, and of those found up to two folders down."""
+    out = {}
+    for path in sorted({folder / ABOUT, *folder.glob(f"*/{ABOUT}"), *folder.glob(f"*/*/{ABOUT}")}):
+        try:
+            if path.is_file():
+                out[path.parent.relative_to(folder.parent).as_posix()] = read_description(path.parent)
+        except UserError as error:
+            _log.warning("left out: %s", error)
+    out |= {path.as_posix(): read_description(path) for path in subnets}
+    return {name: about for name, about in out.items() if about.exports}
 
 
 def _records(path: Path) -> Records:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from onceforall.report import charts
+from onceforall.report import charts, shipped
 from onceforall.report.gather import Run
 from onceforall.search.record import check_folder
 from onceforall.space import UserError
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } .chart { height: 520px; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 13px; white-space: nowrap; }
 td, th { text-align: right; padding: 3px 10px; border-bottom: 1px solid #e3e7ec; }
 td:last-child, th:last-child { text-align: left; font-family: ui-monospace, monospace; }
@@ -38,11 +38,13 @@ def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
     for name, table in (search["tables"] if search is not None else {}).items():
         if table["about"]["check"] and table["about"]["subnets"]:
             out[f"Latency table {name}"] = (_table_words(table["about"]), charts.table_error(table))
+    if run.shipped:
+        out["Exports"] = (shipped.words(run.shipped), shipped.bars(run.shipped))
     if any(run.stages.values()):
         out["Training"] = ("Stage by stage of progressive shrinking: each starts from the weights of the one before.",
                            charts.training(run.stages))
     for _, figure in out.values():
-        figure.update_layout(**_LAYOUT)
+        figure.update_layout(**_LAYOUT, height=figure.layout.height or 520)
     return out
 
 
@@ -52,11 +54,13 @@ def write(run: Run, path: Path) -> None:
     parts = []
     for number, (name, (words, figure)) in enumerate(found.items()):
         values = figure.to_json().replace("<", "\\u003c")  # so that nothing in it can end the script
-        parts.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(words)}</p>"
-                     f"<div class='chart' id='chart{number}'></div><script>(f => Plotly.newPlot("
-                     f"'chart{number}', f.data, f.layout, {{responsive: true}}))({values})</script>")
+        parts.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(words)}</p><div id='chart{number}' "
+                     f"style='height: {figure.layout.height}px'></div><script>(f => Plotly.newPlot('chart{number}', "
+                     f" f.data, f.layout, {{responsive: true}}))({values})</script>")
     if run.search is not None:
-        parts.append(f"<h2>Sub-networks of the front</h2>{_table(run.search['front'])}")
+        parts.append(f"<h2>Sub-networks of the front</h2>{_table(*_front(run.search['front']))}")
+    if run.shipped:
+        parts.append(f"<h2>Exports and how they were verified</h2>{_table(shipped.HEADS, shipped.table(run.shipped))}")
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
             f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
             f"<h1>{html.escape(run.name)}</h1>{''.join(parts)}</body></html>")
@@ -79,7 +83,8 @@ def write_png(run: Run, folder: Path) -> list[Path]:
     for name, (_, figure) in figures(run).items():
         out.append(folder / f"{re.sub('[^a-z0-9]+', '_', name.lower())}.png")
         try:
-            kaleido.write_fig_sync(figure, str(out[-1]), opts={"width": 1080, "height": 560, "scale": 2})
+            size = {"width": 1080, "height": figure.layout.height, "scale": 2}
+            kaleido.write_fig_sync(figure, str(out[-1]), opts=size)
         except (RuntimeError, OSError) as error:
             raise UserError("--png", f"needs Chrome or Chromium to draw with ({str(error).splitlines()[0]})",
                             "install one, as Debian's chromium") from None
@@ -106,14 +111,17 @@ def _table_words(about: Mapping[str, Any]) -> str:
             f"{check['after']['tau']:.3f}.")
 
 
-def _table(front: Sequence[Mapping[str, Any]]) -> str:
+def _front(front: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
+    """Heads and rows of the front's table."""
     heads = ["row", "predicted %", "measured %", *map(str, front[0]["costs"]), "pixels", "genotype"]
-    lines = []
-    for number, row in enumerate(front):
-        cells = [str(number), *("" if row[key] is None else f"{100 * row[key]:.2f}"
-                                for key in ("accuracy_predicted", "accuracy_measured")),
-                 *(f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" for value in row["costs"].values()),
-                 str(row["resolution"]), ",".join(map(str, row["genotype"]))]
-        lines.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    rows = ([str(number), *("" if row[key] is None else f"{100 * row[key]:.2f}"
+                            for key in ("accuracy_predicted", "accuracy_measured")),
+             *(f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" for value in row["costs"].values()),
+             str(row["resolution"]), ",".join(map(str, row["genotype"]))] for number, row in enumerate(front))
+    return heads, rows
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
     return (f"<table><tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"
             f"{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
