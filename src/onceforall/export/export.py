@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from onceforall.data import DataSet, sample
 from onceforall.export import classify
@@ -64,17 +65,16 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
     net, about = open_subnet(folder)
     batch = target.batch(request.precision, request.batch)
     job = Job(fold(net), about, request.precision, batch, _calibration(request, data, about, batch))
-    name = request.file(target)
+    name, rejected = request.file(target), folder / REJECTED
     with TemporaryDirectory(prefix=".export-", dir=_writable(folder)) as place:
-        path, module = Path(place) / name, target.module()
-        facts = module.write(job, path)
-        found = Verifier(net, about, data, batch, request.threads, listener)(
-            module.opened(path, request.threads))
+        facts = _written(target, job, Path(place) / name, folder)
+        infer = target.module().opened(Path(place) / name, request.threads)
+        found = Verifier(net, about, data, batch, request.threads, listener)(infer)
         files = sorted(Path(place).iterdir())
         try:
-            check(found, request.precision, folder / REJECTED / name, max_loss=request.max_loss)
+            check(found, request.precision, rejected / name, max_loss=request.max_loss)
         except UserError:
-            _moved(files, folder / REJECTED)
+            _moved(files, rejected)
             raise
         made = Export(
             target=request.target, precision=request.precision, batch=batch, input=INPUT, output=OUTPUT,
@@ -88,6 +88,14 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
     about.write(folder)
     write_card(about, folder)
     return {name: made}
+
+
+def _written(target: Target, job: Job, path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = target.module().write(job, path)
+    except OSError as error:
+        raise UserError(str(folder), f"cannot be written: {error.strerror}", "make room, or copy it elsewhere") from None
+    return facts
 
 
 def _calibration(request: Request, data: DataSet | None, about: Description, batch: int) -> list[Images]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ def opened(path: Path, threads: int) -> Infer:
 def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
     import nncf
     nncf.set_log_level(logging.ERROR)
-    # mixed: weights symmetric, activations not, as hard swish's are not
-    return nncf.quantize(model, nncf.Dataset(list(job.calibration)), preset=nncf.QuantizationPreset.MIXED,
-                         subset_size=len(job.calibration))
+    with redirect_stdout(sys.stderr):  # its progress
+        # mixed: weights symmetric, activations not, as hard swish's are not
+        return nncf.quantize(model, nncf.Dataset(list(job.calibration)), preset=nncf.QuantizationPreset.MIXED,
+                             subset_size=len(job.calibration))
