@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -68,7 +68,19 @@ def save_subnet(found: Scored, folder: Path, *, source: Path) -> Description:
     return about
 
 
-def preprocessing(data: DataSet, resolution: int) -> Preprocessing:
+class Normalised(Protocol):
+    """What says how channels are normalised, such as a data set."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Of each channel, on [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Likewise."""
+
+
+def preprocessing(data: Normalised, resolution: int) -> Preprocessing:
     """How pictures are made ready for a net that was trained on `data`, as `data.eval_batches` does."""
     return Preprocessing(resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution, mean=data.mean,
                          std=data.std)
