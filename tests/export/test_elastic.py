@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import runpy
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torchvision.io import write_png
 
 import onceforall
 from onceforall.cost import macs
@@ -201,6 +204,15 @@ def test_a_subnet_that_is_held_stays_what_it_is(net, extracted):
     assert torch.equal(held(images(first.resolution)), extracted[first](images(first.resolution)))
 
 
+def test_a_subnet_that_is_moved_leaves_the_others(net, extracted):
+    arch = net.rows[0].arch
+    net.use(arch).double()
+    for row in net.rows[1:]:
+        assert torch.equal(net.use(row.arch)(images(row.arch.resolution)), extracted[row.arch](
+            images(row.arch.resolution)))
+    assert net.use(arch)(images(arch.resolution).double()).dtype == torch.float64
+
+
 def test_a_failed_proof_leaves_the_file_aside(supernet, rows, evaluator, tmp_path, monkeypatch):
     true = elastic_write.statistics_of
     monkeypatch.setattr(elastic_write, "statistics_of", lambda net: true(net) * 1.001)
@@ -219,6 +231,18 @@ def test_writing_reports_and_needs_rows(supernet, rows, evaluator, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["e.safetensors"]
     with pytest.raises(UserError, match="no sub-networks are given"):
         write_elastic(supernet, [], evaluator, tmp_path / "f.safetensors")
+
+
+def test_the_example_serves_pictures(file, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "one.png"
+    write_png(torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8), str(path))
+    script = Path(__file__).resolve().parents[2] / "examples" / "elastic_inference.py"
+    threads = str(torch.get_num_threads())
+    monkeypatch.setattr("sys.argv", [str(script), str(file.parent), str(path), "--requests", "3", "--threads", threads])
+    runpy.run_path(str(script), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("one.png: deadline ") and ", by 1" in line for line in lines)
 
 
 @pytest.mark.parametrize("predicted", [True, False])

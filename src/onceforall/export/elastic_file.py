@@ -121,7 +121,8 @@ def _all_buffers(path: Path, content: Content, values: _Values, net: Supernet,
         raise UserError(str(path), f"is damaged: statistics of {len(arrays)} sub-networks for {len(rows)} rows", REMEDY)
     out = {}
     for number, row in enumerate(rows):
-        plan, array = net.plan(row.arch), arrays[str(number)]
+        # a copy, since what comes from the file keeps all of it in memory
+        plan, array = net.plan(row.arch), arrays[str(number)].clone()
         shape = (2, sum(layer.outputs for layer in norms(plan)))
         if array.shape != shape or not bool(array.isfinite().all()) or bool((array[1] < 0).any()):
             raise UserError(f"{path}:statistics.{number}", f"is damaged: not finite numbers {shape}, variances from 0",
