@@ -25,10 +25,12 @@ class Elastic:
     extracted and recalibrated net does (CPU, one thread count).
 
     `rows`: what is stored, ascending by accuracy. `arch`: what `net(images)` runs, at first the most accurate. `use`
-    and `within` switch it and hand the sub-network out as a module, of which threads may each hold another. Beside the
-    supernet's tensors that takes the statistics, transformed kernels (however many there are, at most about 1.5 times
-    the depthwise weights for kernels 3, 5, 7 and expansions 3, 4, 6) and under a megabyte of Python objects for each. They all read the same
-    memory: take `extracted` to train or change one.
+    and `within` switch it and hand the sub-network out as a module, of which threads may each hold another. They all
+    read the same memory: take `extracted` to train or change one.
+
+    Beside the supernet's tensors there are the statistics, under a megabyte of Python objects a sub-network, and the
+    transformed kernels: however many there are, at most about 1.5 times the depthwise weights for kernels 3, 5, 7 and
+    expansions 3, 4, 6.
     """
 
     source: Path
