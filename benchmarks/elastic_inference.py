@@ -31,6 +31,8 @@ from torch.func import functional_call
 
 from onceforall.cli.pictures import evaluator_of
 from onceforall.cost import macs
+from onceforall.cost.population import macs_table
+from onceforall.cost.spread import spread as spread_over_cost
 from onceforall.data import ArrayPictures, DataSet
 from onceforall.export.elastic import Elastic
 from onceforall.export.elastic_file import ELASTIC
@@ -63,13 +65,10 @@ print(resident() - before)
 
 def random_file(path: Path) -> Nets:
     """The file of a supernet with random weights; returns the extracted and recalibrated nets."""
-    space, rng = search_space("mobilenet_v3_large"), random.Random(0)
+    space = search_space("mobilenet_v3_large").restrict(resolutions=[RESOLUTION])
     net = Supernet(space, generator=torch.Generator().manual_seed(0)).eval().to(memory_format=torch.channels_last)
-    drawn = {space.sample(rng).at(RESOLUTION) for _ in range(200)} | {space.smallest.at(RESOLUTION),
-                                                                      space.largest.at(RESOLUTION)}
-    pool = sorted(drawn, key=lambda arch: (macs(space, arch), str(arch)))
-    aims = np.linspace(macs(space, pool[0]), macs(space, pool[-1]), ARCHS)
-    archs = list(dict.fromkeys(min(pool, key=lambda arch, aim=aim: abs(macs(space, arch) - aim)) for aim in aims))
+    codes = spread_over_cost(macs_table(space), ARCHS, np.random.default_rng(0))
+    archs = [space.decode(code) for code in codes.tolist()]
     pixels = torch.randint(0, 256, (100, 3, 192, 192), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     pictures = ArrayPictures(pixels, torch.arange(100))
     data = DataSet(pictures, pictures, pictures.subset(range(8)), tuple(map(str, range(1000))), (0.5,) * 3, (0.25,) * 3)

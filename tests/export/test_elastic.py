@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import runpy
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +213,12 @@ def test_a_subnet_that_is_moved_leaves_the_others(net, extracted):
         assert torch.equal(net.use(row.arch)(images(row.arch.resolution)), extracted[row.arch](
             images(row.arch.resolution)))
     assert net.use(arch)(images(arch.resolution).double()).dtype == torch.float64
+
+
+def test_loading_does_without_what_only_a_search_needs():
+    code = ("import sys; from onceforall import Elastic; "
+            "sys.exit(bool({'scipy', 'sklearn', 'moocore', 'plotly'} & sys.modules.keys()))")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_failed_proof_leaves_the_file_aside(supernet, rows, evaluator, tmp_path, monkeypatch):

@@ -125,8 +125,8 @@ def _all_buffers(path: Path, content: Content, values: _Values, net: Supernet,
         plan, array = net.plan(row.arch), arrays[str(number)].clone()
         shape = (2, sum(layer.outputs for layer in norms(plan)))
         if array.shape != shape or not bool(array.isfinite().all()) or bool((array[1] < 0).any()):
-            raise UserError(f"{path}:statistics.{number}", f"is damaged: not finite numbers {shape}, variances from 0",
-                            REMEDY)
+            raise UserError(f"{path}:statistics.{number}", f"is damaged: {shape} finite numbers are needed, no "
+                            "variance below 0", REMEDY)
         out[row.arch] = dict(_buffers(plan, array, torch.tensor(values.rows[number].batches)))
     return out
 

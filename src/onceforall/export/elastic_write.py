@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,8 @@ def write_elastic(net: Supernet, rows: Sequence[Row], evaluator: Evaluator, path
     if not kept:
         raise UserError(str(path), "no sub-networks are given to store", "search first: `ofa search RUN`")
     on_cpu = deepcopy(net).cpu().eval().to(memory_format=torch.channels_last)
-    found, answers = {}, {}
+    found: dict[Arch, tuple[Tensor, int]] = {}
+    answers: dict[Arch, Tensor] = {}
     for done, row in enumerate(kept):
         _hear(listener, done, len(kept))
         recalibrated = evaluator.subnet(net, row.arch)
@@ -55,24 +56,24 @@ def write_elastic(net: Supernet, rows: Sequence[Row], evaluator: Evaluator, path
     _hear(listener, len(kept), len(kept))
     pictures = {"mean": data.mean, "std": data.std, "classes": data.classes}
     stored = stored_of(kept, found, space=space, channels=Channels(mean=data.mean, std=data.std))
-    content = replace(content_of(Trained(on_cpu, space, None, pictures), NATIVE), stored=stored)
     unproved = path.with_name(path.name + ".unproved")
-    NATIVE.write(unproved, content)
+    NATIVE.write(unproved, replace(content_of(Trained(on_cpu, space, None, pictures), NATIVE), stored=stored))
+    return _proved(unproved, path, answers, data)
+
+
+def _proved(unproved: Path, path: Path, answers: Mapping[Arch, Tensor], data: DataSet) -> Elastic:
+    """The file loaded, and under its name where every stored sub-network's logits are those of `answers`."""
     elastic = Elastic.load(unproved)
     for arch, expected in answers.items():
-        prove(expected, _answers(elastic.use(arch), data, arch.resolution), arch=arch, file=unproved)
+        found = _answers(elastic.use(arch), data, arch.resolution)
+        if not torch.equal(expected, found):
+            raise UserError(str(arch), "answers otherwise in the file than the recalibrated net, by up to "
+                            f"{float((expected - found).abs().max()):.2g}", f"the file is kept as {unproved}")
     try:
         os.replace(unproved, path)
     except OSError as error:
         raise UserError(str(path), f"cannot be written: {error.strerror}", "give another place") from None
     return replace(elastic, source=path)
-
-
-def prove(expected: Tensor, found: Tensor, *, arch: Arch, file: Path) -> None:
-    """Raises UserError where a stored sub-network's logits are not, to the bit, those expected."""
-    if not torch.equal(expected, found):
-        raise UserError(str(arch), f"answers otherwise in the file than the recalibrated net, by up to "
-                        f"{float((expected - found).abs().max()):.2g}", f"the file is kept as {file}")
 
 
 def _reference(recalibrated: Subnet, on_cpu: Supernet, arch: Arch) -> Subnet:

@@ -7,14 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from onceforall.cost.latency import LatencyTable
-from onceforall.cost.predictor import Fitted
 from onceforall.search.front import Row
 from onceforall.space import Arch, SearchSpace, UserError
+
+if TYPE_CHECKING:
+    from onceforall.cost.predictor import Fitted
 
 FRONT = "front.json"
 
