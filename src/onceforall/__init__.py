@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onceforall.cost import macs, params
+    from onceforall.export.elastic import Elastic
     from onceforall.export.folder import load_subnet
     from onceforall.interop.weights import load
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
@@ -25,13 +26,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "onceforall.space": ("Arch", "Block", "SearchSpace", "UserError", "search_space"),
     "onceforall.cost": ("macs", "params"),
+    "onceforall.export.elastic": ("Elastic",),
     "onceforall.export.folder": ("load_subnet",),
     "onceforall.interop.weights": ("load",),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Block", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "load", "load_subnet", "macs",
-           "params", "recalibrate", "search_space", "sort_channels"]
+__all__ = ["Arch", "Block", "Elastic", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "load",
+           "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,9 +17,9 @@ from PIL import Image
 
 from onceforall.data import ArrayPictures, DataSpec, FilePictures, eval_batches, load_data, normalize
 from onceforall.export import classify
-from onceforall.export.description import read_description
+from onceforall.export.description import Channels, read_description
 from onceforall.export.export import Request, export
-from onceforall.export.folder import Scored, preprocessing, save_subnet
+from onceforall.export.folder import Scored, save_subnet
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.3, 0.25)
 
@@ -47,7 +47,7 @@ def test_files_are_prepared_as_in_evaluation(digits, tmp_path, width, height, mo
     picture(width, height, mode).save(path)
     files = FilePictures((str(path),), torch.tensor([0]))
     for resolution in (12, 128):
-        about = preprocessing(replace(digits, test=files, mean=MEAN, std=STD), resolution).model_dump()
+        about = Channels.of(replace(digits, test=files, mean=MEAN, std=STD)).at(resolution).model_dump()
         (batch,) = eval_batches(files, resolution, batch=1)
         expected = normalize(batch.images, MEAN, STD)[0].numpy()
         np.testing.assert_allclose(classify.prepare(str(path), about), expected, atol=1e-5)
@@ -59,7 +59,7 @@ def test_pictures_in_memory_are_prepared_as_in_evaluation(digits, tmp_path, widt
     image.save(tmp_path / "picture.png")
     arrays = ArrayPictures(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], torch.tensor([0]))
     for resolution in (12, 28, 64):
-        about = preprocessing(replace(digits, test=arrays, mean=MEAN, std=STD), resolution).model_dump()
+        about = Channels.of(replace(digits, test=arrays, mean=MEAN, std=STD)).at(resolution).model_dump()
         (batch,) = eval_batches(arrays, resolution, batch=1)
         expected = normalize(batch.images, MEAN, STD)[0].numpy()
         np.testing.assert_allclose(classify.prepare(str(tmp_path / "picture.png"), about), expected, atol=1e-4)

@@ -62,7 +62,7 @@ def test_a_copy_of_the_folder_is_enough(folder, tmp_path):
     ({"format": 1}, "is of format 1; this version reads 2"),
     ({"format": None}, "is of format None; this version reads 2"),
     ({"bn_eps": -1}, "is damaged (bn_eps: "),
-    ({"preprocessing": {}}, "is damaged (preprocessing.resize_shorter_side: "),
+    ({"preprocessing": {}}, "is damaged (preprocessing.rounded: "),
     ({"arch": "12:x"}, "is not the sub-network that model.json describes"),
     ({"sha256": {"model.safetensors": "0"}}, "is not the sub-network that model.json describes"),
 ])

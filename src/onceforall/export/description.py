@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from onceforall.data import DataSpec
+from onceforall.data import CENTRE_SHARE, DataSet, DataSpec, FilePictures
 from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
 
 FORMAT: Literal[2] = 2
@@ -26,17 +26,31 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Preprocessing(_Part):
-    """From a picture to the net's input (3, crop, crop): RGB, the shorter side to `resize_shorter_side` and the longer
-    one in proportion, rounded down; the central square; values on [0, 1], minus `mean`, over `std`, channel by
-    channel. `rounded`: to eight bits after scaling, as pictures from files are; those in memory are not."""
+class Channels(_Part):
+    """How pictures are made ready at any size: values on [0, 1], minus `mean`, over `std`, channel by channel;
+    `rounded`: to eight bits after scaling, as pictures from files are; those in memory are not."""
 
-    resize_shorter_side: Pixels
-    crop: Pixels
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     rounded: bool
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
+
+    @classmethod
+    def of(cls, data: DataSet) -> Channels:
+        """As evaluation makes the pictures of `data` ready."""
+        return cls(rounded=isinstance(data.test, FilePictures), mean=data.mean, std=data.std)
+
+    def at(self, resolution: int) -> Preprocessing:
+        """Together with the sizes that belong to a resolution."""
+        return Preprocessing(**self.model_dump(), resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution)
+
+
+class Preprocessing(Channels):
+    """From a picture to the net's input (3, crop, crop): RGB, the shorter side to `resize_shorter_side` and the longer
+    one in proportion, rounded down; the central square; then its channels."""
+
+    resize_shorter_side: Pixels
+    crop: Pixels
 
 
 class Accuracy(_Part):

@@ -94,7 +94,7 @@ def _written(target: Target, job: Job, path: Path, folder: Path) -> dict[str, An
     try:
         facts: dict[str, Any] = target.module().write(job, path)
     except OSError as error:
-        raise UserError(str(folder), f"cannot be written: {error.strerror}", "make room, or copy it elsewhere") from None
+        raise UserError(str(folder), f"cannot be written: {error.strerror}", "make room, or copy it") from None
     return facts
 
 

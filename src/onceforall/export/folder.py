@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from onceforall.cost import macs, params
-from onceforall.data import CENTRE_SHARE, DataSet, FilePictures
+from onceforall.data import DataSet
 from onceforall.export.card import write_card
 from onceforall.export.description import (
     ABOUT,
     WEIGHTS,
     Accuracy,
+    Channels,
     Description,
-    Preprocessing,
     read_description,
     sha256,
     versions,
@@ -58,7 +58,7 @@ def save_subnet(found: Scored, folder: Path, *, source: Path) -> Description:
         arch=str(arch), genotype=list(arch.to_genotype(space)), resolution=arch.resolution, space=space.to_dict(),
         num_classes=num_classes, bn_eps=next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
         macs=macs(space, arch, num_classes=num_classes), params=params(space, arch, num_classes=num_classes),
-        classes=classes, preprocessing=preprocessing(data, arch.resolution),
+        classes=classes, preprocessing=Channels.of(data).at(arch.resolution),
         accuracy=Accuracy(top1=found.score.top1, images=found.score.images), data=_loaded_by(data),
         provenance={"source": str(source), "sha256": sha256(source),
                     "date": datetime.now(timezone.utc).isoformat(timespec="seconds")},
@@ -66,12 +66,6 @@ def save_subnet(found: Scored, folder: Path, *, source: Path) -> Description:
     about.write(folder)
     write_card(about, folder)
     return about
-
-
-def preprocessing(data: DataSet, resolution: int) -> Preprocessing:
-    """How pictures are made ready for a net that was trained on `data`, as `data.eval_batches` does."""
-    return Preprocessing(resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution, mean=data.mean,
-                         std=data.std, rounded=isinstance(data.test, FilePictures))
 
 
 def load_subnet(folder: str | Path) -> Subnet:

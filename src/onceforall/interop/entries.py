@@ -31,18 +31,27 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
+class Stored:
+    """Sub-networks in their supernet's file: `text` says which, `statistics` holds arrays of each by its number."""
+
+    text: str
+    statistics: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Content:
     """What a weights file holds.
 
     `arrays`: float32, by the file's own names and in its own layout. `counts`: batches that each batch normalisation
     has seen, by the name of its running mean. `about`: what this project says of the net; None in a foreign file.
-    `kept`: see `About`.
+    `kept`: see `About`. `stored`: sub-networks of a supernet that the file has beside it; only the native form does.
     """
 
     arrays: dict[str, Tensor]
     counts: dict[str, int] = field(default_factory=dict)
     about: About | None = None
     kept: dict[str, Kept] = field(default_factory=dict)
+    stored: Stored | None = None
 
 
 MEAN, COUNT = "running_mean", "num_batches_tracked"  # torch's names; a count is known by its running mean's name

@@ -8,46 +8,56 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from onceforall.interop.about import NAME, About, parsed
-from onceforall.interop.entries import COUNT, MEAN, Content, count_of, count_tensors
+from onceforall.interop.entries import COUNT, MEAN, Content, Stored, count_of, count_tensors
 from onceforall.space import UserError
+
+ELASTIC, STATISTICS = "elastic", "statistics."  # of sub-networks stored beside a supernet: header entry, arrays
 
 
 def read(path: Path) -> Content:
     """Raises UserError for a file that is not safetensors, or not of this project."""
-    arrays, counts = {}, {}
+    arrays, counts, statistics = {}, {}, {}
     try:
         with safe_open(path, "pt") as file:
-            about = _about(path, file.metadata())
+            header = file.metadata() or {}
+            about = _about(path, header)
             for name in file.keys():  # noqa: SIM118  # no mapping
                 tensor = file.get_tensor(name)
                 if name.endswith(COUNT):
                     counts[name.removesuffix(COUNT) + MEAN] = count_of(tensor, place=f"{path}:{name}")
+                elif ELASTIC in header and name.startswith(STATISTICS):
+                    statistics[name.removeprefix(STATISTICS)] = tensor.float()
                 else:
                     arrays[name] = tensor.float()
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is not a readable safetensors file ({str(error).splitlines()[0]})") from None
-    return Content(arrays, counts, about)
+    stored = Stored(header[ELASTIC], statistics) if ELASTIC in header else None
+    return Content(arrays, counts, about, stored=stored)
 
 
 def read_about(path: Path) -> About:
     """What this project wrote about the file's net."""
     try:
         with safe_open(path, "pt") as file:
-            return _about(path, file.metadata())
+            return _about(path, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UserError(str(path), f"is not a readable safetensors file ({str(error).splitlines()[0]})") from None
 
 
 def write(path: Path, content: Content) -> None:
     """Write arrays, counts and description."""
-    about = {NAME: content.about.text()} if content.about else {}
-    save_file({**content.arrays, **count_tensors(content.counts)}, path, {"format": "pt", **about})
+    header = {NAME: content.about.text()} if content.about else {}
+    arrays = {**content.arrays, **count_tensors(content.counts)}
+    if content.stored is not None:
+        header[ELASTIC] = content.stored.text
+        arrays |= {STATISTICS + number: array for number, array in content.stored.statistics.items()}
+    save_file(arrays, path, {"format": "pt", **header})
 
 
-def _about(path: Path, header: dict[str, str] | None) -> About:
-    if NAME not in (header or {}):
+def _about(path: Path, header: dict[str, str]) -> About:
+    if NAME not in header:
         raise UserError(str(path), "is a safetensors file that does not say which net it holds",
                         "extract the sub-network again with this version")
-    return parsed(path, (header or {})[NAME])
+    return parsed(path, header[NAME])

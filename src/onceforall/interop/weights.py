@@ -58,6 +58,11 @@ def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mappin
     readers name them. `kept`: see `About`; what it does not say of an array is float32 and as NNablaNAS writes it.
     """
     form = form or form_to_write(path)
+    form.write(path, content_of(trained, form, kept=kept))
+
+
+def content_of(trained: Trained, form: Form, *, kept: Mapping[str, Kept] | None = None) -> Content:
+    """What a file of that form holds of a net."""
     norm = next(m for m in trained.net.modules() if isinstance(m, nn.BatchNorm2d))
     state, names = trained.net.state_dict(), trained.entries
     by_default: dict[str, Kept] = {e.theirs: ("float32", i, e.trained) for i, e in enumerate(names)}
@@ -69,7 +74,7 @@ def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mappin
         pictures=Pictures(**trained.pictures), kept=differing)
     arrays = {form.key(e): form.to_file(e, state[e.ours].detach().cpu()).contiguous() for e in names}
     counts = {form.key(e): int(state[e.ours.removesuffix(MEAN) + COUNT]) for e in names if e.ours.endswith(MEAN)}
-    form.write(path, Content(arrays, counts, about, {**by_default, **differing}))
+    return Content(arrays, counts, about, {**by_default, **differing})
 
 
 def open_weights(source: str | Path, *, space: str | None = None) -> Trained:

@@ -99,11 +99,21 @@ def extract(supernet: Supernet, arch: Arch) -> Subnet:
     On CPU its answers are those of `supernet(images, arch)` bit for bit, at one thread count and in one memory
     format. It keeps mode (training or evaluation), device, dtype and memory format.
     """
+    plan = supernet.plan(arch)
+    return built_like(supernet, plan, {name: tensor.clone() for name, tensor in parts(supernet, plan).items()})
+
+
+@torch.no_grad()
+def parts(supernet: Supernet, plan: Plan) -> dict[str, Tensor]:
+    """The state of a sub-network: views of the supernet's tensors; kernels that are transformed are new tensors."""
+    return {f"{layer.name}.{name}": tensor.detach() for layer in plan.layers()
+            for name, tensor in _elastic(supernet, layer).tensors(layer).items()}
+
+
+def built_like(supernet: Supernet, plan: Plan, state: Mapping[str, Tensor]) -> Subnet:
+    """`build`, with the supernet's dropout, BN settings and mode."""
     norm = supernet.stem.norm
     assert norm is not None
-    plan = supernet.plan(arch)
-    state = {f"{layer.name}.{name}": tensor.detach().clone() for layer in plan.layers()
-             for name, tensor in _elastic(supernet, layer).tensors(layer).items()}
     net = build(plan, state, dropout=supernet.dropout, bn_momentum=norm.momentum or 0.0, bn_eps=norm.eps)
     return net.train(supernet.training)
 

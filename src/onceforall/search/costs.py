@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from onceforall.cost.latency import LatencyTable
 from onceforall.cost.population import CostTable, macs_table, memory_table, params_table, recoded
-from onceforall.cost.predictor import Predictor
 from onceforall.search.problem import Goal, Limit, Measure, Problem
 from onceforall.space import SearchSpace, UserError
+
+if TYPE_CHECKING:
+    from onceforall.cost.predictor import Predictor
 
 ACCURACY, LATENCY = "accuracy", "latency_ms"
 

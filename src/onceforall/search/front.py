@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes
-from onceforall.cost.predictor import Predictor
 from onceforall.search.costs import ACCURACY, Costs
 from onceforall.space import Arch, SearchSpace
+
+if TYPE_CHECKING:
+    from onceforall.cost.predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from onceforall.cost.latency import LatencyTable
-from onceforall.cost.predictor import Fitted
 from onceforall.search.front import Row
 from onceforall.space import Arch, SearchSpace, UserError
+
+if TYPE_CHECKING:
+    from onceforall.cost.predictor import Fitted
 
 FRONT = "front.json"
 
@@ -71,13 +73,20 @@ def _lines(value: Any) -> str:
     return "[\n" + ",\n".join(map(json.dumps, value)) + "]" if rows else json.dumps(value)
 
 
-class _Row(BaseModel):
+class RowValues(BaseModel):
+    """A row as `Row.to_dict` gives it."""
+
     arch: str
     genotype: list[int]
     resolution: int
     costs: dict[str, float]
     accuracy_predicted: float | None
     accuracy_measured: float | None
+
+    def row(self, space: SearchSpace) -> Row:
+        """The row itself; raises UserError where it is of another space."""
+        costs = {name: int(value) if value.is_integer() else value for name, value in self.costs.items()}
+        return Row(Arch.parse(space, self.arch), costs, self.accuracy_predicted, self.accuracy_measured)
 
 
 class _Errors(BaseModel):
@@ -132,10 +141,10 @@ class _Values(BaseModel):
     space: dict[str, Any]
     objectives: list[str]
     limits: dict[str, float]
-    front: Annotated[list[_Row], Field(min_length=1)]
+    front: Annotated[list[RowValues], Field(min_length=1)]
     evaluations: int
-    sampled: list[_Row] = []
-    baseline: list[_Row] = []
+    sampled: list[RowValues] = []
+    baseline: list[RowValues] = []
     predictor: _Fitted | None = None
     tables: dict[str, _Table] = {}
 
