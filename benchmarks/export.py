@@ -44,7 +44,7 @@ def of_run(run: Path, front: Path, folder: Path) -> list[Case]:
     for name, row in zip(BETWEEN, (0, rows // 2, rows - 1), strict=True):
         found = scored(str(run), Which(None, None, None, front, row), data=None, root=None, device="cpu")
         place = folder / run.name / name
-        about = save_subnet(found, place, source=weights_file(run))
+        about = save_subnet(found.extracted, place, source=weights_file(run))
         for target, form in TARGETS.items():
             if any(find_spec(package) is None for package in form.packages):
                 print(f"left out: {target}, which is not installed", file=sys.stderr)
@@ -76,7 +76,7 @@ def imagenet(folder: Path) -> list[Case]:
     for name, arch in zip(BETWEEN, (space.smallest, space.middle, space.largest), strict=True):
         chosen = arch.at(224)
         subnet = evaluator.subnet(net.to(memory_format=torch.channels_last), chosen)
-        about = save_subnet(Scored(subnet, space, chosen, data, evaluator.score_net(subnet, 224, pictures)),
+        about = save_subnet(Scored(subnet, space, chosen, data, evaluator.score_net(subnet, 224, pictures)).extracted,
                             folder / "imagenet" / name, source=weights)
         for target in ("onnx", "openvino"):
             ((file, made),) = export(folder / "imagenet" / name, Request(target), data).items()

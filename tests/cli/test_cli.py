@@ -196,6 +196,33 @@ def test_search_of_a_run(run, capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_one_file_of_the_run_serves_many_budgets(run, capsys, tmp_path):
+    net = onceforall.Elastic.load(run)
+    front = json.loads((run / "search" / "front.json").read_text())["front"]
+    assert {str(row.arch) for row in net.rows} <= {row["arch"] for row in front}
+    assert len(net.rows) == min(12, len(front))
+    arch, file = net.rows[0].arch, str(run / "elastic.safetensors")
+    images = torch.rand(2, 3, arch.resolution, arch.resolution)
+    for words in ((file,), (str(run),)):  # with the statistics of the file, and with new ones
+        code, _, _ = ofa(capsys, "extract", *words, "--arch", str(arch), "-o", str(tmp_path / "subnet"))
+        assert code == 0
+        assert torch.equal(onceforall.load_subnet(tmp_path / "subnet")(images), net.use(arch)(images))
+    scores = [ofa(capsys, "evaluate", source, "--arch", "smallest", "--json")[1] for source in (file, str(run))]
+    assert scores[0] == scores[1]
+    code, out, _ = ofa(capsys, "export", str(run), "--to", "elastic", "--rows", "3", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == len(onceforall.Elastic.load(run).rows) == min(3, len(front))
+    for words, message in (((str(run), "--to", "elastic", "--int8"), "--to: 'elastic' stands beside other targets"),
+                           ((str(run), "--to", "elastic", "--front", "nowhere"), "nowhere: cannot be read"),
+                           ((str(run), "--to", "onnx", "--front", "x"), "--front: has no effect on onnx"),
+                           ((str(tmp_path / "subnet"), "--to", "elastic"), "holds a single sub-network")):
+        code, _, err = ofa(capsys, "export", *words)
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
     before = {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
     code, out, err = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))

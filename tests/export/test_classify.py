@@ -86,7 +86,7 @@ def test_three_packages_are_enough_for_the_accuracy_of_the_description(supernet,
     score = evaluator.score_net(net, arch.resolution, data.test)
     assert score.top1 > 0.3
     folder = tmp_path / "subnet"
-    save_subnet(Scored(net, supernet.space, arch, data, score), folder, source=weights)
+    save_subnet(Scored(net, supernet.space, arch, data, score).extracted, folder, source=weights)
     export(folder, Request("onnx"), data)
     python = bare_environment(tmp_path / "env")
     result = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +15,14 @@ from onceforall.space import UserError
 if TYPE_CHECKING:
     from onceforall.data import DataSet
     from onceforall.export.description import Export, Precision
+    from onceforall.search.front import Row
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an extracted sub-network, as `ofa extract` writes it")],
-    to: Annotated[list[str], typer.Option(help="onnx, openvino, torch-export, executorch; give it again for more")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an extracted sub-network, as `ofa extract` writes it; "
+                                           "for elastic a run")],
+    to: Annotated[list[str], typer.Option(help="onnx, openvino, torch-export, executorch, given again for more; or "
+                                          "elastic: many sub-networks of a run in one file")],
     fp16: Annotated[bool, typer.Option("--fp16", help="numbers of 16 bits")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="integers of 8 bits, calibrated on training pictures")] = False,
     batch: Annotated[str | None, typer.Option(help="pictures of one inference: a number, or dynamic for any")] = None,
@@ -27,6 +31,8 @@ def export(
     calibration_images: Annotated[int, typer.Option(help="training pictures that int8 is calibrated with")] = 300,
     max_loss: Annotated[float, typer.Option(help="points of top-1 that fp16 and int8 may lose")] = 1.0,
     threads: Annotated[int, typer.Option(help="of one forward pass, when latency is measured")] = 1,
+    front: Annotated[Path | None, typer.Option(help="front of `ofa search` for elastic; DIR/search by default")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="sub-networks for elastic, spread over the front")] = 12,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Write files for other runtimes into DIR, each compared with torch before it is called done."""
@@ -34,6 +40,13 @@ def export(
     from onceforall.export.export import Request
     from onceforall.export.export import export as run
 
+    if "elastic" in to:
+        if len(to) > 1 or fp16 or int8 or batch is not None:
+            raise UserError("--to", "'elastic' stands beside other targets or their options", "give it alone")
+        _elastic(folder, front, rows=rows, data=data, root=root, json_only=json_only)
+        return
+    if front is not None:
+        raise UserError("--front", f"has no effect on {to[0]}", "`ofa extract` takes a row of it")
     if fp16 and int8:
         raise UserError("--int8", "stands beside --fp16", "give one of them")
     precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
@@ -48,6 +61,51 @@ def export(
         typer.echo(json.dumps({name: found.model_dump(mode="json") for name, found in made.items()}))
     else:
         _table(folder, made)
+
+
+def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root: str | None,
+             json_only: bool) -> None:
+    """Store the sub-networks of a front with their supernet, and print them."""
+    from onceforall.cli.pictures import evaluator_of
+    from onceforall.cli.progress import Progress
+    from onceforall.export.elastic_file import ELASTIC
+    from onceforall.export.elastic_write import spread_rows, write_elastic
+    from onceforall.interop.weights import open_weights
+    from onceforall.nn import Supernet
+    from onceforall.recipes.fit import SEARCH
+    from onceforall.search.record import read_front
+    from onceforall.train.evaluate import Compute
+
+    trained = open_weights(run)
+    if not isinstance(trained.net, Supernet):
+        raise UserError(str(run), "holds a single sub-network", "give the run that it comes from")
+    found, objectives = read_front(front or run / SEARCH, trained.space)
+    compute = Compute()
+    compute.place(trained.net)
+    path = (run if run.is_dir() else run.parent) / ELASTIC
+    evaluator = evaluator_of(run, trained, data=data, root=root, compute=compute)
+    with Progress(shown=not json_only) as progress:
+        net = write_elastic(trained.net, spread_rows(found, objectives, rows), evaluator, path,
+                            listener=progress.hear)
+    values = [row.to_dict(trained.space) for row in net.rows]
+    if json_only:
+        typer.echo(json.dumps(values))
+        return
+    _stored(net.rows)
+    typer.echo(f"{path}: {path.stat().st_size:,} bytes; all {len(values)} answer as the extracted ones, bit for bit\n"
+               f"load it with: onceforall.Elastic.load({str(run)!r})")
+
+
+def _stored(rows: Sequence[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("predicted", "measured", *rows[0].costs, "arch", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if share is None else f"{100 * share:.2f} %" for share in (row.predicted, row.measured)),
+                      *(f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" for value in row.costs.values()),
+                      str(row.arch))
+    Console(highlight=False, soft_wrap=True, width=400).print(table)
 
 
 def _batch(text: str | None) -> int | None:

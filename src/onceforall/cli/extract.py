@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,9 +21,13 @@ from onceforall.cli.source import (
     Which,
 )
 
+if TYPE_CHECKING:
+    from onceforall.export.folder import Extracted
+
 
 def extract(
-    source: Annotated[str, typer.Argument(help="a run, a weights file, or an extracted sub-network")],
+    source: Annotated[str, typer.Argument(help="a run, a weights file, or an extracted sub-network; of an "
+                                           "elastic.safetensors the statistics are kept, unless --data is given")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder to write")],
     arch: ArchText = None,
     genotype: Genotype = None,
@@ -37,12 +41,29 @@ def extract(
 ) -> None:
     """Write one sub-network as plain torch layers, BN recalibrated; `onceforall.load_subnet(DIR)` gives it back."""
     from onceforall.cli.pictures import scored
+    from onceforall.export.elastic_file import is_elastic
     from onceforall.export.folder import save_subnet
     from onceforall.interop.weights import weights_file
 
     which = Which(arch, genotype, resolution, front, row)
-    found = scored(source, which, space=space, data=data, root=root, device=device)
-    save_subnet(found, output, source=weights_file(Path(source)))
-    typer.echo(f"{output}: {found.arch}, top-1 {100 * found.score.top1:.2f} % on {found.score.images:,} test pictures\n"
+    if is_elastic(Path(source)) and data is None:
+        about = save_subnet(_stored(Path(source), which), output, source=Path(source))
+    else:
+        found = scored(source, which, space=space, data=data, root=root, device=device)
+        about = save_subnet(found.extracted, output, source=weights_file(Path(source)))
+    score = about.accuracy
+    words = "" if score is None else f", top-1 {100 * score.top1:.2f} % on {score.images:,} {score.split} pictures"
+    typer.echo(f"{output}: {about.arch}{words}\n"
                f"load it with: onceforall.load_subnet({str(output)!r})\n"
                f"ship it with: ofa export {shlex.quote(str(output))} --to onnx")
+
+
+def _stored(path: Path, which: Which) -> Extracted:
+    """A sub-network with the statistics that the file stores of it; nothing is measured."""
+    from onceforall.export.elastic import Elastic
+    from onceforall.export.folder import Extracted
+
+    net = Elastic.load(path)
+    space = net.supernet.space
+    arch = which.of(space) if which.any or which.resolution else net.arch
+    return Extracted(net.extracted(arch), space, arch, net.channels, net.classes)

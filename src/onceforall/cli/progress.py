@@ -57,6 +57,8 @@ class Progress:
                 self._count("search", "looking for better ones", record)
             case "score":
                 self._count("score", "measuring sub-networks", record)
+            case "elastic":
+                self._count("elastic", "storing sub-networks", record)
             case "verify":
                 self._count("verify", "comparing with torch", record)
 
@@ -123,5 +125,5 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     console.print(subnets)
     middle = summary["subnets"][len(summary["subnets"]) // 2]["arch"]
     console.print(f"\nNext:\n  ofa inspect {folder} --arch '{middle}'\n  ofa evaluate {folder} --arch '{middle}'\n"
-                  f"  ofa extract {folder} --arch '{middle}' -o subnet\n  ofa search {folder} --max-macs ...\n"
-                  f"  tensorboard --logdir {folder}\n")
+                  f"  ofa extract {folder} --arch '{middle}' -o subnet\n  ofa export subnet --to onnx\n"
+                  f"  ofa search {folder} --max-macs ...\n  tensorboard --logdir {folder}\n")

@@ -90,12 +90,15 @@ def arch_of(trained: Trained, which: Which) -> Arch:
 
 def run_config(source: Path) -> tuple[Config | None, bool]:
     """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
+    from onceforall.export.elastic_file import is_elastic
     from onceforall.interop.config import Config
     from onceforall.interop.weights import weights_file
     from onceforall.train.checkpoint import read_extra
-    from onceforall.train.run import CHECKPOINT, CONFIG
+    from onceforall.train.run import CHECKPOINT, CONFIG, WEIGHTS
 
     folder = weights_file(source).parent
+    if is_elastic(source) and any(folder.glob(f"*/{WEIGHTS}")):  # in a run's folder, of its widest stage
+        folder = weights_file(folder).parent
     search = read_extra(folder / CHECKPOINT)["options"]["search"] if (folder / CHECKPOINT).exists() else True
     return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
 

@@ -108,6 +108,11 @@ class Elastic:
         out.arch = self.arch
         return out
 
+    @property
+    def channels(self) -> Channels:
+        """How pictures are made ready, whatever their size."""
+        return self._channels
+
     def extracted(self, arch: Arch | str) -> Subnet:
         """A stored sub-network with its own copy of the weights: the extracted and recalibrated net."""
         shared = self._nets[self._stored(arch)]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from onceforall.export.description import Channels
+from onceforall.interop import native_weights
 from onceforall.interop.entries import COUNT, MEAN, Content, Stored
 from onceforall.interop.forms import NATIVE
 from onceforall.interop.weights import Trained, trained_of
@@ -69,6 +70,11 @@ def stored_of(rows: Sequence[Row], nets: Mapping[Arch, tuple[Tensor, int]], *, s
     values: dict[str, Any] = {"rows": [{**row.to_dict(space), "batches": nets[row.arch][1]} for row in rows],
                               "preprocessing": channels}
     return Stored(_Values(**values).model_dump_json(), {str(i): nets[row.arch][0] for i, row in enumerate(rows)})
+
+
+def is_elastic(path: Path) -> bool:
+    """Whether the file stores sub-networks beside a supernet."""
+    return path.is_file() and path.suffix == ".safetensors" and native_weights.stores(path)
 
 
 def read_elastic(path: Path) -> ElasticContent:

@@ -31,6 +31,20 @@ from onceforall.train.evaluate import Score
 
 
 @dataclass(frozen=True, eq=False)
+class Extracted:
+    """A sub-network of plain torch layers, how it is fed, what its outputs mean, and what is known of its accuracy;
+    `data`: the data set that it was scored on, as `DataSpec` takes it."""
+
+    net: Subnet
+    space: SearchSpace
+    arch: Arch
+    channels: Channels
+    classes: tuple[str, ...]
+    accuracy: Accuracy | None = None
+    data: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Scored:
     """A sub-network of plain torch layers, and its accuracy on the test pictures of `data`."""
 
@@ -40,26 +54,33 @@ class Scored:
     data: DataSet
     score: Score
 
+    @property
+    def extracted(self) -> Extracted:
+        """As its folder keeps it."""
+        accuracy = Accuracy(top1=self.score.top1, images=self.score.images)
+        return Extracted(self.net, self.space, self.arch, Channels.of(self.data), self.data.classes, accuracy,
+                         _loaded_by(self.data))
 
-def save_subnet(found: Scored, folder: Path, *, source: Path) -> Description:
+
+def save_subnet(found: Extracted, folder: Path, *, source: Path) -> Description:
     """Write the net's weights, its description and its card; `source`: the weights file that it comes from."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another folder") from None
-    space, arch, net, data = found.space, found.arch, found.net, found.data
-    num_classes, classes = net.plan.head[-1].outputs, list(data.classes)
+    space, arch, net = found.space, found.arch, found.net
+    num_classes, preprocessing = net.plan.head[-1].outputs, found.channels.at(arch.resolution)
     # the old description must not stand beside the new weights
     (folder / ABOUT).unlink(missing_ok=True)
     partial = folder / f"partial.{WEIGHTS}"
-    save(Trained(net, space, arch, {"mean": data.mean, "std": data.std, "classes": classes}), partial)
+    save(Trained(net, space, arch, {"mean": preprocessing.mean, "std": preprocessing.std,
+                                     "classes": found.classes}), partial)
     os.replace(partial, folder / WEIGHTS)
     about = Description(
         arch=str(arch), genotype=list(arch.to_genotype(space)), resolution=arch.resolution, space=space.to_dict(),
         num_classes=num_classes, bn_eps=next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
         macs=macs(space, arch, num_classes=num_classes), params=params(space, arch, num_classes=num_classes),
-        classes=classes, preprocessing=Channels.of(data).at(arch.resolution),
-        accuracy=Accuracy(top1=found.score.top1, images=found.score.images), data=_loaded_by(data),
+        classes=list(found.classes), preprocessing=preprocessing, accuracy=found.accuracy, data=found.data,
         provenance={"source": str(source), "sha256": sha256(source),
                     "date": datetime.now(timezone.utc).isoformat(timespec="seconds")},
         versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net))

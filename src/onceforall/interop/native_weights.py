@@ -46,6 +46,15 @@ def read_about(path: Path) -> About:
         raise UserError(str(path), f"is not a readable safetensors file ({str(error).splitlines()[0]})") from None
 
 
+def stores(path: Path) -> bool:
+    """Whether sub-networks are stored beside the file's supernet."""
+    try:
+        with safe_open(path, "pt") as file:
+            return ELASTIC in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def write(path: Path, content: Content) -> None:
     """Write arrays, counts and description."""
     header = {NAME: content.about.text()} if content.about else {}

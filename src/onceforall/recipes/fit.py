@@ -12,6 +12,8 @@ from typing import Any
 
 from onceforall.data import NAMED, ArrayPictures, DataSet, DataSpec, FilePictures
 from onceforall.data.decode import read_size
+from onceforall.export.elastic_file import ELASTIC
+from onceforall.export.elastic_write import spread_rows, write_elastic
 from onceforall.export.folder import Scored, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
@@ -37,7 +39,8 @@ SUMMARY, SEARCH = "summary.json", "search"
 @dataclass(frozen=True)
 class Request:
     """What the user asked for: a data set's name or folder, and what of the recipe to change; at the end
-    so many budgets of MACs, and sub-networks to measure and learn from before the search for the best."""
+    so many budgets of MACs, sub-networks to measure and learn from before the search for the best, and sub-networks
+    of its front to store in one file."""
 
     data: str = "digits"
     root: str | None = None
@@ -48,6 +51,7 @@ class Request:
     strict: bool = False
     budgets: int = 3
     collect: int = 40
+    elastic: int = 12
 
 
 def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
@@ -155,12 +159,14 @@ def _pick(request: Request, config: Config, run: Path, options: Options) -> list
     rows = {arch: _save(evaluator, net, arch, run / "subnets" / name, source=weights) for arch, name in chosen.items()}
     front = with_measured(record.front, {arch: row["top1"] for arch, row in rows.items()})
     replace(record, front=front).write(run / SEARCH)
+    write_elastic(net, spread_rows(front, record.objectives, request.elastic), evaluator, run / ELASTIC,
+                  listener=options.listener)
     return sorted(rows.values(), key=lambda row: int(row["macs"]))
 
 
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
     subnet, data = evaluator.subnet(net, arch), evaluator.data
     score = evaluator.score_net(subnet, arch.resolution, data.test)
-    about = save_subnet(Scored(subnet, net.space, arch, data, score), folder, source=source)
+    about = save_subnet(Scored(subnet, net.space, arch, data, score).extracted, folder, source=source)
     return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
             "params": about.params, "top1": score.top1, "path": str(folder)}

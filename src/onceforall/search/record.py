@@ -172,16 +172,24 @@ def read_record(path: Path) -> dict[str, Any]:
 def front_arch(path: Path, row: int, space: SearchSpace) -> Arch:
     """The sub-network in a row of a front, counted from 0; raises UserError for a row that is not there, and for a
     front of another space."""
-    values = read_record(path)
-    rows, name = values["front"], values["space"].get("name")
-    if name != space.name:
-        raise UserError(str(path), f"is a front of {name}, not of {space.name}", "search this one")
+    rows = read_front(path, space)[0]
     if not 0 <= row < len(rows):
         raise UserError("--row", f"{row} is not a row of {path}", f"it has 0..{len(rows) - 1}")
-    try:
-        return Arch.parse(space, rows[row]["arch"])
-    except UserError as error:
-        raise UserError(f"{path} row {row}: {error.place}", error.problem, error.remedy) from None
+    return rows[row].arch
+
+
+def read_front(path: Path, space: SearchSpace) -> tuple[list[Row], tuple[str, ...]]:
+    """The rows of a front, and its objectives; raises UserError for a front of another space."""
+    values = read_record(path)
+    name, rows = values["space"].get("name"), []
+    if name != space.name:
+        raise UserError(str(path), f"is a front of {name}, not of {space.name}", "search this one")
+    for number, found in enumerate(values["front"]):
+        try:
+            rows.append(RowValues(**found).row(space))
+        except UserError as error:
+            raise UserError(f"{path} row {number}: {error.place}", error.problem, error.remedy) from None
+    return rows, tuple(values["objectives"])
 
 
 def check_folder(folder: Path) -> None:
