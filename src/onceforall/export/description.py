@@ -83,9 +83,11 @@ class Comparison(_Part):
 
 
 class Verification(_Part):
-    """How an export answers: on random inputs, and on the test pictures where they were at hand."""
+    """How an export answers: on random inputs, and on the test pictures where they were at hand; `torch_error`: what
+    torch's own logits differ by, in float32, from those in float64, on the random inputs."""
 
     random: Comparison
+    torch_error: float
     pictures: Comparison | None = None
     top1: Share | None = None
     torch_top1: Share | None = None
