@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 from executorch.runtime import Runtime
 
 from onceforall.export.job import NAME, Images, Infer, Job
@@ -26,8 +27,9 @@ def write(job: Job, path: Path) -> dict[str, Any]:
     return {}
 
 
-def opened(path: Path, _threads: int) -> Infer:
-    """The program on ExecuTorch's runtime for Python."""
+def opened(path: Path, threads: int) -> Infer:
+    """The program on ExecuTorch's runtime for Python, whose threads are those of the process from now on."""
+    _unsafe_reset_threadpool(threads)
     method = Runtime.get().load_program(path).load_method("forward")
 
     def infer(images: Images) -> Images:
