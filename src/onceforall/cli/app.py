@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from onceforall.cli import convert, evaluate, extract, fit, inspect, predictor, profile, report, search, train
+from onceforall.cli import convert, evaluate, extract, finetune, fit, inspect, predictor, profile, report, search, train
 
 app = typer.Typer(
     help="Once-for-All: train one supernet by progressive shrinking, ship a sub-network for every device.",
@@ -15,6 +15,7 @@ app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
+app.command("finetune")(finetune.finetune)
 app.command("search")(search.search)
 app.command("report")(report.report)
 app.command("convert")(convert.convert)
