@@ -114,7 +114,7 @@ def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -
                "img_size": arch.resolution}
     if request.teacher is not None:
         hparams |= {"lambda_kd": 1.0, "teacher_network": {"ofa": _teacher(request, data, arch.resolution, classes)}}
-    lr = recipe.lr[-1] * batch / recipe.batch if request.lr is None else request.lr
+    lr = request.lr or _rate(recipe, batch, hparams["epoch"])
     return Config.from_dict({"dataloader": _dataloader(request, recipe, data), "network": {"ofa": network},
                              "optimizer": optimizer(lr, recipe.weight_decay), "hparams": hparams})
 
@@ -170,6 +170,12 @@ def _hparams(request: Request, recipe: Recipe, batch: int, *, pictures: int, pro
             "mini_batch_train": next(size for size in range(largest, 0, -1) if share % size == 0),
             "validation_frequency": max(1, epochs // 4), "checkpoint_every": 10.0, "lambda_kd": 0.0,
             "calibration_images": recipe.calibration_images}
+
+
+def _rate(recipe: Recipe, batch: int, epochs: int) -> float:
+    """The last stage's rate in proportion to the batch; for fewer epochs than that stage's less, by their square root:
+    2 epochs on ImageNet, whose stage has 125, must not undo what those settled."""
+    return float(f"{recipe.lr[-1] * batch / recipe.batch * math.sqrt(min(1, epochs / recipe.epochs[-1])):.3g}")
 
 
 def _teacher(request: Request, data: DataSet, resolution: int, classes: int) -> dict[str, Any]:

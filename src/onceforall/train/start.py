@@ -78,10 +78,11 @@ def _extracted(config: Config, arch: Arch) -> Trained | None:
         raise UserError(f"{place}: {error.place}", error.problem, error.remedy) from None
     if found is None or found.arch is None:
         return None
-    says = space_of(path) is not None
-    there = found.arch if says else found.arch.at(arch.resolution)  # a foreign file says nothing of the resolution
+    said = space_of(path)
+    there = found.arch if said else found.arch.at(arch.resolution)  # a foreign file says nothing of the resolution
     if there != arch:
-        if there.at(max(space.resolutions)) == space.largest:
+        narrower = said is None or space.covers(said.at(space.resolutions))
+        if narrower and there.at(max(space.resolutions)) == space.largest:
             return None
         raise UserError(place, f"{path} is of the sub-network {there}, not of {arch}",
                         "give its genotype and img_size, or a supernet's weights")
