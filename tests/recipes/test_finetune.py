@@ -23,7 +23,7 @@ from onceforall.nn import Supernet
 from onceforall.recipes.finetune import Request, _config, _Start, finetune
 from onceforall.space import UserError, search_space
 from onceforall.train.evaluate import Evaluator
-from onceforall.train.setup import Options
+from onceforall.train.setup import Options, data_spec
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12, 16])
 
@@ -165,6 +165,9 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     found = [_config(Request(runs / "small"), start, data, processes=2) for data in (digits, few, many)]
     assert [(c.hparams.batch_size_train, c.hparams.epoch, c.optimizer.train.lr) for c in found] == [
         (32, 15, 0.04), (8, 30, 0.01), (32, 2, 0.0179)]
+    spec = DataSpec("list", train_path="a", train_file="b", valid_path="c", valid_file="d", train_portion=1.0)
+    listed = _config(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
+    assert data_spec(listed, search=False) == replace(spec, augment=data_spec(listed, search=False).augment)
     with pytest.raises(UserError, match=r"--batch: 64 is not a multiple of 3, the number of processes; 66 is"):
         _config(Request(runs / "small"), start, digits, processes=3)
 

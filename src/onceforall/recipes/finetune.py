@@ -168,8 +168,7 @@ def _hparams(request: Request, recipe: Recipe, batch: int, *, pictures: int, pro
     epochs = request.epochs or max(EPOCHS, math.ceil(STEPS / steps))
     return {"epoch": epochs, "batch_size_train": share, "batch_size_valid": 200, "seed": request.seed,
             "mini_batch_train": next(size for size in range(largest, 0, -1) if share % size == 0),
-            "validation_frequency": max(1, epochs // 4), "checkpoint_every": 10.0, "lambda_kd": 0.0,
-            "calibration_images": recipe.calibration_images}
+            "validation_frequency": max(1, epochs // 4), "checkpoint_every": 10.0, "lambda_kd": 0.0}
 
 
 def _rate(recipe: Recipe, batch: int, epochs: int) -> float:
