@@ -105,7 +105,7 @@ def test_print_schema_and_help(capsys):
     assert {"dataloader", "network", "optimizer", "hparams"} <= json.loads(out)["properties"].keys()
     code, out, _ = ofa(capsys, "--help")
     assert code == 0
-    for verb in ("fit", "train", "inspect", "evaluate", "extract"):
+    for verb in ("fit", "train", "inspect", "evaluate", "extract", "finetune"):
         assert re.search(rf"^  {verb} ", out, re.MULTILINE)
 
 

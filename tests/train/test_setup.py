@@ -14,8 +14,9 @@ from onceforall.interop.weights import Trained, load, save, supernet_entries
 from onceforall.nn import Supernet, extract
 from onceforall.space import UserError, search_space
 from onceforall.train.evaluate import Compute, Evaluator
-from onceforall.train.setup import Options, learner_of, optimizer_of, supernet_of, teacher_of
+from onceforall.train.setup import Options, learner_of, optimizer_of, teacher_of
 from onceforall.train.stage import stage_of
+from onceforall.train.start import supernet_of
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from onceforall.cli import (
     evaluate,
     export,
     extract,
+    finetune,
     fit,
     inspect,
     predict,
@@ -28,6 +29,7 @@ app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("extract")(extract.extract)
+app.command("finetune")(finetune.finetune)
 app.command("export")(export.export)
 app.command("search")(search.search)
 app.command("predict")(predict.predict)

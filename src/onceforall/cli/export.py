@@ -13,6 +13,7 @@ from onceforall.cli.source import DataName, Root
 from onceforall.space import UserError
 
 if TYPE_CHECKING:
+    from onceforall.cli.progress import Progress
     from onceforall.data import DataSet
     from onceforall.export.description import Export, Precision
     from onceforall.search.front import Row
@@ -60,7 +61,24 @@ def export(
     if json_only:
         typer.echo(json.dumps({name: found.model_dump(mode="json") for name, found in made.items()}))
     else:
-        _table(folder, made)
+        verified(folder, made)
+
+
+def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Export]:
+    """Export a sub-network in the forms that another one was exported in, as far as it is not, and note how they
+    answer."""
+    from onceforall.export.description import read_description
+    from onceforall.export.export import Request
+    from onceforall.export.export import export as run
+
+    there = read_description(folder).exports
+    wanted = [Request(made.target, made.precision, made.batch, made.verification.latency.threads,
+                      made.calibration_images or Request.calibration_images)
+              for name, made in read_description(source).exports.items() if name not in there]
+    pictures, out = _pictures(folder, None, None) if wanted else None, {}
+    for request in wanted:
+        out.update(run(folder, request, pictures, listener=progress.hear))
+    return out
 
 
 def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root: str | None,
@@ -133,7 +151,8 @@ def _pictures(folder: Path, data: str | None, root: str | None) -> DataSet | Non
         return None
 
 
-def _table(folder: Path, made: dict[str, Export]) -> None:
+def verified(folder: Path, made: dict[str, Export]) -> None:
+    """Print how the files in a sub-network's folder answer, beside torch."""
     from rich.console import Console
     from rich.table import Table
 

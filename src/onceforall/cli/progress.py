@@ -85,7 +85,7 @@ class Progress:
         self._scores.append(record["top1"])
         if record["of"] != len(self._scores):
             return
-        names = ("largest",) if len(self._scores) == 1 else ("smallest", "middle", "largest")
+        names = ("top-1",) if len(self._scores) == 1 else ("smallest", "middle", "largest")
         ends = (self._scores[0], self._scores[len(self._scores) // 2], self._scores[-1])[-len(names):]
         scores = "  ".join(f"{name} {100 * top1:.1f} %" for name, top1 in zip(names, ends, strict=True))
         if self._live:

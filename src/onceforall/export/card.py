@@ -48,8 +48,9 @@ def card(about: Description) -> str:
                   "| file | largest relative error of logits | same top-1 | top-1 | ms, torch's ms | bytes |",
                   "|---|---|---|---|---|---|",
                   *(_row(name, export) for name, export in about.exports.items())]
+    taken = "fine-tuned" if "finetuned" in about.provenance else "taken"
     lines += ["", "## Where it comes from", "",
-              f"`{WEIGHTS}` was taken from `{_plain(about.provenance.get('source'))}` (SHA-256 "
+              f"`{WEIGHTS}` was {taken} from `{_plain(about.provenance.get('source'))}` (SHA-256 "
               f"`{_plain(about.provenance.get('sha256'))}`) on {_plain(about.provenance.get('date'))} with "
               + ", ".join(f"{name} {found}" for name, found in about.versions.items()) + "."]
     return "\n".join(lines) + "\n"

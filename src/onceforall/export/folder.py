@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,8 +63,10 @@ class Scored:
                          _loaded_by(self.data))
 
 
-def save_subnet(found: Extracted, folder: Path, *, source: Path) -> Description:
-    """Write the net's weights, its description and its card; `source`: the weights file that it comes from."""
+def save_subnet(found: Extracted, folder: Path, *, source: Path,
+                finetuned: Mapping[str, Any] | None = None) -> Description:
+    """Write the net's weights, its description and its card; `source`: the weights file that it comes from, and
+    `finetuned` how it was trained since (JSON values)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,7 +85,8 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path) -> Description:
         macs=macs(space, arch, num_classes=num_classes), params=params(space, arch, num_classes=num_classes),
         classes=list(found.classes), preprocessing=preprocessing, accuracy=found.accuracy, data=found.data,
         provenance={"source": str(source), "sha256": sha256(source),
-                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds")},
+                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    **({} if finetuned is None else {"finetuned": dict(finetuned)})},
         versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net))
     about.write(folder)
     write_card(about, folder)

@@ -161,6 +161,8 @@ class Config(Section):
             yield f"{self.data_place}.augment_valid", "validation pictures are never augmented"
         if data.download and data.name in ("imagenet", "folder", "digits"):
             yield f"{self.data_place}.download", f"there is no download for {data.name}"
+        if self.network.new_classifier and for_algorithm == "OFASearcher":
+            yield f"{self.network_place}.new_classifier", "OFASearcher does not read it"
         yield from self._superseded(for_algorithm)
         for path in _OF_ONE_ALGORITHM.get(for_algorithm or "", ()):
             section, key = path.split(".")

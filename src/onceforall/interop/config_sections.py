@@ -66,7 +66,10 @@ class Network(Section):
                                           description="blocks of a stage; default: all of the space")
     genotype: Listed[int] | None = Field(None, description="one sub-network: for each block an index into "
                                          "op_candidates, their number for a skipped block")
-    weights: Text | None = Field(None, description="weights.h5 to start from")
+    weights: Text | None = Field(None, description="weights to start from: a supernet's, or those of the sub-network "
+                                 "that the genotype encodes")
+    new_classifier: bool = Field(False, description="start the classifier anew, for other classes than the weights of "
+                                 "the sub-network tell apart")
     base_stage_width: Listed[Count] | None = Field(None, description="widths of the table (only its own values)")
     weight_init: Literal["he_fout", "he_fin", "pytorch"] = Field("he_fout", description="how convolutions start")
     compound: bool = Field(False, description="CompOFA's coupled depth and expand ratio")

@@ -111,6 +111,13 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     return Trained(subnet.eval(), found, arch, pictures)
 
 
+def open_subnet_file(path: Path, *, space: str | None = None) -> Trained | None:
+    """`open_weights` of a file that holds an ordinary net; None for one that holds a supernet."""
+    form = form_of(path)
+    content = form.read(path)
+    return trained_of(path, form, content, space=space) if _static(path, form, content) else None
+
+
 def load(source: str | Path, *, space: str | None = None) -> Supernet | Subnet:
     """The net alone of `open_weights`: a supernet, or the extracted sub-network that the file holds."""
     return open_weights(source, space=space).net
@@ -187,8 +194,7 @@ def _dropout(net: Supernet | Subnet) -> float:
 def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: bool) -> None:
     """Copy the arrays into the net; `narrower`: those of a kernel step that no block of the file has may be absent."""
     wanted = supernet_entries(net)
-    static = content.about.arch is not None if content.about else not Foreign(path, form, content).elastic
-    if static:
+    if _static(path, form, content):
         wanted = entries(net.plan(net.space.largest))  # the largest sub-network has the supernet's own names
         if {form.key(e) for e in wanted} != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
@@ -205,6 +211,11 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
     absent = net.state_dict().keys() - state.keys()
     if absent:
         _log.info("%s is of a narrower space: %d kernel matrices start at identity", path, len(absent))
+
+
+def _static(path: Path, form: Form, content: Content) -> bool:
+    """Whether a file holds an ordinary net: an extracted sub-network, or just the largest one."""
+    return content.about.arch is not None if content.about else not Foreign(path, form, content).elastic
 
 
 def _step(entry: Entry) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import median
+
+from onceforall.data import ArrayPictures, DataSet
+from onceforall.data.decode import read_size
 from onceforall.recipes.recipe import Recipe
 from onceforall.space import UserError
 
@@ -38,6 +42,12 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def recipe_of(data: DataSet) -> Recipe:
+    """The recipe for pictures that are loaded."""
+    name = "folder" if data.spec is None else data.spec.name
+    return recipe_for(name, pixels=0 if name in _DEFAULTS else _pixels(data))
+
+
 def recipe_for(data: str, *, pixels: int) -> Recipe:
     """The recipe for a data set by its name; for a folder of pictures by their shorter side in pixels."""
     if data in _DEFAULTS:
@@ -45,3 +55,11 @@ def recipe_for(data: str, *, pixels: int) -> Recipe:
     if pixels <= 40:
         return RECIPES["cifar10-cpu"]
     return RECIPES["small-pictures-cpu" if pixels <= 96 else "imagenet"]
+
+
+def _pixels(data: DataSet) -> int:
+    """The pictures' shorter side: of those in memory, or the median of some files."""
+    if isinstance(data.train, ArrayPictures):
+        return min(data.train.images.shape[2:])
+    sizes = [read_size(path) for path in data.train.paths[::max(1, len(data.train) // 50)]]
+    return int(median([min(size) for size in sizes if size is not None] or [224]))

@@ -7,18 +7,16 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from onceforall.data import NAMED, ArrayPictures, DataSet, DataSpec, FilePictures
-from onceforall.data.decode import read_size
+from onceforall.data import NAMED, DataSpec
 from onceforall.export.elastic_file import ELASTIC
 from onceforall.export.elastic_write import spread_rows, write_elastic
 from onceforall.export.folder import Scored, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
-from onceforall.recipes.catalog import recipe_for, recipe_named
+from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
 from onceforall.recipes.recipe import STAGES, Recipe, configs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import best_below, with_measured
@@ -57,7 +55,7 @@ class Request:
 def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
     """The six configurations, by output folder, that `fit` trains for a request."""
     recipe = _recipe(request)
-    root = _root(request)
+    root = root_of(request.data, request.root)
     made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
     spec = data_spec(made[STAGES[0].folder], search=True)
     return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=root, processes=processes)
@@ -92,8 +90,7 @@ def _recipe(request: Request) -> Recipe:
     elif request.data in (*NAMED, "imagenet"):
         recipe = recipe_for(request.data, pixels=0)
     else:
-        data = data_of(DataSpec("folder", root=request.data, strict=request.strict))
-        recipe = recipe_for("folder", pixels=_pixels(data))
+        recipe = recipe_of(data_of(DataSpec("folder", root=request.data, strict=request.strict)))
     named = request.data if request.data in (*NAMED, "imagenet") else "folder"
     loader: dict[str, Any] = dict(recipe.loader)
     if request.download:
@@ -105,27 +102,20 @@ def _recipe(request: Request) -> Recipe:
     return replace(recipe, data=named, loader=loader).scaled(request.epochs_scale)
 
 
-def _root(request: Request) -> str | None:
-    if request.data == "digits" and request.root is not None:
-        raise UserError("--root", f"{request.root!r} stands beside --data digits", "they come with scikit-learn")
-    if request.data in NAMED:
-        return request.root
-    if request.data == "imagenet":
-        if request.root is None:
+def root_of(data: str, root: str | None) -> str | None:
+    """Where the files are of the data set that the user names, or gives as a folder; raises UserError for a root that
+    does not go with it."""
+    if data == "digits" and root is not None:
+        raise UserError("--root", f"{root!r} stands beside --data digits", "they come with scikit-learn")
+    if data in NAMED:
+        return root
+    if data == "imagenet":
+        if root is None:
             raise UserError("--root", "is missing", "give the folder that holds train/<class>/* and val/<class>/*")
-        return request.root
-    if request.root is not None:
-        raise UserError("--root", f"{request.root!r} stands beside --data {request.data}", "give the folder once")
-    return request.data
-
-
-def _pixels(data: DataSet) -> int:
-    """The pictures' shorter side: of those in memory, or the median of some files."""
-    if isinstance(data.train, ArrayPictures):
-        return min(data.train.images.shape[2:])
-    assert isinstance(data.train, FilePictures)
-    sizes = [read_size(path) for path in data.train.paths[::max(1, len(data.train) // 50)]]
-    return int(median([min(size) for size in sizes if size is not None] or [224]))
+        return root
+    if root is not None:
+        raise UserError("--root", f"{root!r} stands beside --data {data}", "give the folder once")
+    return data
 
 
 def _stage_row(name: str, folder: Path) -> dict[str, Any]:

@@ -87,14 +87,18 @@ def configs(recipe: Recipe, *, num_classes: int, run: Path, root: str | None = N
             teacher = _network(recipe, STAGES[0], num_classes, dropout=0.0)
             hparams["teacher_network"] = {"ofa": {**teacher, "weights": full}}
         loader = {**recipe.loader, **({} if root is None else {"root": root})}
-        group = {"name": "Nesterov", "lr": recipe.lr[i], "momentum": 0.9, "lr_scheduler": "CosineSchedulerWarmup"}
         out[row.folder] = Config.from_dict({
             "dataloader": {recipe.data: loader}, "network": {"ofa": network},
-            "optimizer": {"train": {**group, "weight_decay": recipe.weight_decay},
-                          "train_no_decay": {**group, "weight_decay": 0.0}},
+            "optimizer": optimizer(recipe.lr[i], recipe.weight_decay),
             "hparams": hparams})
         before = f"{run / row.folder}/weights.h5"
     return out
+
+
+def optimizer(lr: float, weight_decay: float) -> dict[str, Any]:
+    """The optimizer section of a configuration."""
+    group = {"name": "Nesterov", "lr": lr, "momentum": 0.9, "lr_scheduler": "CosineSchedulerWarmup"}
+    return {"train": {**group, "weight_decay": weight_decay}, "train_no_decay": {**group, "weight_decay": 0.0}}
 
 
 def _network(recipe: Recipe, row: StageRow, num_classes: int, *, dropout: float) -> dict[str, Any]:

@@ -66,18 +66,26 @@ def search_space(name: str, **settings: float) -> SearchSpace:
 
     Raises UserError for an unknown name or setting.
     """
-    base, _, query = name.partition("?")
+    base, found = named_settings(name)
+    settings = {**settings, **found}
     if base not in CATALOG:
         near = difflib.get_close_matches(base, CATALOG, n=1)
         raise UserError("search space", f"{base!r} is not in the catalogue ({', '.join(CATALOG)})",
                         f"did you mean {near[0]}?" if near else "")
-    for key, text in parse_qsl(query, keep_blank_values=True):
-        try:
-            settings[key] = float(text)
-        except ValueError:
-            raise UserError(f"{base}.{key}", f"{text!r} is not a number") from None
     known = inspect.signature(CATALOG[base]).parameters
     for key in settings:
         if key not in known:
             raise UserError(f"{base}.{key}", "is not a setting of this search space", f"known: {', '.join(known)}")
     return CATALOG[base](**settings)
+
+
+def named_settings(name: str) -> tuple[str, dict[str, float]]:
+    """The bare name of a search space, and the settings that stand in `name` beside it."""
+    base, _, query = name.partition("?")
+    settings = {}
+    for key, text in parse_qsl(query, keep_blank_values=True):
+        try:
+            settings[key] = float(text)
+        except ValueError:
+            raise UserError(f"{base}.{key}", f"{text!r} is not a number") from None
+    return base, settings

@@ -156,6 +156,9 @@ class _Run:
         batches = TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
                                augment=data_spec(self.config, search=options.search).augment)
         position = self._resume()
+        if self.config.network.new_classifier and options.subnet and position == Position():
+            _log.warning("the classifier starts anew: %d classes, random from seed %d",
+                         self.config.network.num_classes, hparams.seed)
         journal.start(position.epoch)
         journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
                       "epochs": self.stage.epochs, "steps": batches.steps_per_epoch})

@@ -10,23 +10,16 @@ import torch
 from torch import nn
 
 from onceforall.data import Augment, DataSet, DataSpec, load_data
-from onceforall.interop.config import (
-    Config,
-    Network,
-    network_space,
-    no_decay_patterns,
-    stage_space,
-    subnet_arch,
-    valid_archs,
-)
+from onceforall.interop.config import Config, network_space, no_decay_patterns
 from onceforall.interop.entries import entries
-from onceforall.interop.weights import load_weights, space_of, supernet_entries
+from onceforall.interop.weights import space_of, supernet_entries
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace, UserError
 from onceforall.train.distributed import Processes
 from onceforall.train.evaluate import Compute, Evaluator
 from onceforall.train.journal import Listener
 from onceforall.train.loop import Learner
+from onceforall.train.start import filled, subnet_of, supernet_of
 
 
 @dataclass(frozen=True)
@@ -71,49 +64,17 @@ def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
 
 def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:
     """The net at the start of the stage (supernet, or sub-network under `options.subnet`), and what trains it."""
-    compute, supernet = options.compute, supernet_of(config)
+    compute = options.compute
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     teacher = teacher_of(config, compute)
     if not options.subnet:
+        supernet = supernet_of(config)
         _sort(config, supernet)
         compute.place(supernet)
         return Learner(supernet, supernet, optimizer_of(config, supernet), teacher, compute, scaler, options.processes)
-    arch = subnet_arch(config)
-    assert arch is not None  # checked before
-    subnet = extract(supernet, arch)
-    compute.place(subnet)
-    if config.network.weights:
-        evaluator.recalibrated(subnet, arch.resolution)
+    subnet = subnet_of(config, evaluator)
     return Learner(subnet, lambda images, _: subnet(images), optimizer_of(config, subnet), teacher, compute, scaler,
                    options.processes)
-
-
-def supernet_of(config: Config) -> Supernet:
-    """The configuration's supernet, with its weights where it names some, else random from its seed.
-
-    Its space has the resolutions that are trained or validated. Raises UserError for weights that do not fit.
-    """
-    sizes = {*stage_space(config).resolutions, *(arch.resolution for arch in valid_archs(config))}
-    space = network_space(config.network).restrict(resolutions=sorted(sizes))
-    net = _filled(config.network, space, place=config.network_place, seed=config.hparams.seed)
-    before = space_of(Path(config.network.weights)) if config.network.weights else None
-    if before is not None and not space.covers(before.at(space.resolutions)):
-        raise UserError(f"{config.network_place}.weights", f"{config.network.weights} was trained in a space that this "
-                        "one does not contain", "progressive shrinking only ever adds op_ and depth_candidates")
-    return net
-
-
-def _filled(network: Network, space: SearchSpace, *, place: str, seed: int = 0) -> Supernet:
-    """The network's supernet over `space`, its weights loaded."""
-    decay, eps = network.bn_param
-    net = Supernet(space, network.num_classes, dropout=network.drop_rate, bn_momentum=1 - decay, bn_eps=eps,
-                   generator=torch.Generator().manual_seed(seed))
-    if network.weights:
-        try:
-            load_weights(net, Path(network.weights))
-        except UserError as error:
-            raise UserError(f"{place}.weights: {error.place}", error.problem, error.remedy) from None
-    return net
 
 
 def teacher_of(config: Config, compute: Compute) -> Subnet | None:
@@ -121,7 +82,7 @@ def teacher_of(config: Config, compute: Compute) -> Subnet | None:
     network = config.teacher
     if network is None:
         return None
-    net = _filled(network, network_space(network), place=config.teacher_place)
+    net = filled(network, network_space(network), place=config.teacher_place)
     teacher = extract(net, net.space.largest)
     compute.place(teacher)
     teacher.requires_grad_(False).train(config.hparams.teacher_mode == "train")
