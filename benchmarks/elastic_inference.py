@@ -5,7 +5,8 @@ extracted and recalibrated net, bit for bit.
     OMP_NUM_THREADS=1 python benchmarks/elastic_inference.py [--json] [--batch 1] [--rounds 30] [--run RUN]
 
 Without --run: mobilenet_v3_large, random weights, eight sub-networks spread over MACs at 160 pixels, statistics of 100
-random pictures. RUN: a trained run that holds elastic.safetensors and whose pictures are at hand. Forward passes of
+random pictures. RUN: a trained run that holds elastic.safetensors and whose pictures are at hand; its answers are the
+same to the bit at the thread count that the file was written with. Forward passes of
 the nets alternate; with one thread times are the process's own on the processor. `supernet` is the design that was not
 taken: the supernet's own forward pass with each sub-network's BN buffers put in its place.
 
