@@ -88,7 +88,7 @@ def test_pictures_that_are_gone(folder, capsys):
     (["export", "DIR", "--to", "onnx", "--int8", "--fp16"], "--int8: stands beside --fp16"),
     (["export", "DIR", "--to", "onnx", "--batch", "0"], "--batch: '0' is neither dynamic nor a number"),
     (["export", "DIR", "--to", "onnx", "--batch", "many"], "--batch: 'many' is neither dynamic nor a number"),
-    (["export", "DIR", "--to", "onnx", "--max-loss", "nan"], "--max-loss: nan is below 0"),
+    (["export", "DIR", "--to", "onnx", "--max-loss", "nan"], "--max-loss: nan is not a number from 0 to 100"),
     (["export", "DIR", "--to", "onnx", "--data", "nowhere"], "data.root: nowhere is not a folder"),
     (["export", "PICTURES", "--to", "onnx"], "model.json: cannot be read: No such file"),
     (["predict", "PICTURES", "PICTURES"], "model.json: cannot be read: No such file"),

@@ -135,8 +135,9 @@ def test_answers_that_are_no_numbers_differ(folder, value):
     (Request("torch-export", "int8"), "--int8: torch-export has fp32, fp16 only; take --to onnx, openvino, executorch"),
     (Request("onnx", "int8"), "--int8: needs training pictures to calibrate with"),
     (Request("openvino", "int8", batch=0), "--batch: 'dynamic' is not possible in int8 here"),
-    (Request("onnx", threads=0), "--threads: 0 is below 1"),
-    (Request("onnx", max_loss=float("nan")), "--max-loss: nan is below 0"),
+    (Request("onnx", batch=99_999_999), "--batch: 99999999 is not a number from 0 to 4,096"),
+    (Request("onnx", threads=0), "--threads: 0 is not a number from 1 to "),
+    (Request("onnx", max_loss=float("nan")), "--max-loss: nan is not a number from 0 to 100"),
 ])
 def test_what_cannot_be_is_one_line(folder, request_, message):
     if request_.target in TARGETS:

@@ -63,6 +63,10 @@ def test_a_copy_of_the_folder_is_enough(folder, tmp_path):
     ({"format": None}, "is of format None; this version reads 2"),
     ({"bn_eps": -1}, "is damaged (bn_eps: "),
     ({"preprocessing": {}}, "is damaged (preprocessing.rounded: "),
+    ({"resolution": 13}, "is not the sub-network that model.json describes"),
+    ({"num_classes": 3}, "is not the sub-network that model.json describes"),
+    ({"space": {}}, "is not the sub-network that model.json describes"),
+    ({"data": {"name": "folder", "root": ["a"]}}, "is damaged (data.root."),
     ({"arch": "12:x"}, "is not the sub-network that model.json describes"),
     ({"sha256": {"model.safetensors": "0"}}, "is not the sub-network that model.json describes"),
 ])

@@ -125,7 +125,7 @@ class Description(_Part):
     classes: list[str]
     preprocessing: Preprocessing
     accuracy: Accuracy | None
-    data: dict[str, Any] | None
+    data: dict[str, str | float | bool] | None
     provenance: dict[str, Any]
     versions: dict[str, str]
     sha256: dict[str, str]
@@ -144,8 +144,9 @@ class Description(_Part):
 
     def data_spec(self) -> DataSpec | None:
         """The data set it was scored on, None where nothing says."""
+        values: dict[str, Any] = dict(self.data or {})
         try:
-            return None if self.data is None else DataSpec(**self.data)
+            return DataSpec(**values) if values else None
         except (TypeError, UserError) as error:
             raise UserError("data", f"names no data set ({error})", "give --data") from None
 

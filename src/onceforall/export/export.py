@@ -40,10 +40,11 @@ class Request:
     def check(self) -> Target:
         """The target; raises UserError where a value is none, or what it needs is not installed."""
         target = target_named(self.target, self.precision)
-        for name, value, least in (("batch", self.batch, 0), ("threads", self.threads, 1),
-                                   ("calibration-images", self.calibration_images, 1), ("max-loss", self.max_loss, 0)):
-            if value is not None and not value >= least:
-                raise UserError(f"--{name}", f"{value} is below {least}")
+        limits = {"batch": (self.batch or 0, 0, 4096), "threads": (self.threads, 1, 16 * (os.cpu_count() or 1)),
+                  "calibration-images": (self.calibration_images, 1, 1_000_000), "max-loss": (self.max_loss, 0, 100)}
+        for name, (value, least, most) in limits.items():
+            if not least <= value <= most:
+                raise UserError(f"--{name}", f"{value} is not a number from {least} to {most:,}")
         target.batch(self.precision, self.batch)
         target.module()
         return target

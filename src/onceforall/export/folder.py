@@ -106,8 +106,10 @@ def open_subnet(folder: Path) -> tuple[Subnet, Description]:
     """The sub-network in a folder, and what is said of it there."""
     about, path = read_description(folder), folder / WEIGHTS
     trained = open_weights(path)
-    if about.sha256.get(WEIGHTS) != sha256(path) or not isinstance(trained.net, Subnet) \
-            or str(trained.arch) != about.arch:
+    arch = trained.arch
+    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes, about.space
+    if about.sha256.get(WEIGHTS) != sha256(path) or not isinstance(trained.net, Subnet) or arch is None \
+            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes, trained.space.to_dict()):
         raise UserError(str(path), f"is not the sub-network that {ABOUT} describes", "extract it again")
     return trained.net.to(memory_format=torch.channels_last), about
 
