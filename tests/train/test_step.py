@@ -20,6 +20,7 @@ from onceforall.train.evaluate import Compute
 from onceforall.train.loop import Learner, train_step
 from onceforall.train.losses import cross_entropy, distillation
 from onceforall.train.schedule import CosineWarmup
+from onceforall.train.setup import sgd
 from onceforall.train.stage import Stage
 from onceforall.train.strategy import Term, only, progressive_shrinking
 
@@ -151,6 +152,53 @@ def test_parameters_that_a_step_does_not_use(net, batch, update_unused, momentum
         optimizer.step()
     for (name, p), q in zip(ours.net.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_twenty_steps_are_those_of_a_plain_loop(net):
+    """One pass, one backward a sub-network and torch's own SGD: the losses agree to 1e-9."""
+    images = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()
+    labels = torch.arange(24) % 5
+    teacher = extract(net, SMALL.largest).requires_grad_(False)
+    plain, theirs = copy.deepcopy(net), copy.deepcopy(teacher)
+    reference = torch.optim.SGD(plain.parameters(), lr=0.002, momentum=0.9, nesterov=True, weight_decay=1e-2)
+    ours = learner(net, teacher)
+    ours.optimizer = sgd([{"params": list(net.parameters()), "weight_decay": 1e-2}], lr=0.002, momentum=0.9,
+                         nesterov=True)
+    rng = random.Random(4)
+    for _ in range(20):
+        archs = [SMALL.sample(rng) for _ in range(3)]
+        loss = train_step(ours, stage(batch=24, micro_batch=24), images, labels, terms=[Term(arch, True) for arch in archs], lr=0.002)
+        reference.zero_grad()
+        probabilities, total = torch.softmax(theirs(images), 1), 0.0
+        for arch in archs:
+            logits = plain(images, arch)
+            one = cross_entropy(logits, labels, 0.1) + distillation(logits, probabilities)
+            one.backward()
+            total += one.item()
+        reference.step()
+        assert loss.item() == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fused_sgd_takes_first_gradients_in_any_step(memory, momentum):
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(s, generator=generator) for s in ((8, 3, 3, 3), (8, 8, 1, 1), (8, 1, 5, 5), (6,))]
+    start = [p.to(memory_format=memory) if p.dim() == 4 else p for p in start]
+    ours, theirs = ([p.clone().requires_grad_() for p in start] for _ in range(2))
+    fused = sgd([{"params": ours, "weight_decay": 0.01}], lr=0.1, momentum=momentum, nesterov=momentum > 0)
+    plain = torch.optim.SGD(theirs, lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.01)
+    for used in ((0, 1), (0, 2), (3,), (0, 1, 2, 3), (1,)):
+        for n, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            p.grad = q.grad = None
+            if n in used:
+                p.grad = torch.randn(p.shape, generator=generator).to(memory_format=memory) if p.dim() == 4 else \
+                    torch.randn(p.shape, generator=generator)
+                q.grad = p.grad.clone()
+        fused.step()
+        plain.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
 
 
 def test_strategies():

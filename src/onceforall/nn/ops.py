@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onceforall.nn import slicing
-from onceforall.nn.depthwise import depthwise_conv2d
+from onceforall.nn.convolution import conv2d
 from onceforall.space import Layer
 
 
@@ -49,9 +49,7 @@ class ElasticConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
         part = self.tensors(layer)
-        if layer.groups == layer.inputs and self.bias is None:
-            return depthwise_conv2d(images, part["weight"], self.stride[0])
-        return F.conv2d(images, part["weight"], part.get("bias"), self.stride, layer.kernel // 2, 1, layer.groups)
+        return conv2d(images, part["weight"], part.get("bias"), stride=layer.stride, groups=layer.groups)
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d):
@@ -65,12 +63,24 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
         return {**state, "num_batches_tracked": self.num_batches_tracked} if self.num_batches_tracked is not None \
             else state
 
-    def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
+    def forward(self, images: Tensor, layer: Layer,  # type: ignore[override]
+                users: Sequence[Layer] = ()) -> Tensor:
+        """`users`: the sub-networks' layers, none wider than `layer`, that share this pass; each updates its own
+        channels' statistics. Without any, `layer` alone does."""
         part = self.tensors(layer)
-        if self.training:
-            part["num_batches_tracked"].add_(1)
-        return F.batch_norm(images, part["running_mean"], part["running_var"], part["weight"], part["bias"],
-                            self.training, self.momentum or 0.0, self.eps)
+        mean, var, momentum = part["running_mean"], part["running_var"], self.momentum or 0.0
+        if not self.training or not users:
+            if self.training:
+                part["num_batches_tracked"].add_(1)
+            return F.batch_norm(images, mean, var, part["weight"], part["bias"], self.training, momentum, self.eps)
+        batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
+        images = F.batch_norm(images, batch_mean, batch_var, part["weight"], part["bias"], True, 1.0, self.eps)
+        for user in users:
+            own = self.tensors(user)
+            own["running_mean"].lerp_(batch_mean[:user.outputs], momentum)
+            own["running_var"].lerp_(batch_var[:user.outputs], momentum)
+            own["num_batches_tracked"].add_(1)
+        return images
 
 
 class ElasticConvNormAct(nn.Module):
@@ -89,10 +99,11 @@ class ElasticConvNormAct(nn.Module):
             out |= {f"norm.{name}": tensor for name, tensor in self.norm.tensors(layer).items()}
         return out
 
-    def forward(self, images: Tensor, layer: Layer) -> Tensor:
+    def forward(self, images: Tensor, layer: Layer, users: Sequence[Layer] = ()) -> Tensor:
+        """`users` as in `ElasticBatchNorm2d`."""
         images = self.conv(images, layer)
         if self.norm is not None:
-            images = self.norm(images, layer)
+            images = self.norm(images, layer, users)
         out: Tensor = self.act(images)
         return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,12 +47,21 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor, arch: Arch) -> Tensor:
         """Logits (B, num_classes) of images (B, 3, H, W), normalised (at any size, not only `arch.resolution`)."""
         plan = self.plan(arch)
-        x = self.stem(images, plan.stem)
-        for block, spec in zip(self.first, plan.first, strict=True):
-            x = block(x, spec)
+        return self.rest(self.start(images, plan), plan)
+
+    def start(self, images: Tensor, plan: Plan, users: Sequence[Plan] = ()) -> Tensor:
+        """The map that reaches the first stage, (B, C, H, W), the same for all sub-networks; `users` as in `ops`."""
+        x: Tensor = self.stem(images, plan.stem, [user.stem for user in users])
+        for number, (block, spec) in enumerate(zip(self.first, plan.first, strict=True)):
+            x = block(x, spec, [user.first[number] for user in users])
+        return x
+
+    def rest(self, x: Tensor, plan: Plan, *, hidden: Tensor | None = None) -> Tensor:
+        """Logits from the map that reaches the first stage; `hidden`: what its first block has already computed."""
         for blocks, specs in zip(self.stages, plan.stages, strict=True):
             for block, spec in zip(blocks, specs, strict=False):  # type: ignore[call-overload]  # blocks past depth rest
-                x = block(x, spec)
+                x = block(x, spec) if hidden is None else block.project_from(hidden, x, spec)
+                hidden = None
         expand, mix, classifier = plan.head
         x = self.head["expand"](x, expand).mean((2, 3), keepdim=True)
         x = self.head["mix"](x, mix).flatten(1)

@@ -41,10 +41,13 @@ class Compute:
 
     def run(self, net: Callable[..., Tensor], *inputs: object) -> Tensor:
         """The net's output on `inputs`, under autocast where asked for, never narrower than float32."""
-        if self.dtype == torch.float32:
-            return net(*inputs)
-        with torch.autocast(self.device.type, self.dtype):
-            return net(*inputs).float()
+        with self.autocast():
+            out = net(*inputs)
+        return out.float() if self.dtype != torch.float32 else out
+
+    def autocast(self) -> torch.autocast:
+        """The context that nets run in."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 @dataclass(eq=False)
@@ -70,8 +73,7 @@ class Evaluator:
     def recalibrated(self, net: Subnet, resolution: int) -> Subnet:
         """The net itself with BN statistics of the calibration sample at `resolution`, in evaluation mode."""
         batches = (self._prepared(images) for images in self._sample(resolution))
-        with torch.autocast(self.compute.device.type, self.compute.dtype,
-                            enabled=self.compute.dtype != torch.float32):
+        with self.compute.autocast():
             recalibrate(net, batches)
         net.eval()
         return net

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from onceforall.data import DataSet, TrainBatches, normalize
+from onceforall.nn import Shared, Supernet
 from onceforall.space import Arch
 from onceforall.train.distributed import Processes, average_gradients
 from onceforall.train.evaluate import Compute
@@ -81,18 +83,21 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
     hence neither weight decay nor momentum, unless the stage asks for both (`update_unused`).
     """
     learner.optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=images.device)
+    total = torch.zeros((), dtype=torch.float64, device=images.device)
     micro = zip(torch.split(images, stage.micro_batch), torch.split(labels, stage.micro_batch), strict=True)
     for part, targets in micro:
         share = len(part) / len(images)
         probabilities = _teach(learner, part) if any(term.teacher for term in terms) else None
+        shared = _share(learner, part, [term.arch for term in terms])
         for term in terms:
-            logits = learner.compute.run(learner.forward, part, term.arch)
+            logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
             loss = cross_entropy(logits, targets, stage.label_smoothing)
             if term.teacher and probabilities is not None:
                 loss = loss + stage.kd_weight * distillation(logits, probabilities)
             learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * share
+        if shared is not None:
+            shared.backward()
     if stage.update_unused:
         for parameter in learner.net.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -102,6 +107,14 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     return total
+
+
+def _share(learner: Learner, images: Tensor, archs: list[Arch]) -> Shared | None:
+    """What several sub-networks of a supernet have in common."""
+    if not isinstance(learner.net, Supernet) or len(archs) == 1:
+        return None
+    with learner.compute.autocast():
+        return Shared(learner.net, images, archs)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,6 +90,20 @@ def teacher_of(config: Config, compute: Compute) -> Subnet | None:
     return teacher
 
 
+def sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float, nesterov: bool) -> torch.optim.SGD:
+    """SGD in one fused pass over all parameters, each of which may get its first gradient in any step."""
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+
+    def begin(*_: object) -> None:  # torch's fused pass takes momentum for all parameters with gradients, or for none
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    if momentum:
+        optimizer.register_step_pre_hook(begin)
+    return optimizer
+
+
 def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
     """SGD with two groups: parameters with weight decay, and those whose NNablaNAS name matches no_decay_keys."""
     group, free = config.optimizer.train, config.optimizer.train_no_decay
@@ -100,7 +115,7 @@ def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
         split[name in exempt].append(parameter)
     groups = [{"params": params, "weight_decay": settings.weight_decay}
               for params, settings in zip(split, (group, free), strict=True) if params]
-    return torch.optim.SGD(groups, lr=group.lr, momentum=group.momentum, nesterov=group.name == "Nesterov")
+    return sgd(groups, lr=group.lr, momentum=group.momentum, nesterov=group.name == "Nesterov")
 
 
 def _sort(config: Config, supernet: Supernet) -> None:

@@ -1,0 +1,31 @@
+"""The authors' code (PyPI's `ofa`) with our weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ofa.imagenet_classification.elastic_nn.modules.dynamic_op import DynamicSeparableConv2d
+from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+
+from onceforall.interop.entries import count_tensors
+from onceforall.interop.forms import MIT
+from onceforall.interop.weights import Trained, content_of
+from onceforall.nn import Supernet
+from onceforall.space import Arch, SearchSpace
+
+DynamicSeparableConv2d.KERNEL_TRANSFORM_MODE = 1  # as their train_ofa_net.py sets it
+
+
+def authors_net(net: Supernet) -> Any:
+    """The authors' supernet with the weights of ours, which is mobilenet_v3_large's."""
+    content = content_of(Trained(net, net.space), MIT)
+    theirs = OFAMobileNetV3(n_classes=net.num_classes, dropout_rate=0, width_mult=1.0, ks_list=[3, 5, 7],
+                            expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4])
+    theirs.load_state_dict({**content.arrays, **count_tensors(content.counts)})
+    return theirs.train(net.training)
+
+
+def active(theirs: Any, space: SearchSpace, arch: Arch) -> Any:
+    """Their net, set to that sub-network."""
+    theirs.set_active_subnet(**{k: v for k, v in arch.to_dict(space).items() if k in ("ks", "e", "d")})
+    return theirs

@@ -1,0 +1,119 @@
+"""Measures a training step against the authors' code (PyPI's `ofa`): the same weights, pictures and sub-networks,
+batch 32 at 128 pixels, float32, teacher and four random sub-networks for shrinking, alternating, each in a process of
+its own. `_channels_last`: their net and pictures moved to channels_last, which their code does not do.
+
+    python benchmarks/train_step.py [--json] [--rounds N] [--threads N] [--only CASE]
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from side_by_side import Case, Work, case, in_turn, parser, progress, report
+
+from onceforall.nn import Supernet, extract
+from onceforall.space import Arch, search_space
+from onceforall.train.distributed import Processes
+from onceforall.train.evaluate import Compute
+from onceforall.train.loop import Learner, train_step
+from onceforall.train.memory import keep_large_blocks
+from onceforall.train.setup import sgd
+from onceforall.train.stage import Stage
+from onceforall.train.strategy import Term
+
+SPACE = search_space("mobilenet_v3_large")
+BATCH, SIZE, SUBNETS, SMOOTHING, RATE, DECAY = 32, 128, 4, 0.1, 0.01, 3e-5
+CASES = ("full_net", "shrinking", "full_net_channels_last", "shrinking_channels_last")
+
+
+def archs_of(round_: int, *, shrinking: bool) -> list[Arch]:
+    """The sub-networks of a round: random ones, or the largest."""
+    rng = random.Random(round_)
+    return [SPACE.sample(rng) for _ in range(SUBNETS)] if shrinking else [SPACE.largest]
+
+
+def supernet() -> Supernet:
+    return Supernet(SPACE, dropout=0.0, generator=torch.Generator().manual_seed(1)).train()
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(BATCH, 3, SIZE, SIZE, generator=generator), torch.randint(1000, (BATCH,), generator=generator)
+
+
+def ours(*, shrinking: bool) -> Work:
+    """Our step as `ofa train` runs it."""
+    keep_large_blocks()
+    compute, net = Compute(), supernet()
+    teacher = extract(net, SPACE.largest).requires_grad_(False)
+    compute.place(net)
+    compute.place(teacher)
+    groups = [{"params": list(net.parameters()), "weight_decay": DECAY}]
+    optimizer = sgd(groups, lr=RATE, momentum=0.9, nesterov=True)
+    learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False), Processes())
+    stage = Stage(SPACE, lambda *_: [], epochs=1, warmup_epochs=0, lr=RATE, warmup_lr=0.0, batch=BATCH,
+                  micro_batch=BATCH, kd_weight=1.0, label_smoothing=SMOOTHING, seed=0)
+    images, labels = batch()
+
+    def work(round_: int) -> float:
+        terms = [Term(arch, shrinking) for arch in archs_of(round_, shrinking=shrinking)]
+        return float(train_step(learner, stage, images.contiguous(memory_format=torch.channels_last), labels,
+                                terms=terms, lr=RATE))
+
+    return work
+
+
+def reference(*, shrinking: bool, channels_last: bool) -> Work:
+    """The authors' step: what `train_one_epoch` does between two batches, without its metrics."""
+    from authors import active, authors_net
+    from ofa.utils import cross_entropy_loss_with_soft_target
+    net = authors_net(supernet())
+    teacher = active(net, SPACE, SPACE.largest).get_active_subnet(preserve_weight=True).requires_grad_(False).train()
+    images, labels = batch()
+    if channels_last:
+        for each in (net, teacher):
+            each.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), RATE, momentum=0.9, nesterov=True, weight_decay=DECAY)
+
+    def work(round_: int) -> float:
+        if shrinking:
+            with torch.no_grad():
+                soft = F.softmax(teacher(images).detach(), dim=1)
+        net.zero_grad()
+        total = 0.0
+        for arch in archs_of(round_, shrinking=shrinking):
+            output = active(net, SPACE, arch)(images)
+            loss = F.cross_entropy(output, labels, label_smoothing=SMOOTHING)
+            if shrinking:
+                loss = cross_entropy_loss_with_soft_target(output, soft) + loss
+            loss.backward()
+            total += loss.item()
+        optimizer.step()
+        return total
+
+    return work
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=10)
+    options.add_argument("--only", choices=CASES)
+    arguments = options.parse_args()
+    cases: list[Case] = []
+    for name in CASES if arguments.only is None else [arguments.only]:
+        progress(name)
+        shrinking, theirs_last = name.startswith("shrinking"), name.endswith("channels_last")
+        found = in_turn({"ours": partial(ours, shrinking=shrinking),
+                         "reference": partial(reference, shrinking=shrinking, channels_last=theirs_last)},
+                        rounds=arguments.rounds, warmup=2, threads=arguments.threads)
+        first = [found[side].first for side in ("ours", "reference")]
+        cases.append(case(name, found["ours"], found["reference"], first_loss=first[0],
+                          first_loss_difference=abs(first[0] - first[1]) / first[1]))
+    report(cases, threads=arguments.threads, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Sharing: several sub-networks on the same images, with what they have in common run once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from onceforall.nn.supernet import Supernet
+from onceforall.space import Arch
+
+
+class Shared:
+    """What sub-networks of `net` have in common on `images` (B, 3, H, W): `shared(arch)` gives the logits of one.
+
+    Common are the stem, the first blocks, and of the first elastic block all up to its depthwise layer, once for each
+    kernel (see `ElasticMBConv.hidden`). Gradients of the logits stop at the common part, where they add up;
+    `backward` takes them through it. Logits are those of `net(images, arch)`, as are gradients and statistics, up to
+    the rounding of sums; statistics are updated kernel by kernel.
+    """
+
+    def __init__(self, net: Supernet, images: Tensor, archs: Sequence[Arch]) -> None:
+        self._net = net
+        plans = [net.plan(arch) for arch in archs]
+        start = net.start(images, plans[0], plans)
+        hidden = net.stages[0][0].hidden(start, [plan.stages[0][0] for plan in plans])  # type: ignore[index]
+        self._common = [start, *hidden.values()]
+        self._leaves = [x.detach().requires_grad_(x.requires_grad) for x in self._common]
+        self._hidden = dict(zip(hidden, self._leaves[1:], strict=True))
+
+    def __call__(self, arch: Arch) -> Tensor:
+        """Logits (B, num_classes)."""
+        plan = self._net.plan(arch)
+        first = plan.stages[0][0]["depthwise"]
+        return self._net.rest(self._leaves[0], plan, hidden=self._hidden[first.kernel][:, :first.outputs])
+
+    def backward(self) -> None:
+        """Add the gradients of everything in common, from those that have reached its end."""
+        reached = [(x, leaf.grad) for x, leaf in zip(self._common, self._leaves, strict=True) if leaf.grad is not None]
+        torch.autograd.backward([x for x, _ in reached], [grad for _, grad in reached])
