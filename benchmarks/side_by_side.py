@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-Work = Callable[[int], Any]  # does the job of one round, answers what can be compared
+Work = Callable[[int], Any]  # does the job of one round
 Case = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One contestant: seconds of each round, its answer in its very first one, and the most memory, in MiB, that its
+    """One contestant: seconds of each round, the answer of its very first one, and the most memory, in MiB, that its
     process held."""
 
     seconds: list[float]
@@ -31,18 +31,19 @@ class Result:
     peak_mib: float
 
 
-def in_turn(sides: Mapping[str, Callable[[], Work]], *, rounds: int, warmup: int = 1,
-            threads: int = 0) -> dict[str, Result]:
+def in_turn(sides: Mapping[str, Callable[[], Work]], *, rounds: int, warmup: int = 1, threads: int = 0,
+            answer: Callable[[Any], Any] | None = None) -> dict[str, Result]:
     """Run `rounds` rounds of every side, alternating, after `warmup` untimed ones.
 
     A side is a picklable maker of its work. Each lives in its own process, so that neither the allocator nor what is
-    cached of one serves the other; the others wait meanwhile. `threads`: torch's in each, its default for 0.
+    cached of one serves the other; the others wait meanwhile. `threads`: torch's in each, its default for 0. `answer`:
+    what of a round's outcome is kept to compare, untimed; by default all of it.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name, make in sides.items():
         pipes[name], end = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(make, end, threads), daemon=True))
+        processes.append(context.Process(target=_serve, args=(make, end, threads, answer), daemon=True))
         processes[-1].start()
         end.close()
     timed: dict[str, list[tuple[float, Any]]] = {name: [] for name in sides}
@@ -60,14 +61,15 @@ def in_turn(sides: Mapping[str, Callable[[], Work]], *, rounds: int, warmup: int
             for name, rows in timed.items()}
 
 
-def _serve(make: Callable[[], Work], pipe: Connection, threads: int) -> None:
+def _serve(make: Callable[[], Work], pipe: Connection, threads: int, answer: Callable[[Any], Any] | None) -> None:
     if threads:
         torch.set_num_threads(threads)
     work = make()
     while (number := pipe.recv()) is not None:
         began = time.perf_counter()
-        answer = work(number)
-        pipe.send((time.perf_counter() - began, answer))
+        outcome = work(number)
+        seconds = time.perf_counter() - began
+        pipe.send((seconds, answer(outcome) if answer else outcome))
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

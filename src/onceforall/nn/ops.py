@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -16,9 +17,10 @@ from onceforall.space import Layer
 
 def activation(name: str | None) -> nn.Module:
     """The module of an activation's name; identity for None."""
-    kinds = {None: nn.Identity(), "relu": nn.ReLU(inplace=True), "relu6": nn.ReLU6(inplace=True),
-             "hswish": nn.Hardswish(), "hsigmoid": nn.Hardsigmoid()}  # hswish's gradient needs its input: not in place
-    return kinds[name]
+    kinds: dict[str | None, Callable[[], nn.Module]] = {
+        None: nn.Identity, "relu": partial(nn.ReLU, inplace=True), "relu6": partial(nn.ReLU6, inplace=True),
+        "hswish": nn.Hardswish, "hsigmoid": nn.Hardsigmoid}  # hswish's gradient needs its input: not in place
+    return kinds[name]()
 
 
 class ElasticConv2d(nn.Conv2d):

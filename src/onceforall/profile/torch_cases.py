@@ -73,6 +73,8 @@ def _filled(net: nn.Module) -> nn.Module:
     """The module with weights that keep activations in their size: numbers near zero would be slower."""
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
     return net
