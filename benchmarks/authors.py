@@ -12,16 +12,22 @@ from onceforall.interop.forms import MIT
 from onceforall.interop.weights import Trained, content_of
 from onceforall.nn import Supernet
 from onceforall.space import Arch, SearchSpace
+from onceforall.space.catalog import named_settings
 
 DynamicSeparableConv2d.KERNEL_TRANSFORM_MODE = 1  # as their train_ofa_net.py sets it
 
 
 def authors_net(net: Supernet) -> Any:
-    """The authors' supernet with the weights of ours, which is mobilenet_v3_large's."""
+    """The authors' supernet with the weights, width and strides of ours, a MobileNetV3 of any size."""
     content = content_of(Trained(net, net.space), MIT)
-    theirs = OFAMobileNetV3(n_classes=net.num_classes, dropout_rate=0, width_mult=1.0, ks_list=[3, 5, 7],
+    width = named_settings(net.space.name)[1].get("width_mult", 1.0)
+    theirs = OFAMobileNetV3(n_classes=net.num_classes, dropout_rate=0, width_mult=width, ks_list=[3, 5, 7],
                             expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4])
     theirs.load_state_dict({**content.arrays, **count_tensors(content.counts)})
+    plan = net.plan(net.space.largest)
+    theirs.first_conv.conv.stride = (plan.stem.stride,) * 2
+    for block, spec in zip(theirs.blocks[1:], (b for stage in plan.stages for b in stage), strict=True):
+        block.conv.depth_conv.conv.stride = spec["depthwise"].stride
     return theirs.train(net.training)
 
 

@@ -167,7 +167,8 @@ def test_twenty_steps_are_those_of_a_plain_loop(net):
     rng = random.Random(4)
     for _ in range(20):
         archs = [SMALL.sample(rng) for _ in range(3)]
-        loss = train_step(ours, stage(batch=24, micro_batch=24), images, labels, terms=[Term(arch, True) for arch in archs], lr=0.002)
+        loss = train_step(ours, stage(batch=24, micro_batch=24), images, labels, lr=0.002,
+                          terms=[Term(arch, True) for arch in archs])
         reference.zero_grad()
         probabilities, total = torch.softmax(theirs(images), 1), 0.0
         for arch in archs:

@@ -27,8 +27,10 @@ def augment_arrays(images: Tensor, rows: Uniform, *, resolution: int, augment: A
 def flip_and_jitter(images: Tensor, rows: Uniform, *, augment: Augment) -> Tensor:
     """Flip and colour jitter of images (B, 3, R, R) uint8, again uint8."""
     flips = _flips(rows, augment)
-    images = images.clone()
-    images[flips] = images[flips].flip(-1)
+    if len(images) == 1:
+        images = images.flip(-1) if flips else images
+    else:
+        images = torch.where(flips[:, None, None, None], images.flip(-1), images)
     if augment.brightness == 0 and augment.saturation == 0:
         return images
     scaled = images.to(torch.float32).div_(255)

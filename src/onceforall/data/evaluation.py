@@ -70,10 +70,11 @@ def _load_files(span: range, pictures: FilePictures, resolution: int) -> Loaded:
             broken.append(pixels)
         else:
             used.append(index)
-            images.append(_centre(torch.from_numpy(pixels).permute(2, 0, 1), resolution))
+            images.append(_centre(torch.from_numpy(pixels).permute(2, 0, 1), resolution).permute(1, 2, 0))
     if not images:
         return Loaded(None, tuple(broken))
-    return Loaded(Batch(torch.stack(images), pictures.labels[torch.tensor(used)], resolution), tuple(broken))
+    stacked = torch.stack(images).permute(0, 3, 1, 2)
+    return Loaded(Batch(stacked, pictures.labels[torch.tensor(used)], resolution), tuple(broken))
 
 
 def _aim(resolution: int, width: int, height: int) -> tuple[Box, Size]:

@@ -92,7 +92,7 @@ def _first_readable(
         candidate = (index + offset) % len(pictures)
         pixels = read_pixels(pictures.paths[candidate], aim)
         if not isinstance(pixels, Broken):
-            return candidate, torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            return candidate, torch.from_numpy(pixels).permute(2, 0, 1)
         broken.append(pixels)
     return None
 

@@ -84,9 +84,9 @@ def conv_norm_act(layer: Layer) -> nn.Sequential:
     return nn.Sequential(parts)
 
 
-def _empty(kind: type[nn.Module], *sizes: int, **settings: Any) -> nn.Module:
+def _empty(kind: type[nn.Conv2d | nn.BatchNorm2d | nn.Linear], *sizes: int, **settings: Any) -> nn.Module:
     """A torch layer without the random start, which takes most of the time to build a net."""
-    layer = _EMPTY[kind](*sizes, **settings)
+    layer: nn.Module = _EMPTY[kind](*sizes, **settings)
     layer.__class__ = kind
     return layer
 

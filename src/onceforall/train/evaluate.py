@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize, sample
 from onceforall.nn import Subnet, Supernet, extract, recalibrate
+from onceforall.nn.folding import fold
 from onceforall.space import Arch, UserError
 from onceforall.train.distributed import Processes, summed
 
 CALIBRATION_BATCH = 100
 _KEPT_SIZES = 4
+_KEPT_BYTES = 1 << 30  # of decoded pictures to score on, all sizes together
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Compute:
 class Evaluator:
     """Scores sub-networks on one data set; every process calls it with the same arguments and gets the same score.
 
-    Recalibration sees a fixed sample of `calibration_images` training pictures, without augmentation.
+    Recalibration sees a fixed sample of `calibration_images` training pictures, without augmentation. That sample, and
+    pictures to score on up to 1 GiB, are decoded once for all sub-networks.
     """
 
     data: DataSet
@@ -65,6 +68,7 @@ class Evaluator:
     strict: bool = False
     processes: Processes = field(default_factory=Processes)
     _calibration: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[int, int], tuple[Pictures, list[Batch]]] = field(default_factory=dict, repr=False)
 
     def subnet(self, supernet: Supernet, arch: Arch) -> Subnet:
         """`arch` extracted and recalibrated at its resolution, in evaluation mode."""
@@ -84,8 +88,22 @@ class Evaluator:
 
     def score_net(self, net: nn.Module, resolution: int, pictures: Pictures) -> Score:
         """Accuracy of a net, as it is, on `pictures` at `resolution`; each process takes its share of them."""
+        net = fold(net) if isinstance(net, Subnet) else net.eval()
+        return _score(net, self._scaled(pictures, resolution), self)
+
+    def _scaled(self, pictures: Pictures, resolution: int) -> Iterable[Batch]:
+        """This process's share of `pictures` at one size, decoded now or kept from before."""
+        key = id(pictures), resolution
+        if key in self._kept:
+            return self._kept[key][1]
         mine = pictures.subset(range(self.processes.rank, len(pictures), self.processes.world))
-        return _score(net.eval(), self._batches(mine, resolution, self.batch), self)
+        batches = self._batches(mine, resolution, self.batch)
+        if len(mine) * 3 * resolution**2 * 4 > _KEPT_BYTES:
+            return batches
+        self._kept[key] = pictures, list(batches)
+        while sum(b.images.nbytes for _, kept in self._kept.values() for b in kept) > _KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        return self._kept[key][1]
 
     def _batches(self, pictures: Pictures, resolution: int, size: int) -> Iterator[Batch]:
         return eval_batches(pictures, resolution, batch=size, workers=self.workers, strict=self.strict,
@@ -110,7 +128,7 @@ class Evaluator:
         return normalize(images, self.data.mean, self.data.std, self.compute.device)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _score(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Score:
     device = evaluator.compute.device
     totals = torch.zeros(4, dtype=torch.float64, device=device)  # top-1, top-5, loss, pictures
