@@ -3,11 +3,15 @@ batch 32 at 128 pixels, float32, teacher and four random sub-networks for shrink
 its own. `_channels_last`: their net and pictures moved to channels_last, which their code does not do.
 
     python benchmarks/train_step.py [--json] [--rounds N] [--threads N] [--only CASE]
+
+`--only elastic`: what elasticity costs: forward and backward of random sub-networks in the supernet against the
+extracted nets (the reference).
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -98,17 +102,41 @@ def reference(*, shrinking: bool, channels_last: bool) -> Work:
     return work
 
 
+def one_pass(*, extracted: bool) -> Work:
+    """Forward and backward of one random sub-network a round."""
+    keep_large_blocks()
+    net = supernet()
+    Compute().place(net)
+    images, labels = batch()
+    images = images.contiguous(memory_format=torch.channels_last)
+    nets = {round_: extract(net, archs_of(round_, shrinking=True)[0]) for round_ in range(20)} if extracted else {}
+
+    def work(round_: int) -> float:
+        logits = nets[round_ % 20](images) if extracted else net(images, archs_of(round_ % 20, shrinking=True)[0])
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        return float(loss)
+
+    return work
+
+
+def sides(name: str) -> dict[str, Callable[[], Work]]:
+    """The two sides of a case."""
+    if name == "elastic":
+        return {"ours": partial(one_pass, extracted=False), "reference": partial(one_pass, extracted=True)}
+    shrinking, theirs_last = name.startswith("shrinking"), name.endswith("channels_last")
+    return {"ours": partial(ours, shrinking=shrinking),
+            "reference": partial(reference, shrinking=shrinking, channels_last=theirs_last)}
+
+
 def main() -> None:
     options = parser(__doc__, rounds=10)
-    options.add_argument("--only", choices=CASES)
+    options.add_argument("--only", choices=(*CASES, "elastic"))
     arguments = options.parse_args()
     cases: list[Case] = []
     for name in CASES if arguments.only is None else [arguments.only]:
         progress(name)
-        shrinking, theirs_last = name.startswith("shrinking"), name.endswith("channels_last")
-        found = in_turn({"ours": partial(ours, shrinking=shrinking),
-                         "reference": partial(reference, shrinking=shrinking, channels_last=theirs_last)},
-                        rounds=arguments.rounds, warmup=2, threads=arguments.threads)
+        found = in_turn(sides(name), rounds=arguments.rounds, warmup=2, threads=arguments.threads)
         first = [found[side].first for side in ("ours", "reference")]
         cases.append(case(name, found["ours"], found["reference"], first_loss=first[0],
                           first_loss_difference=abs(first[0] - first[1]) / first[1]))
