@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import compute_of, log_to_stderr
+from onceforall.cli.source import Profile, compute_of, log_to_stderr
 
 
 def fit(
@@ -23,6 +23,7 @@ def fit(
     workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
     strict_data: Annotated[bool, typer.Option(help="stop at a broken picture instead of skipping it")] = False,
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
+    profile: Profile = False,
     dump_configs: Annotated[Path | None, typer.Option(help="only write the six stages' JSON files there")] = None,
 ) -> None:
     """Train the six stages in one run folder and pick the best sub-networks for a few budgets.
@@ -47,6 +48,7 @@ def fit(
         return
     compute = compute_of(device, 0, type_config, processes)
     with joined(processes, compute.device), Progress(shown=processes.first) as progress:
-        summary = run(request, folder, Options(compute=compute, processes=processes, listener=progress.hear))
+        options = Options(compute=compute, processes=processes, listener=progress.hear, profile=profile)
+        summary = run(request, folder, options)
     if processes.first:
         closing_table(summary, folder)

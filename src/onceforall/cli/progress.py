@@ -16,7 +16,7 @@ from rich.table import Table
 
 
 class Progress:
-    """Listens to a run and shows stage, epoch, images a second, time left, and the accuracies reached.
+    """Listens to a run and shows stage, epoch, images a second, data wait, time left, and the accuracies reached.
 
     On a terminal it is a moving bar a stage; elsewhere a line a validation.
     """
@@ -25,10 +25,10 @@ class Progress:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._shown, self._live = shown, shown and sys.stderr.isatty()
         self._bars = Bars(
-            TextColumn("{task.description:<14}"), BarColumn(bar_width=20), TextColumn("{task.fields[where]:<26}"),
+            TextColumn("{task.description:<14}"), BarColumn(bar_width=12), TextColumn("{task.fields[where]:<41}"),
             TimeRemainingColumn(), TextColumn("{task.fields[scores]}"), console=self._console)
         self._task = TaskID(0)
-        self._name, self._epochs, self._images, self._seconds = "", 0, 0, 0.0
+        self._name, self._epochs, self._images, self._seconds, self._waited = "", 0, 0, 0.0, 0.0
         self._scores: list[float] = []
         self._done = 0
 
@@ -53,6 +53,8 @@ class Progress:
                 self._step(record)
             case "valid":
                 self._valid(record)
+            case "profile":
+                self._console.print(f"{self._name}: {record['table']}\ntrace: {record['trace']}")
             case "search":
                 self._count("search", "looking for better ones", record)
             case "score":
@@ -64,7 +66,7 @@ class Progress:
 
     def _stage(self, record: Mapping[str, Any]) -> None:
         self._name, self._epochs = Path(record["output"]).name, record["epochs"]
-        self._images, self._seconds, self._scores = 0, 0.0, []
+        self._images, self._seconds, self._waited, self._scores = 0, 0.0, 0.0, []
         if record["epoch"] or record["step"]:
             self._console.print(f"{self._name}: resuming at epoch {record['epoch'] + 1}, step {record['step'] + 1}")
         if self._live:
@@ -75,10 +77,11 @@ class Progress:
     def _step(self, record: Mapping[str, Any]) -> None:
         self._images += record["images"]
         self._seconds += record["seconds"]
+        self._waited += record["waited"]
         if record["step"] == 0:
             self._scores = []
         if self._live:
-            where = f"epoch {record['epoch'] + 1}/{self._epochs}  {self._images / self._seconds:.0f} images/s"
+            where = f"epoch {record['epoch'] + 1}/{self._epochs}  {self._rate()}"
             self._bars.update(self._task, advance=1, where=where)
 
     def _valid(self, record: Mapping[str, Any]) -> None:
@@ -91,8 +94,13 @@ class Progress:
         if self._live:
             self._bars.update(self._task, scores=scores)
         else:
-            self._console.print(f"{self._name:<14} epoch {record['epoch'] + 1}/{self._epochs}  "
-                                f"{self._images / max(self._seconds, 1e-9):.0f} images/s  {scores}")
+            where = f"epoch {record['epoch'] + 1}/{self._epochs}  {self._rate()}"
+            self._console.print(f"{self._name:<14} {where}  {scores}")
+
+    def _rate(self) -> str:
+        """Over the steps of the stage so far, in this process."""
+        seconds = max(self._seconds, 1e-9)
+        return f"{self._images / seconds:.0f} images/s  data wait {100 * self._waited / seconds:.0f} %"
 
     def _count(self, name: str, where: str, record: Mapping[str, Any]) -> None:
         """A row for something counted; elsewhere than on a terminal a line for each tenth."""

@@ -28,6 +28,8 @@ Resolution = Annotated[int | None, typer.Option(help="input size in pixels")]
 DataName = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or a folder; the run's by default")]
 Root = Annotated[str | None, typer.Option(help="where that data set's files are")]
 SpaceName = Annotated[str | None, typer.Option("--space", help="search space of a weights file that does not say")]
+Profile = Annotated[bool, typer.Option("--profile", help="trace a few steps and time their parts, into profile/ of the "
+                                       "output folder (of each stage's)")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 

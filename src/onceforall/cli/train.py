@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import compute_of, log_to_stderr
+from onceforall.cli.source import Profile, compute_of, log_to_stderr
 from onceforall.space import UserError
 
 
@@ -26,6 +26,7 @@ def train(
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     save_nnp: Annotated[bool, typer.Option("--save-nnp", help="accepted, without effect")] = False,
     no_visualize: Annotated[bool, typer.Option("--no-visualize", help="accepted, without effect")] = False,
+    profile: Profile = False,
     print_schema: Annotated[bool, typer.Option("--print-schema", help="show what a configuration may hold")] = False,
 ) -> None:
     """Train one stage of progressive shrinking, alone or under mpirun, torchrun or srun; resumes a stopped run."""
@@ -50,6 +51,7 @@ def train(
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
     compute = compute_of(context, device_id, type_config, processes, option="--context")
-    options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute)
+    options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute,
+                      profile=profile)
     with joined(processes, compute.device):
         run(config, output_path or Path("log") / config_file.stem, options)

@@ -20,7 +20,7 @@ METRICS = "metrics.jsonl"
 class Journal:
     """Records of one run folder. Only the first process writes; `listener` hears every record, for live progress.
 
-    A record is a JSON object with `kind` ("train", "valid", "step", "stage"); steps are only heard, not written.
+    A record is a JSON object with `kind` ("train", "valid", "step", "stage", "profile"); the first two are written.
     """
 
     def __init__(self, folder: Path, *, writes: bool, listener: Listener | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,10 +21,22 @@ from onceforall.train.losses import cross_entropy, distillation
 from onceforall.train.stage import Stage
 from onceforall.train.strategy import Term
 
+Mark = Callable[[str], AbstractContextManager[None]]  # a context around one part of a step, by name
+PARTS = ("data wait", "teacher", "forward", "backward", "reduce", "optimizer")
+_UNMARKED = nullcontext()
+
+
+def unmarked(_part: str) -> AbstractContextManager[None]:
+    """The mark where nobody asks how long the parts take."""
+    return _UNMARKED
+
 
 @dataclass(eq=False)
 class Learner:
-    """What learns: `net`, how a sub-network of it runs, its optimiser, and the teacher it learns from."""
+    """What learns: `net`, how a sub-network of it runs, its optimiser, and the teacher it learns from.
+
+    `mark` is entered around each of a step's PARTS, with the part's name.
+    """
 
     net: nn.Module
     forward: Callable[[Tensor, Arch], Tensor]
@@ -33,6 +45,7 @@ class Learner:
     compute: Compute
     scaler: torch.amp.GradScaler
     processes: Processes
+    mark: Mark = unmarked
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +75,10 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
     learner.net.train()
     for step in range(start, steps):
         began = time.perf_counter()
-        batch = next(served)
-        images = normalize(batch.images, data.mean, data.std, learner.compute.device)
-        labels = batch.labels.to(learner.compute.device, non_blocking=True)
+        with learner.mark("data wait"):
+            batch = next(served)
+            images = normalize(batch.images, data.mean, data.std, learner.compute.device)
+            labels = batch.labels.to(learner.compute.device, non_blocking=True)
         waited = time.perf_counter() - began
         key = f"{stage.seed}/{epoch}/{step}"
         terms = stage.strategy(stage.space, random.Random(key), epoch * steps + step)
@@ -90,37 +104,47 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
         probabilities = _teach(learner, part) if any(term.teacher for term in terms) else None
         shared = _share(learner, part, [term.arch for term in terms])
         for term in terms:
-            logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
-            loss = cross_entropy(logits, targets, stage.label_smoothing)
-            if term.teacher and probabilities is not None:
-                loss = loss + stage.kd_weight * distillation(logits, probabilities)
-            learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            with learner.mark("forward"):
+                logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
+                loss = cross_entropy(logits, targets, stage.label_smoothing)
+                if term.teacher and probabilities is not None:
+                    loss = loss + stage.kd_weight * distillation(logits, probabilities)
+            with learner.mark("backward"):
+                learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * share
         if shared is not None:
-            shared.backward()
+            with learner.mark("backward"):
+                shared.backward()
+    _update(learner, stage, lr)
+    return total
+
+
+def _update(learner: Learner, stage: Stage, lr: float) -> None:
     if stage.update_unused:
         for parameter in learner.net.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    average_gradients(learner.net.parameters(), learner.processes.world)
+    with learner.mark("reduce"):
+        average_gradients(learner.net.parameters(), learner.processes.world)
     for group in learner.optimizer.param_groups:
         group["lr"] = lr
-    learner.scaler.step(learner.optimizer)
-    learner.scaler.update()
-    return total
+    with learner.mark("optimizer"):
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
 
 
 def _share(learner: Learner, images: Tensor, archs: list[Arch]) -> Shared | None:
     """What several sub-networks of a supernet have in common."""
     if not isinstance(learner.net, Supernet) or len(archs) == 1:
         return None
-    with learner.compute.autocast():
+    with learner.mark("forward"), learner.compute.autocast():
         return Shared(learner.net, images, archs)
 
 
 @torch.no_grad()
 def _teach(learner: Learner, images: Tensor) -> Tensor:
     assert learner.teacher is not None
-    return torch.softmax(learner.compute.run(learner.teacher, images), dim=1)
+    with learner.mark("teacher"):
+        return torch.softmax(learner.compute.run(learner.teacher, images), dim=1)
 
 
 @contextmanager

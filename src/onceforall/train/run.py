@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from onceforall.train.distributed import follow_first, summed, wait
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import Journal, tag
 from onceforall.train.loop import StepReport, run_epoch
+from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.train.setup import Options, check_classes, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 
@@ -33,7 +35,8 @@ CHECKPOINT, CONFIG, WEIGHTS = "checkpoint.safetensors", "config.json", "weights.
 def train(config: Config, output: Path, options: Options | None = None) -> None:
     """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
 
-    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt. Several processes
+    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
+    `options.profile` a trace and a table of a few of the steps it trains, in the folder profile. Several processes
     call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained.
     """
     options = options or Options()
@@ -140,6 +143,7 @@ class _Run:
         self.learner = learner_of(config, options, self.evaluator)
         self.pictures = data.held_out if options.search and len(data.held_out) else data.test
         self.totals = _Totals()
+        self.profiles = options.profile and options.processes.first
         if options.search and not len(data.held_out):
             _log.warning("no training pictures are held out: validation uses the validation pictures")
 
@@ -173,7 +177,7 @@ class _Run:
         hparams, totals = self.config.hparams, self.totals
         loss = torch.tensor(totals.loss, dtype=torch.float64, device=self.options.compute.device)
         saved = time.perf_counter()
-        for report in run_epoch(self.learner, self.stage, batches, data=self.data, epoch=epoch, start=start):
+        for report in self._steps(batches, epoch, start):
             loss += report.loss
             totals.steps, totals.images = totals.steps + 1, totals.images + report.images
             totals.seconds += report.seconds
@@ -194,6 +198,16 @@ class _Run:
         self.journal.write({"kind": "train", "epoch": epoch, "loss": mean, "lr": report.lr, "images": totals.images,
                             "seconds": totals.seconds, "images_per_second": totals.images / totals.seconds})
         self.totals = _Totals()
+
+    def _steps(self, batches: TrainBatches, epoch: int, start: int) -> Iterator[StepReport]:
+        """Train the epoch, profiling a few steps once; not in the short rest of an epoch if a whole one follows."""
+        reports = run_epoch(self.learner, self.stage, batches, data=self.data, epoch=epoch, start=start)
+        left = batches.steps_per_epoch - start
+        if not self.profiles or (start and left < WARM_UP + STEPS and epoch + 1 < self.stage.epochs):
+            return reports
+        self.profiles = False
+        _make(self.output / PROFILE)
+        return profiled(reports, self.learner, self.output / PROFILE, left=left, journal=self.journal)
 
     def _log_step(self, report: StepReport) -> None:
         _log.info("epoch %d/%d step %d/%d %dpx loss %.4f lr %.5f %.0f images/s data wait %.0f %%", report.epoch + 1,

@@ -26,13 +26,14 @@ from onceforall.train.start import filled, subnet_of, supernet_of
 @dataclass(frozen=True)
 class Options:
     """How to run, apart from what the configuration says. `subnet`: train its genotype alone (OFATrainer);
-    `search`: validate on what train_portion leaves of the training pictures."""
+    `search`: validate on what train_portion leaves of the training pictures; `profile`: trace and time a few steps."""
 
     subnet: bool = False
     search: bool = False
     compute: Compute = field(default_factory=Compute)
     processes: Processes = field(default_factory=Processes)
     listener: Listener | None = None
+    profile: bool = False
 
 
 def data_spec(config: Config, *, search: bool) -> DataSpec:
