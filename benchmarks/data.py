@@ -1,6 +1,7 @@
 """Measures the input pipeline of training against torchvision's usual one (RandomResizedCrop on PIL, flip, ToTensor,
-Normalize): pictures a second of one core, from files to a normalised float batch of 64, at 128 and 224 pixels, and what
-decoding at a reduced scale does to the pixels. Alternating, each side in a process of its own, with one thread.
+Normalize): pictures a second of one core, from files to a normalised float batch of 64, at 128 and 224 pixels; what
+decoding at a reduced scale does to the pixels; and the rate of decoding whole pictures and nothing else, for a floor.
+Alternating, each side in a process of its own, with one thread.
 
     python benchmarks/data.py FOLDER [--json] [--rounds N]
 
@@ -10,6 +11,8 @@ FOLDER: JPEG pictures, a folder a class, such as ImageNet's.
 from __future__ import annotations
 
 import random
+import statistics
+import time
 from functools import partial
 from pathlib import Path
 
@@ -69,18 +72,29 @@ def pixel_difference(folder: Path, size: int) -> dict[str, float]:
             "crops_decoded_smaller": reduced / CROPS}
 
 
+def decoding_rate(folder: Path) -> float:
+    """Pictures a second that are decoded whole, and no more."""
+    paths = files(folder).paths
+    began = time.perf_counter()
+    for path in paths:
+        with Image.open(path) as image:
+            image.load()
+    return len(paths) / (time.perf_counter() - began)
+
+
 def main() -> None:
     options = parser(__doc__, rounds=7)
     options.add_argument("folder", type=Path)
     arguments = options.parse_args()
     count = len(files(arguments.folder)) // BATCH * BATCH
-    cases = []
+    cases, decoding = [], statistics.median(decoding_rate(arguments.folder) for _ in range(arguments.rounds))
     for size in (128, 224):
         found = in_turn({"ours": partial(ours, arguments.folder, size),
                          "reference": partial(reference, arguments.folder, size)}, rounds=arguments.rounds, threads=1)
         assert found["ours"].first == found["reference"].first == count
         one = case(f"pipeline_{size}", found["ours"], found["reference"])
         rates = {f"{side}_pictures_per_s": count / one[f"{side}_s"] for side in ("ours", "reference")}
+        rates["decoding_alone_pictures_per_s"] = decoding
         cases.append({**one, **rates, **pixel_difference(arguments.folder, size)})
     report(cases, threads=1, as_json=arguments.json)
 

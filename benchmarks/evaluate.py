@@ -5,7 +5,7 @@ what is decoded in the first round and kept is in its time.
 
     python benchmarks/evaluate.py RUN PICTURES [--json] [--rounds N] [--threads N]
 
-RUN: the folder of an `ofa fit` on a data set of picture files. PICTURES: its validation pictures, a folder a class.
+RUN: the folder of an `ofa fit`, or a supernet's weights file. PICTURES: train/<class>/* and val/<class>/*.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from onceforall.train.memory import keep_large_blocks
 BATCH = 200
 
 
-def opened(run: Path) -> tuple[Supernet, Evaluator]:
-    """The supernet of a run, and what scores its sub-networks."""
+def opened(run: Path, pictures: Path) -> tuple[Supernet, Evaluator]:
+    """The supernet of a run, and what scores its sub-networks on the pictures."""
     trained = open_weights(run)
     assert isinstance(trained.net, Supernet)
-    return trained.net, evaluator_of(run, trained, data=None, root=None, compute=Compute())
+    return trained.net, evaluator_of(run, trained, data=str(pictures), root=None, compute=Compute())
 
 
 def arch_of(net: Supernet, round_: int) -> Arch:
     return net.space.sample(random.Random(round_)).at(max(net.space.resolutions))
 
 
-def ours(run: Path) -> Work:
+def ours(run: Path, pictures: Path) -> Work:
     keep_large_blocks()
-    net, evaluator = opened(run)
+    net, evaluator = opened(run, pictures)
     evaluator.batch = BATCH
     evaluator.compute.place(net)
     return lambda round_: evaluator.score(net, arch_of(net, round_), evaluator.data.test).top1
@@ -56,10 +56,10 @@ def reference(run: Path, pictures: Path) -> Work:
     from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
     from ofa.utils import AverageMeter, accuracy
     from torchvision import datasets, transforms
-    net, evaluator = opened(run)
+    net, evaluator = opened(run, pictures)
     theirs, data, size = authors_net(net), evaluator.data, max(net.space.resolutions)
     sample = [(normalize(images, data.mean, data.std).contiguous(), None) for images in evaluator._sample(size)]
-    loader = DataLoader(datasets.ImageFolder(str(pictures), transforms.Compose([
+    loader = DataLoader(datasets.ImageFolder(str(pictures / "val"), transforms.Compose([
         transforms.Resize(math.ceil(size / 0.875)), transforms.CenterCrop(size), transforms.ToTensor(),
         transforms.Normalize(data.mean, data.std)])), batch_size=BATCH)
 
@@ -71,7 +71,7 @@ def reference(run: Path, pictures: Path) -> Work:
             for images, labels in loader:
                 output = theirs(images)
                 losses.update(nn.functional.cross_entropy(output, labels).item(), len(images))
-                top1.update(accuracy(output, labels, topk=(1, 5))[0].item(), len(images))
+                top1.update(accuracy(output, labels, topk=(1, min(5, output.shape[1])))[0].item(), len(images))
         return top1.avg / 100
 
     return work
@@ -82,7 +82,7 @@ def main() -> None:
     options.add_argument("run", type=Path)
     options.add_argument("pictures", type=Path)
     arguments = options.parse_args()
-    found = in_turn({"ours": partial(ours, arguments.run),
+    found = in_turn({"ours": partial(ours, arguments.run, arguments.pictures),
                      "reference": partial(reference, arguments.run, arguments.pictures)},
                     rounds=arguments.rounds, warmup=0, threads=arguments.threads)
     a, b = found["ours"], found["reference"]

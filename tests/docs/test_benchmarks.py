@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+
+from onceforall.interop.weights import Trained, save
+from onceforall.nn import Supernet
+from onceforall.space import search_space
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -41,10 +46,25 @@ def test_extract_and_recalibrate():
     assert recalibrated["difference"] < 1e-5
 
 
+def pictures(folder: Path, gradient: Image.Image, *, count: int, size: tuple[int, int]) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        gradient.rotate(7 * number).resize(size).save(folder / f"{number}.jpg")
+
+
+def test_evaluate(tmp_path):
+    space = search_space("mobilenet_v3_large_32px", width_mult=0.15)
+    net = Supernet(space, num_classes=2, generator=torch.Generator().manual_seed(1))
+    save(Trained(net, space), tmp_path / "net.safetensors")
+    for number, split in enumerate(("train", "val")):
+        for name, gradient in (("a", Image.linear_gradient("L")), ("b", Image.radial_gradient("L"))):
+            pictures(tmp_path / split / name, gradient, count=50 + number, size=(40, 40))
+    (scored,) = cases("evaluate.py", str(tmp_path / "net.safetensors"), str(tmp_path), "--threads", "1")
+    assert scored["ours_top1"] == pytest.approx(scored["reference_top1"], abs=0.1)  # they decode and resize otherwise
+
+
 def test_data(tmp_path):
-    (tmp_path / "a").mkdir()
-    for number in range(64):
-        Image.linear_gradient("L").rotate(number).resize((300, 280)).save(tmp_path / "a" / f"{number}.jpg")
+    pictures(tmp_path / "a", Image.linear_gradient("L"), count=64, size=(300, 280))
     small, large = cases("data.py", str(tmp_path))
     assert small["case"] == "pipeline_128"
     assert 0 < small["crops_decoded_smaller"] < 1
