@@ -35,7 +35,9 @@ def opened(run: Path, pictures: Path) -> tuple[Supernet, Evaluator]:
     """The supernet of a run, and what scores its sub-networks on the pictures."""
     trained = open_weights(run)
     assert isinstance(trained.net, Supernet)
-    return trained.net, evaluator_of(run, trained, data=str(pictures), root=None, compute=Compute())
+    evaluator = evaluator_of(run, trained, data=str(pictures), root=None, compute=Compute())
+    evaluator.workers, evaluator.batch = 0, BATCH
+    return trained.net, evaluator
 
 
 def arch_of(net: Supernet, round_: int) -> Arch:
@@ -45,7 +47,6 @@ def arch_of(net: Supernet, round_: int) -> Arch:
 def ours(run: Path, pictures: Path) -> Work:
     keep_large_blocks()
     net, evaluator = opened(run, pictures)
-    evaluator.batch = BATCH
     evaluator.compute.place(net)
     return lambda round_: evaluator.score(net, arch_of(net, round_), evaluator.data.test).top1
 

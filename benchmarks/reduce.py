@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from side_by_side import machine
 
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
@@ -33,12 +34,12 @@ from onceforall.train.strategy import Term
 SPACE, BATCH, SIZE, SUBNETS = search_space("mobilenet_v3_large"), 8, 128, 4
 
 
-def one_by_one(parameters: list[torch.nn.Parameter], world: int) -> int:
+def one_by_one(parameters: list[torch.nn.Parameter], processes: Processes) -> int:
     """An all-reduce a parameter; returns how many."""
     grads = [p.grad for p in parameters if p.grad is not None]
     for grad in grads:
         dist.all_reduce(grad)
-        grad.div_(world)
+        grad.div_(processes.world)
     return len(grads)
 
 
@@ -52,8 +53,8 @@ def work(rank: int, world: int, rounds: int, out: Any) -> None:
     compute.place(net)
     compute.place(teacher)
     optimizer = sgd([{"params": list(net.parameters())}], lr=0.01, momentum=0.9, nesterov=True)
-    learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False),
-                      Processes(rank, world, rank, world))
+    processes = Processes(rank, world, rank, world)
+    learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False), processes)
     stage = Stage(SPACE, lambda *_: [], epochs=1, warmup_epochs=0, lr=0.01, warmup_lr=0.0, batch=BATCH,
                   micro_batch=BATCH, kd_weight=1.0, label_smoothing=0.1, seed=0)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
@@ -68,12 +69,13 @@ def work(rank: int, world: int, rounds: int, out: Any) -> None:
         for name, reduce in (("flat", average_gradients), ("single", one_by_one)):
             dist.barrier()
             began = time.perf_counter()
-            reduce(list(net.parameters()), world)
+            reduce(list(net.parameters()), processes)
             times[name].append(time.perf_counter() - began)
     if rank == 0:
         grads = [p.grad for p in net.parameters() if p.grad is not None]
         out.put({"processes": world, "mib": sum(g.nbytes for g in grads) / 2**20, "single_calls": len(grads),
-                 **{f"{name}_s": statistics.median(values[1:]) for name, values in times.items()}})
+                 **{f"{name}_s": statistics.median(values[1:]) for name, values in times.items()},
+                 "step_least_s": min(times["step"][1:]), "step_most_s": max(times["step"][1:])})
     dist.destroy_process_group()
 
 
@@ -92,10 +94,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(cases))
         return
+    print(f"{machine(1)} a process, batch {BATCH}")
     for c in cases:
-        print(f"{c['processes']} processes: step {c['step_s']:.2f} s, of it one all-reduce of {c['mib']:.1f} MiB "
-              f"{c['ours_s'] * 1e3:.1f} ms; {c['single_calls']} all-reduces would take {c['reference_s'] * 1e3:.1f} ms "
-              f"(n = {c['n']}, medians)")
+        print(f"{c['processes']} processes: step {c['step_s']:.2f} s ({c['step_least_s']:.2f} to "
+              f"{c['step_most_s']:.2f}), of it one all-reduce of {c['mib']:.1f} MiB {c['ours_s'] * 1e3:.1f} ms; "
+              f"{c['single_calls']} all-reduces would take {c['reference_s'] * 1e3:.1f} ms (n = {c['n']}, medians)")
 
 
 if __name__ == "__main__":

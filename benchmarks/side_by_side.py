@@ -98,8 +98,7 @@ def report(cases: Sequence[Case], *, threads: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(list(cases)))
         return
-    print(f"{_processor()}, {threads or torch.get_num_threads()} threads, {platform.platform()}, Python "
-          f"{platform.python_version()}, torch {torch.__version__}")
+    print(machine(threads))
     for c in cases:
         print(f"{c['case']}: ours {_time(c['ours_s'], c['ours_s_range'])}, reference "
               f"{_time(c['reference_s'], c['reference_s_range'])}, ratio {c['ratio']:.2f} ({c['ratio_min']:.2f} to "
@@ -107,6 +106,12 @@ def report(cases: Sequence[Case], *, threads: int, as_json: bool) -> None:
               f"{c['reference_peak_mib']:.0f} MiB")
         known = case("", Result([1.0], None, 0), Result([1.0], None, 0)).keys()
         print(*(f"    {key}: {c[key]:.6g}\n" for key in c.keys() - known), sep="", end="")
+
+
+def machine(threads: int) -> str:
+    """What a figure was measured on; `threads` of torch, 0 for its default."""
+    return (f"{_processor()}, {threads or torch.get_num_threads()} threads, {platform.platform()}, Python "
+            f"{platform.python_version()}, torch {torch.__version__}")
 
 
 def progress(text: str) -> None:

@@ -115,7 +115,7 @@ def one_pass(*, extracted: bool) -> Work:
         logits = nets[round_ % 20](images) if extracted else net(images, archs_of(round_ % 20, shrinking=True)[0])
         loss = F.cross_entropy(logits, labels)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return work
 

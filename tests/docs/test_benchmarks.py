@@ -58,7 +58,7 @@ def test_evaluate(tmp_path):
     save(Trained(net, space), tmp_path / "net.safetensors")
     for number, split in enumerate(("train", "val")):
         for name, gradient in (("a", Image.linear_gradient("L")), ("b", Image.radial_gradient("L"))):
-            pictures(tmp_path / split / name, gradient, count=50 + number, size=(40, 40))
+            pictures(tmp_path / split / name, gradient, count=50 + number, size=(40 + number, 40))
     (scored,) = cases("evaluate.py", str(tmp_path / "net.safetensors"), str(tmp_path), "--threads", "1")
     assert scored["ours_top1"] == pytest.approx(scored["reference_top1"], abs=0.1)  # they decode and resize otherwise
 

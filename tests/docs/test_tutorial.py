@@ -24,7 +24,7 @@ from onceforall.interop.config import Config, checked, no_decay_patterns, subnet
 from onceforall.interop.entries import entries
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.space import UserError, lower, search_space
-from onceforall.train.run import _MAY_CHANGE
+from onceforall.train.output import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "classification" / "ofa"
@@ -230,8 +230,8 @@ def test_stage_table_agrees_with_the_recipes() -> None:
 
 
 def test_what_may_change_before_resuming() -> None:
-    listed = re.search(r"of processes and configuration, (.*?) aside", " ".join(TUTORIAL.split()))
-    assert listed is not None and set(quoted(listed[1])) == _MAY_CHANGE
+    listed = re.search(r"precision and configuration, (.*?) aside", " ".join(TUTORIAL.split()))
+    assert listed is not None and set(quoted(listed[1])) == MAY_CHANGE
     assert f"{Config.from_dict(example('search_kernel')).hparams.calibration_images:,} by default" in TUTORIAL
 
 

@@ -27,7 +27,7 @@ def test_weight_gradient_is_torchs(kernel, stride, size):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(convolution, "_faster", lambda: True)
+    monkeypatch.setattr(convolution, "_decided", "own")
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
@@ -71,20 +71,21 @@ def test_it_steps_aside(monkeypatch, fast):
     with torch.no_grad():
         assert kind(images, wide) == "NoneType"
     assert kind(images, torch.randn(4, 8, 1, 1, requires_grad=True)) == "ConvolutionBackward0"  # not one pixel
-    monkeypatch.setattr(convolution, "_faster", lambda: False)
+    monkeypatch.setattr(convolution, "_decided", "torch")
     assert kind(images, wide) == "ConvolutionBackward0"
 
 
-def test_it_is_measured_and_can_be_switched_off(monkeypatch):
-    try:
-        convolution._faster.cache_clear()
-        monkeypatch.setattr(convolution, "weight_gradient", lambda *_, **__: time.sleep(0.05))
-        assert not convolution._faster()  # as if torch's own had become the faster one
-        convolution._faster.cache_clear()
-        monkeypatch.setattr(convolution, "_of_torch", lambda *_, **__: (None, time.sleep(0.2)))
-        assert convolution._faster()
-        convolution._faster.cache_clear()
-        monkeypatch.setenv("ONCEFORALL_CONV", "torch")
-        assert not convolution._faster()
-    finally:
-        convolution._faster.cache_clear()
+def test_it_is_measured_once_and_can_be_switched_off(monkeypatch):
+    monkeypatch.setattr(convolution, "_decided", None)
+    monkeypatch.setattr(convolution, "weight_gradient", lambda *_, **__: time.sleep(0.05))
+    assert convolution.decided() == "torch"  # as if torch's own had become the faster one
+    monkeypatch.setattr(convolution, "_of_torch", lambda *_, **__: (None, time.sleep(0.2)))
+    assert convolution.decided() == "torch"  # a run does not change its arithmetic on the way
+    monkeypatch.setattr(convolution, "_decided", None)
+    assert convolution.decided() == "own"
+    convolution.decide("torch")
+    assert convolution.decided() == "torch"
+    monkeypatch.setattr(convolution, "_decided", None)
+    monkeypatch.setenv("ONCEFORALL_CONV", "torch")
+    convolution.decide("own")
+    assert convolution.decided() == "torch"  # what the user said stays

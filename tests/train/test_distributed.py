@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from onceforall.space import UserError
-from onceforall.train.distributed import Processes, detect
+from onceforall.train.distributed import Processes, detect, joined
 
 LAUNCHED = {
     "torchrun": {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
@@ -57,7 +58,8 @@ share = 16 // me.world
 stage = Stage(space, progressive_shrinking(2, teacher=False), 1, 0, 0.1, 0.0, share, 8, 1.0, 0.1, 0)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
 learner = Learner(net, net, optimizer, None, Compute(), torch.amp.GradScaler("cpu", enabled=False), me)
-with joined(me, torch.device("cpu")):
+with joined(me, torch.device("cpu")) as me:
+    learner.processes = me
     for step in range(4):
         part = slice(me.rank * share, (me.rank + 1) * share)
         terms = stage.strategy(space, random.Random(step), step)
@@ -82,3 +84,48 @@ def test_two_processes_agree_with_one_that_accumulates(tmp_path):
     one, two = run(1, tmp_path / "one.pt"), run(2, tmp_path / "two.pt")
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+TOGETHER = """
+import os, signal, sys, time, torch
+from onceforall.cli import main
+from onceforall.train.distributed import detect, joined, summed, told, gathered
+me = detect(os.environ)
+try:
+    with joined(me, torch.device("cpu")) as me:
+        assert told("first" if me.first else "other", me) == "first"
+        assert gathered(me.rank, me) == list(range(me.world))
+        for step in range(1000):
+            if me.rank == 1 and step == 5:
+                {fault}
+            summed(torch.ones(1), me)
+except ValueError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize(("fault", "timeout"), [
+    ("os.kill(os.getpid(), signal.SIGKILL)", "600"), ("sys.exit(3)", "600"), ("time.sleep(30)", "3")])
+def test_a_process_that_dies_or_hangs_is_named(fault, timeout):
+    """The others end, and say which; a death is noticed at once, a hang after the timeout."""
+    job = f"{os.getpid()}-{fault}"
+    processes = [subprocess.Popen(
+        [sys.executable, "-c", TOGETHER.format(fault=fault)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "3",
+             "TORCHELASTIC_RUN_ID": job, "OMP_NUM_THREADS": "1", "ONCEFORALL_TIMEOUT": timeout})
+        for rank in range(3)]
+    began = time.monotonic()
+    texts = [processes[rank].communicate(timeout=60)[0] for rank in (0, 2)]
+    assert time.monotonic() - began < 40
+    processes[1].kill()
+    assert [processes[rank].returncode for rank in (0, 2)] == [2, 2]
+    assert any("process 1 of 3 has ended or hangs" in text for text in texts), texts
+
+
+@pytest.mark.parametrize("given", ["", "soon", "0", "nan", "1e9"])
+def test_a_timeout_that_is_none(monkeypatch, given):
+    monkeypatch.setenv("ONCEFORALL_TIMEOUT", given)
+    with pytest.raises(UserError, match="environment ONCEFORALL_TIMEOUT: .* is no number of seconds from 1"), \
+            joined(Processes(0, 2, 0, 2), torch.device("cpu")):
+        pass

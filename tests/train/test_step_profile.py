@@ -86,7 +86,7 @@ def test_operators_lie_in_the_parts_they_belong_to(run):
         assert times
         return {name for t in times for began, ended, name in spans if began <= t <= ended} - {"ofa::step"}
 
-    assert inside("aten::convolution") == {"ofa::teacher", "ofa::forward", "ofa::backward"}  # see nn/depthwise.py
+    assert inside("aten::convolution") == {"ofa::teacher", "ofa::forward", "ofa::backward"}  # see nn/convolution.py
     assert inside("aten::convolution_backward") == {"ofa::backward"}
     assert inside("aten::_softmax") == {"ofa::teacher"}
     assert inside("aten::_fused_sgd_") == {"ofa::optimizer"}
@@ -102,7 +102,7 @@ def test_the_table_adds_up(run, heard):
     assert parts["other"] < 0.1 * numbers["step_ms"]
     steps = [r for r in heard if r["kind"] == "step" and r["epoch"] == 0][WARM_UP:WARM_UP + STEPS]
     mean = lambda name: 1000 * sum(r[name] for r in steps) / STEPS
-    assert numbers["step_ms"] == pytest.approx(mean("seconds"), rel=0.02)
+    assert numbers["step_ms"] == pytest.approx(mean("seconds"), rel=0.1)
     assert parts["data wait"] == pytest.approx(mean("waited"), rel=0.2, abs=0.2)
     for name in ("teacher", "forward", "backward", "optimizer"):
         assert parts[name] > 0
@@ -162,8 +162,10 @@ def test_short_epochs(tmp_path, left, first, steps):
 
 def test_only_the_first_process_profiles(tmp_path, monkeypatch):
     """The other's part of a run, with what two processes do together taken out."""
-    for name in ("wait", "follow_first"):
+    for name in ("wait", "follow_first", "check_alike"):
         monkeypatch.setattr(run_module, name, lambda *_: None)
+    monkeypatch.setattr(run_module, "told", lambda value, _: value)
+    monkeypatch.setattr(run_module, "gathered", lambda value, _: [value, value])
     monkeypatch.setattr(run_module, "summed", lambda values, _: values)
     monkeypatch.setattr(loop, "average_gradients", lambda *_: None)
     monkeypatch.setattr("onceforall.train.evaluate.summed", lambda values, _: values)

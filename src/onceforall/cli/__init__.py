@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         print(f"ofa: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        where = error.filename or "the output"
+        print(f"ofa: {where}: cannot be written: {error.strerror}; free some space", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         code = 130

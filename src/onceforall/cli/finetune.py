@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import Device, Root, compute_of, log_to_stderr
+from onceforall.cli.source import Device, Every, Root, compute_of, every_of, log_to_stderr, stoppable
 
 
 def finetune(
@@ -26,6 +26,7 @@ def finetune(
     device: Device = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
+    checkpoint_every: Every = None,
 ) -> None:
     """Train an extracted sub-network on, into a folder of the same kind; on other classes with a new classifier.
 
@@ -42,8 +43,11 @@ def finetune(
     log_to_stderr(processes, quiet=True)
     request = Request(subnet, data, root, teacher, epochs=epochs, lr=lr, batch=batch, workers=workers, seed=seed)
     compute = compute_of(device, 0, type_config, processes)
-    with joined(processes, compute.device), Progress(shown=processes.first) as progress:
-        about = run(request, output, Options(compute=compute, processes=processes, listener=progress.hear))
+    every = every_of(checkpoint_every)
+    with (stoppable(processes) as stop, joined(processes, compute.device) as processes,
+          Progress(shown=processes.first) as progress):
+        about = run(request, output, Options(compute=compute, processes=processes, listener=progress.hear, every=every,
+                                             stop=stop))
         made = export_again(subnet, output, progress) if processes.first else {}
     if processes.first and about.accuracy is not None:
         before, after = about.provenance["finetuned"]["top1_before"], about.accuracy

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import Profile, compute_of, log_to_stderr
+from onceforall.cli.source import Every, Profile, compute_of, every_of, log_to_stderr, stoppable
 
 
 def fit(
@@ -24,6 +24,7 @@ def fit(
     strict_data: Annotated[bool, typer.Option(help="stop at a broken picture instead of skipping it")] = False,
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
     profile: Profile = False,
+    checkpoint_every: Every = None,
     dump_configs: Annotated[Path | None, typer.Option(help="only write the six stages' JSON files there")] = None,
 ) -> None:
     """Train the six stages in one run folder and pick the best sub-networks for a few budgets.
@@ -47,8 +48,11 @@ def fit(
             typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
         return
     compute = compute_of(device, 0, type_config, processes)
-    with joined(processes, compute.device), Progress(shown=processes.first) as progress:
-        options = Options(compute=compute, processes=processes, listener=progress.hear, profile=profile)
+    every = every_of(checkpoint_every)
+    with (stoppable(processes) as stop, joined(processes, compute.device) as processes,
+          Progress(shown=processes.first) as progress):
+        options = Options(compute=compute, processes=processes, listener=progress.hear, profile=profile, every=every,
+                          stop=stop)
         summary = run(request, folder, options)
     if processes.first:
         closing_table(summary, folder)

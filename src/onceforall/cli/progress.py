@@ -16,16 +16,16 @@ from rich.table import Table
 
 
 class Progress:
-    """Listens to a run and shows stage, epoch, images a second, data wait, time left, and the accuracies reached.
+    """Listens to a run and shows stage, epoch, images a second, wait for data, time left, and the accuracies reached.
 
     On a terminal it is a moving bar a stage; elsewhere a line a validation.
     """
 
     def __init__(self, *, shown: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         self._shown, self._live = shown, shown and sys.stderr.isatty()
         self._bars = Bars(
-            TextColumn("{task.description:<14}"), BarColumn(bar_width=12), TextColumn("{task.fields[where]:<41}"),
+            TextColumn("{task.description:<14}"), BarColumn(bar_width=12), TextColumn("{task.fields[where]:<36}"),
             TimeRemainingColumn(), TextColumn("{task.fields[scores]}"), console=self._console)
         self._task = TaskID(0)
         self._name, self._epochs, self._images, self._seconds, self._waited = "", 0, 0, 0.0, 0.0
@@ -53,6 +53,9 @@ class Progress:
                 self._step(record)
             case "valid":
                 self._valid(record)
+            case "setback":
+                self._console.print(f"{self._name}: {record['reason']}; going back to epoch {record['back_to'] + 1} at "
+                                    f"{record['rate']:.3g} of the learning rate")
             case "profile":
                 self._console.print(f"{self._name}: {record['table']}\ntrace: {record['trace']}")
             case "search":
@@ -100,7 +103,7 @@ class Progress:
     def _rate(self) -> str:
         """Over the steps of the stage so far, in this process."""
         seconds = max(self._seconds, 1e-9)
-        return f"{self._images / seconds:.0f} images/s  data wait {100 * self._waited / seconds:.0f} %"
+        return f"{self._images / seconds:.0f} images/s  wait {100 * self._waited / seconds:.0f} %"
 
     def _count(self, name: str, where: str, record: Mapping[str, Any]) -> None:
         """A row for something counted; elsewhere than on a terminal a line for each tenth."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from onceforall.interop.weights import Trained
     from onceforall.train.distributed import Processes
     from onceforall.train.evaluate import Compute
+    from onceforall.train.stop import Stop
 
 
 ArchText = Annotated[str | None, typer.Option(help="sub-network: 224:k5e4,.. or largest, middle, smallest")]
@@ -30,6 +34,8 @@ Root = Annotated[str | None, typer.Option(help="where that data set's files are"
 SpaceName = Annotated[str | None, typer.Option("--space", help="search space of a weights file that does not say")]
 Profile = Annotated[bool, typer.Option("--profile", help="trace a few steps and time their parts, into profile/ of the "
                                        "output folder (of each stage's)")]
+Every = Annotated[str | None, typer.Option("--checkpoint-every", help="minutes from one checkpoint to the next, as 10, "
+                                           "or steps, as 200steps; the configuration's by default")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
@@ -95,13 +101,13 @@ def run_config(source: Path) -> tuple[Config | None, bool]:
     from onceforall.export.elastic_file import is_elastic
     from onceforall.interop.config import Config
     from onceforall.interop.weights import weights_file
-    from onceforall.train.checkpoint import read_extra
-    from onceforall.train.run import CHECKPOINT, CONFIG, WEIGHTS
+    from onceforall.train import checkpoint
+    from onceforall.train.output import CONFIG, WEIGHTS
 
     folder = weights_file(source).parent
     if is_elastic(source) and any(folder.glob(f"*/{WEIGHTS}")):  # in a run's folder, of its widest stage
         folder = weights_file(folder).parent
-    search = read_extra(folder / CHECKPOINT)["options"]["search"] if (folder / CHECKPOINT).exists() else True
+    search = checkpoint.read_extra(folder)["options"]["search"] if checkpoint.exists(folder) else True
     return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
 
 
@@ -132,6 +138,35 @@ def compute_of(context: str, device_id: int, type_config: str, processes: Proces
         raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
     torch.cuda.set_device(index)
     return Compute(torch.device("cuda", index), types[type_config])
+
+
+def every_of(text: str | None) -> tuple[float | None, int | None] | None:
+    """Minutes and steps that --checkpoint-every gives; None where it is not given."""
+    if text is None:
+        return None
+    number = text.removesuffix("steps")
+    try:
+        value = int(number) if number != text else float(number)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 1e6:
+        raise UserError("--checkpoint-every", f"{text!r} is neither minutes nor steps above 0", "as 10, or 200steps")
+    return (None, int(value)) if number != text else (value, None)
+
+
+@contextmanager
+def stoppable(processes: Processes) -> Iterator[Stop]:
+    """SIGTERM and Ctrl-C let what is inside save first; then the command ends with a line that says how to go on, and
+    with 128 and the signal's number, as a shell has it."""
+    from onceforall.train.stop import Stop, Stopped
+
+    with Stop() as stop:
+        try:
+            yield stop
+        except Stopped as stopped:
+            if processes.first:
+                typer.echo(f"ofa: {stopped}; the same command goes on from there", err=True)
+            raise typer.Exit(128 + (stop.asked or signal.SIGTERM)) from None
 
 
 def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:

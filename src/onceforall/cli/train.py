@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import Profile, compute_of, log_to_stderr
+from onceforall.cli.source import Every, Profile, compute_of, every_of, log_to_stderr, stoppable
 from onceforall.space import UserError
 
 
@@ -27,6 +27,7 @@ def train(
     save_nnp: Annotated[bool, typer.Option("--save-nnp", help="accepted, without effect")] = False,
     no_visualize: Annotated[bool, typer.Option("--no-visualize", help="accepted, without effect")] = False,
     profile: Profile = False,
+    checkpoint_every: Every = None,
     print_schema: Annotated[bool, typer.Option("--print-schema", help="show what a configuration may hold")] = False,
 ) -> None:
     """Train one stage of progressive shrinking, alone or under mpirun, torchrun or srun; resumes a stopped run."""
@@ -51,7 +52,8 @@ def train(
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
     compute = compute_of(context, device_id, type_config, processes, option="--context")
-    options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute,
-                      profile=profile)
-    with joined(processes, compute.device):
+    every = every_of(checkpoint_every)
+    with stoppable(processes) as stop, joined(processes, compute.device) as processes:
+        options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute,
+                          profile=profile, every=every, stop=stop)
         run(config, output_path or Path("log") / config_file.stem, options)

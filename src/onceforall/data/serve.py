@@ -1,5 +1,6 @@
 """Running a loading function over a sequence of jobs, here or in worker processes."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -34,6 +35,13 @@ class _Feed(Sampler[Job]):
         return self.jobs
 
 
+def _outlive_signals(_worker: int) -> None:
+    """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too: they stay until the run has saved and ends them,
+    but not longer than 20 seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))
+
+
 def workers_for(pictures: Pictures, loader: Loader) -> int:
     """The loader's worker processes; by default none for pictures in memory and `default_workers` for files."""
     if loader.workers is not None:
@@ -60,6 +68,7 @@ class Server(Generic[Job]):
             persistent_workers=workers > 0,
             pin_memory=loader.pin and torch.cuda.is_available(),
             generator=torch.Generator(),
+            worker_init_fn=_outlive_signals,
         )
 
     def run(self, jobs: Iterator[Job]) -> Iterator[Loaded]:

@@ -72,8 +72,13 @@ class Hparams(Section):
     validation_frequency: Count = Field(1, description="epochs from one validation to the next")
     print_frequency: Count = Field(20, description="steps from one line of the log to the next")
     calibration_images: Count = Field(2000, description="training pictures that recalibrate batch norm")
-    checkpoint_every: float | None = Field(None, gt=0, le=1e6, description="minutes from one checkpoint to the next; "
+    checkpoint_every: float | None = Field(10.0, gt=0, le=1e6, description="minutes from one checkpoint to the next, "
                                            "beside one after each epoch; null: none")
+    checkpoint_every_steps: int | None = Field(None, ge=1, description="steps of an epoch from one to the next")
+    setbacks: int = Field(3, ge=0, le=100, description="times in a row that training goes back to the last validated "
+                          "epoch, where a loss is not finite or the largest sub-network falls to chance; 0: it ends")
+    setback_rate: float = Field(0.5, gt=0, le=1, description="factor of the learning rate from each setback on")
+    setback_clip: float | None = Field(None, gt=0, description="largest norm of all gradients from the first on")
 
     lambda_kd: float = Field(0.0, ge=0, le=1000, description="weight of the distillation loss; 0: no teacher")
     teacher_network: NetworkChoice | None = Field(None, description="the teacher, usually the full net")

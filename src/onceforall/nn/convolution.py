@@ -3,7 +3,7 @@
 oneDNN has a fast depthwise weight gradient for kernels up to 3 only: at 7x7 it takes ten to a hundred times as long
 as the forward pass. Here that gradient is computed by a forward convolution. On maps of one pixel, as in
 squeeze-and-excitation, a convolution's gradients are two matrix products. `ONCEFORALL_CONV=torch` in the environment
-leaves everything to torch, as does a torch whose own depthwise gradient is the faster one.
+leaves both to torch, "own" neither; without it the first depends on a torch whose own is the slower one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,34 +18,67 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from onceforall.space import UserError
+
+_decided: str | None = None  # settled once a process, as a run must not change its arithmetic on the way
 _PICTURE_WISE = 28  # input side in pixels from which pictures go one by one: their layout changes within the cache
 
 
 def conv2d(images: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, groups: int) -> Tensor:
     """Convolution of images (B, C, H, W) with filters (O, C / groups, k, k), padding k // 2."""
     kernel = weight.shape[-1]
-    slow_on_cpu = kernel > 3 and groups == len(weight) == images.shape[1] and bias is None
+    depthwise = kernel > 3 and groups == len(weight) == images.shape[1] and bias is None
     pixel = kernel == groups == stride == 1 and images.shape[2:] == (1, 1)
-    if (slow_on_cpu or pixel) and _wanted(images, weight):
-        out: Tensor = _Depthwise.apply(images, weight, stride) if slow_on_cpu else _Pixel.apply(images, weight, bias)
-        return out
-    return F.conv2d(images, weight, bias, stride, kernel // 2, 1, groups)
+    if depthwise and _in_training(images, weight) and decided() == "own":
+        out: Tensor = _Depthwise.apply(images, weight, stride)
+    elif pixel and _in_training(images, weight) and not _switched_off():
+        out = _Pixel.apply(images, weight, bias)
+    else:
+        out = F.conv2d(images, weight, bias, stride, kernel // 2, 1, groups)
+    return out
 
 
-def _wanted(images: Tensor, weight: Tensor) -> bool:
+def _in_training(images: Tensor, weight: Tensor) -> bool:
     return (torch.is_grad_enabled() and weight.requires_grad and images.device.type == "cpu"
-            and images.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and _faster())
+            and images.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"))
 
 
-@lru_cache(maxsize=1)
+def _switched_off() -> bool:
+    wanted = os.environ.get("ONCEFORALL_CONV")
+    if wanted not in (None, "own", "torch"):
+        raise UserError("environment ONCEFORALL_CONV", f"{wanted!r} is not known", "take own or torch, or unset it")
+    return wanted == "torch"
+
+
+def decided() -> str:
+    """Whose depthwise gradients are computed from now on: "own", or "torch"."""
+    global _decided  # noqa: PLW0603 see there
+    if _decided is None:
+        _decided = "torch" if _switched_off() or not _faster() else "own"
+    return _decided
+
+
+def decide(whose: str) -> None:
+    """Have "own" or "torch" gradients from now on: those that a run began with, or another process has. What the user
+    set in the environment stays."""
+    global _decided  # noqa: PLW0603 see there
+    if "ONCEFORALL_CONV" not in os.environ:
+        _decided = whose
+
+
 def _faster() -> bool:
-    """Whether torch's own depthwise gradient is slower than the one here, by the best of three on 7x7."""
-    if os.environ.get("ONCEFORALL_CONV") == "torch":
-        return False
+    """Whether the depthwise gradient here is the faster one, by the best of three on 7x7.
+
+    On one thread, and torch's has to win by half: a busy machine must not change a run's arithmetic.
+    """
     images = torch.ones(8, 64, 8, 8).to(memory_format=torch.channels_last)
-    weight = torch.ones(64, 1, 7, 7)
-    ours = _fastest(lambda: weight_gradient(images, images, kernel=7, stride=1))
-    return ours < _fastest(lambda: _of_torch(images, images, weight, stride=1, wanted=(False, True)))
+    weight, threads = torch.ones(64, 1, 7, 7), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ours = _fastest(lambda: weight_gradient(images, images, kernel=7, stride=1))
+        return ours < 1.5 * _fastest(lambda: _of_torch(images, images, weight, stride=1, wanted=(False, True)))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fastest(work: Callable[[], object]) -> float:

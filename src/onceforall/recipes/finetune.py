@@ -24,8 +24,9 @@ from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import operators_of
 from onceforall.train.distributed import wait
 from onceforall.train.evaluate import Compute, Evaluator, Score
-from onceforall.train.run import CONFIG, finished, train
-from onceforall.train.run import WEIGHTS as TRAINED
+from onceforall.train.output import CONFIG, finished
+from onceforall.train.output import WEIGHTS as TRAINED
+from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of
 
 _log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
         _log.warning("%s is finished: nothing to do", output)
     elif options.processes.first:
         _describe(request, config, output, start=start, data=data, compute=Compute(options.compute.device))
-    wait(options.processes.world)
+    wait(options.processes)
     return read_description(output)
 
 
@@ -168,7 +169,7 @@ def _hparams(request: Request, recipe: Recipe, batch: int, *, pictures: int, pro
     epochs = request.epochs or max(EPOCHS, math.ceil(STEPS / steps))
     return {"epoch": epochs, "batch_size_train": share, "batch_size_valid": 200, "seed": request.seed,
             "mini_batch_train": next(size for size in range(largest, 0, -1) if share % size == 0),
-            "validation_frequency": max(1, epochs // 4), "checkpoint_every": 10.0, "lambda_kd": 0.0}
+            "validation_frequency": max(1, epochs // 4), "lambda_kd": 0.0}
 
 
 def _rate(recipe: Recipe, batch: int, epochs: int) -> float:

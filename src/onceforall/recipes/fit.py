@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS
-from onceforall.train.run import WEIGHTS, finished, train
+from onceforall.train.lock import locked
+from onceforall.train.output import WEIGHTS, finished
+from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of, data_spec
 
 _log = logging.getLogger(__name__)
@@ -68,12 +71,20 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """
     options = replace(options, search=True)
     stages = plan(request, run, processes=options.processes.world)
-    done = all(finished(run / folder) for folder in stages)
-    for folder, config in stages.items():
-        train(config, run / folder, options)
-    if done and (run / SUMMARY).exists():
+    if all(finished(run / folder) for folder in stages) and (run / SUMMARY).exists():
+        for folder, config in stages.items():
+            train(config, run / folder, options)  # which refuses another configuration
         _log.warning("%s is finished: nothing to do", run)
         return dict(json.loads((run / SUMMARY).read_text(encoding="utf-8")))
+    if not options.processes.first:
+        return _fit(request, stages, run, options)
+    with locked(run):
+        return _fit(request, stages, run, options)
+
+
+def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
+    for folder, config in stages.items():
+        train(config, run / folder, options)
     subnets = _pick(request, stages[STAGES[-1].folder], run, options)
     if not options.processes.first:
         return {}

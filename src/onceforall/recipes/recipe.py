@@ -112,7 +112,7 @@ def _hparams(recipe: Recipe, stage: int, processes: int) -> dict[str, Any]:
     micro = share if recipe.micro_batch is None else min(share, recipe.micro_batch)
     return {"task": STAGES[stage].task, "epoch": int(recipe.epochs[stage]),
             "cosine_warmup_epoch": int(recipe.warmup[stage]),
-            "warmup_lr": recipe.lr[stage] / 8 if recipe.warmup[stage] else 0.0, "checkpoint_every": 10.0,
+            "warmup_lr": recipe.lr[stage] / 8 if recipe.warmup[stage] else 0.0,
             "batch_size_train": share, "mini_batch_train": micro, "batch_size_valid": 200,
             "train_image_size_list": list(recipe.sizes), "valid_image_size_list": [recipe.size],
             "subnets_per_step": recipe.subnets[stage], "seed": recipe.seed, "lambda_kd": 0.0,

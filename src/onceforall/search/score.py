@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from onceforall.data import ArrayPictures
 from onceforall.nn import Supernet
 from onceforall.space import Arch, UserError
-from onceforall.train.distributed import Processes
+from onceforall.train.distributed import Processes, gathered, told
 from onceforall.train.evaluate import Evaluator
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -79,15 +77,8 @@ class Scorer:
 
     def _together(self, split: str, part: Sequence[Arch]) -> list[float]:
         """One arch a process, all at a time."""
-        if self.processes.world == 1:
-            return [self._measured(split, part)]
-        dist.broadcast_object_list([(split, part)])
-        return self._gathered(split, part)[:len(part)]
-
-    def _gathered(self, split: str, part: Sequence[Arch]) -> list[float]:
-        found = [0.0] * self.processes.world
-        dist.all_gather_object(found, self._measured(split, part))
-        return found
+        told((split, part), self.processes)
+        return gathered(self._measured(split, part), self.processes)[:len(part)]
 
     def _measured(self, split: str, part: Sequence[Arch]) -> float:
         """The top-1 of this process's arch, 0 where it has none."""
@@ -97,12 +88,9 @@ class Scorer:
 
     def _follow(self) -> None:
         """What the other processes do: measure what the first one asks for, until it sends nothing."""
-        while True:
-            asked: list[Any] = [None]
-            dist.broadcast_object_list(asked)
-            if asked[0] is None:
-                return
-            self._gathered(*asked[0])
+        nothing: tuple[str, Sequence[Arch]] | None = None
+        while (asked := told(nothing, self.processes)) is not None:
+            gathered(self._measured(*asked), self.processes)
 
     def _read(self, split: str) -> dict[Arch, float]:
         """The rows that are of this net and these pictures; a last line that a stop has torn is cut off."""
@@ -137,5 +125,4 @@ def shared(scorer: Scorer) -> Iterator[bool]:
     try:
         yield True
     finally:
-        if scorer.processes.world > 1:
-            dist.broadcast_object_list([None])
+        told(None, scorer.processes)

@@ -1,11 +1,18 @@
-"""Checkpoints: everything a stopped run needs to go on, in one safetensors file that is whole or not there."""
+"""Checkpoints: everything a stopped run needs to go on, in safetensors files that are whole or not there.
+
+A run folder holds the newest, the one before it, and the one of the last epoch that validation found good. Whatever
+is read is compared with the checksum it was written with; a damaged newest one falls back to those before it.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +20,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from onceforall.space import UserError
 
-FORMAT = 1
+_log = logging.getLogger(__name__)
+FORMAT, READABLE = 2, (1, 2)  # format 1 has no checksum
+NEWEST, BEFORE, GOOD = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".good"))
+
+
+class DamagedError(UserError):
+    """A checkpoint that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -28,45 +41,139 @@ class Position:
     step: int = 0
 
 
-def save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, position: Position,
-         extra: Mapping[str, Any]) -> None:
-    """Write model, momentum and position atomically; `extra` are JSON values."""
+def exists(folder: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return any((folder / name).exists() for name in (NEWEST, BEFORE, GOOD))
+
+
+def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, position: Position,
+         extra: Mapping[str, Any], good: bool = False) -> None:
+    """Write model, momentum and position as the newest checkpoint, atomically, and keep the one before; `extra` are
+    JSON values. `good`: also as the one of the last good epoch. Raises UserError where it cannot be written."""
     tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     for name, parameter in net.named_parameters():
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
-    meta = {"format": FORMAT, "epoch": position.epoch, "step": position.step, "extra": dict(extra)}
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"onceforall": json.dumps(meta)})
-    with open(partial, "rb+") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, path)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    meta = {"format": FORMAT, "epoch": position.epoch, "step": position.step, "extra": dict(extra),
+            "crc32": _checksum(whole)}
+    path, partial = folder / NEWEST, folder / f"{NEWEST}.partial"
+    try:
+        save_file(whole, partial, {"onceforall": json.dumps(meta)})
+        with open(partial, "rb+") as written:
+            os.fsync(written.fileno())
+        if path.exists():
+            os.replace(path, folder / BEFORE)
+        os.replace(partial, path)
+        if good:
+            _also_good(folder)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(str(path), f"cannot be written: {reason}", "free some space; the same command goes on from the "
+                        "checkpoint before") from None
 
 
-def read_extra(path: Path) -> dict[str, Any]:
-    """The JSON values of a checkpoint."""
-    return dict(_meta(path)["extra"])
+def _also_good(folder: Path) -> None:
+    """A second name for the newest one, or a copy where the file system has no hard links."""
+    partial = folder / f"{GOOD}.partial"
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(folder / NEWEST, partial)
+    except OSError:
+        shutil.copyfile(folder / NEWEST, partial)
+    os.replace(partial, folder / GOOD)
 
 
-def load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Put a checkpoint's state into model and optimiser, which keep their device and memory format.
+def _flush(folder: Path) -> None:
+    """Have the system write down the folder itself, so that a power cut leaves the new names."""
+    with suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
-    Raises UserError for a damaged file or one of another network.
+
+def settle(folder: Path) -> None:
+    """Keep only the newest one: the run is finished."""
+    for name in (BEFORE, GOOD):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_extra(folder: Path) -> dict[str, Any]:
+    """The JSON values of the newest checkpoint whose header can be read."""
+    return dict(_first(folder, (NEWEST, BEFORE, GOOD), lambda path: _meta(path)["extra"]))
+
+
+def load(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *,
+         good: bool = False) -> tuple[Position, dict[str, Any]]:
+    """Put the newest readable checkpoint, or the last `good` one, into model and optimiser, which keep their device and
+    memory format; returns its position and JSON values.
+
+    Raises UserError where none can be read, or where it is of another network.
     """
-    meta = _meta(path)
-    with _readable(path), safe_open(path, "pt") as file, torch.no_grad():
-        names = set(file.keys())
-        for name, tensor in net.state_dict().items():
-            if f"net.{name}" not in names or tuple(file.get_slice(f"net.{name}").get_shape()) != tuple(tensor.shape):
-                raise UserError(str(path), f"does not hold {name} of shape {tuple(tensor.shape)}",
-                                "it is of another run: use another output folder")
-            tensor.copy_(file.get_tensor(f"net.{name}"))
+    def into(path: Path) -> tuple[Position, dict[str, Any]]:
+        meta = _meta(path)
+        _fill(path, _tensors(path, meta), net, optimizer)
+        return Position(meta["epoch"], meta["step"]), dict(meta["extra"])
+
+    names = (GOOD, BEFORE, NEWEST) if good else (NEWEST, BEFORE, GOOD)
+    found: tuple[Position, dict[str, Any]] = _first(folder, names, into)
+    return found
+
+
+def _first(folder: Path, names: tuple[str, ...], read: Any) -> Any:
+    """What `read` makes of the first of these files that is there and whole."""
+    damaged: DamagedError | None = None
+    for path in (folder / name for name in names):
+        if not path.exists():
+            continue
+        try:
+            out = read(path)
+        except DamagedError as error:
+            damaged = damaged or error
+            continue
+        if damaged is not None:
+            _log.warning("%s: %s; going on from %s", damaged.place, damaged.problem, path.name)
+        return out
+    raise damaged or UserError(str(folder), "holds no checkpoint")
+
+
+def _fill(path: Path, tensors: Mapping[str, Tensor], net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    state = net.state_dict()
+    for name, tensor in state.items():
+        found = tensors.get(f"net.{name}")
+        if found is None or found.shape != tensor.shape:
+            raise UserError(str(path), f"does not hold {name} of shape {tuple(tensor.shape)}",
+                            "it is of another run: use another output folder")
+    optimizer.state.clear()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(tensors[f"net.{name}"])
         for name, parameter in net.named_parameters():
-            if f"momentum.{name}" in names:
+            if f"momentum.{name}" in tensors:
                 buffer = torch.empty_like(parameter, memory_format=torch.preserve_format)
-                optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(file.get_tensor(f"momentum.{name}"))
-    return Position(meta["epoch"], meta["step"])
+                optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
+
+
+def _tensors(path: Path, meta: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors of a file; raises DamagedError where they are not those that were written."""
+    with _readable(path), safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if meta["format"] > 1 and _checksum(tensors) != meta["crc32"]:
+            raise ValueError("its checksum differs")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), crc))
+    return crc
 
 
 @contextmanager
@@ -77,8 +184,8 @@ def _readable(path: Path) -> Iterator[None]:
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(str(path), f"is not a readable checkpoint ({str(error).splitlines()[0]})",
-                        "remove it to start the stage again") from None
+        raise DamagedError(str(path), f"is not a readable checkpoint ({str(error).splitlines()[0]})",
+                           "remove it to start the stage again") from None
 
 
 def _meta(path: Path) -> dict[str, Any]:
@@ -88,6 +195,10 @@ def _meta(path: Path) -> dict[str, Any]:
         if length > path.stat().st_size:
             raise ValueError("it is cut off")
         meta = json.loads(json.loads(file.read(length))["__metadata__"]["onceforall"])
-        if meta["format"] != FORMAT:
-            raise UserError(str(path), f"is a checkpoint of format {meta['format']}; this version reads {FORMAT}")
+        if meta["format"] not in READABLE:
+            raise UserError(str(path), f"is a checkpoint of format {meta['format']}; this version reads "
+                            f"{READABLE[0]} to {READABLE[-1]}", "go on with the version that wrote it")
+        if not isinstance(meta["extra"], dict):
+            raise TypeError("its values are missing")
+        Position(int(meta["epoch"]), int(meta["step"]))
         return dict(meta)

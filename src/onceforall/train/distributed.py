@@ -1,18 +1,23 @@
-"""More than one process: ranks from torchrun, Open MPI, MPICH or SLURM; one flattened all-reduce a step."""
+"""More than one process: ranks from torchrun, Open MPI, MPICH or SLURM; one flattened all-reduce of a step's gradients;
+and what becomes of the run when one of them fails."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from onceforall.space import UserError
 
@@ -23,17 +28,21 @@ _LAUNCHERS = {  # launcher: variables of rank, number of processes, rank and num
     "MPICH": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "PMI_PORT"),
     "SLURM": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE", "SLURM_JOB_ID"),
 }
+_ANSWER = 5.0  # seconds within which a living process says so, once something has failed
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: `rank` of `world`, and its place on its machine."""
+    """This process among all: `rank` of `world`, and its place on its machine; `store`: what they all can read and
+    write, inside `joined`."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
     job: str = ""
+    store: Store | None = field(default=None, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
@@ -65,23 +74,39 @@ def _job(environment: Mapping[str, str], variable: str) -> str:
 
 
 @contextmanager
-def joined(processes: Processes, device: torch.device) -> Iterator[None]:
-    """All processes of the run in one group while inside: NCCL between GPUs, gloo between CPUs."""
+def joined(processes: Processes, device: torch.device) -> Iterator[Processes]:
+    """All processes of the run in one group while inside: NCCL between GPUs, gloo between CPUs.
+
+    A process that does not answer for ten minutes, or the seconds in `ONCEFORALL_TIMEOUT`, ends the run.
+    """
     if processes.world == 1:
-        yield
+        yield processes
         return
     address = os.environ.get("MASTER_ADDR") or _address(processes)
     port = os.environ.get("MASTER_PORT") or str(20000 + zlib.crc32(processes.job.encode()) % 12000)
+    timeout = timedelta(seconds=_timeout())
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", init_method=f"tcp://{address}:{port}",
-                                rank=processes.rank, world_size=processes.world, timeout=timedelta(minutes=10))
+        store, *_ = next(rendezvous(f"tcp://{address}:{port}", processes.rank, processes.world, timeout=timeout))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=PrefixStore("group", store),
+                                rank=processes.rank, world_size=processes.world, timeout=timeout)
     except (dist.DistError, ValueError) as error:
         raise UserError(f"process {processes.rank} of {processes.world}", f"finds no meeting point at {address}:{port} "
                         f"({str(error).splitlines()[0]})", "set MASTER_ADDR and MASTER_PORT alike for all") from None
     try:
-        yield
+        yield replace(processes, store=store)
     finally:
         dist.destroy_process_group()
+
+
+def _timeout() -> float:
+    given = os.environ.get("ONCEFORALL_TIMEOUT", "600")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 1e6:
+        raise UserError("environment ONCEFORALL_TIMEOUT", f"{given!r} is no number of seconds from 1 to 1,000,000")
+    return seconds
 
 
 def _address(processes: Processes) -> str:
@@ -95,39 +120,88 @@ def _address(processes: Processes) -> str:
     return "127.0.0.1"
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter], world: int) -> None:
+@contextmanager
+def _together(processes: Processes) -> Iterator[None]:
+    """Around whatever needs all processes: where it fails, a UserError names those that no longer answer."""
+    try:
+        yield
+    except RuntimeError:
+        raise UserError("processes", _absent(processes), "what it printed says why; the same command goes on from the "
+                        "last checkpoint") from None
+
+
+def _absent(processes: Processes) -> str:
+    """Which processes do not answer, once a common operation has failed: they have ended, or hang."""
+    absent = list(range(processes.world))
+    if processes.store is None:
+        return "one of them has ended or hangs"
+    with suppress(RuntimeError):  # the store ends with the first process
+        processes.store.set_timeout(timedelta(seconds=_ANSWER))
+        processes.store.set(f"answers/{processes.rank}", "")
+        deadline = time.monotonic() + _ANSWER
+        while absent and time.monotonic() < deadline:
+            absent = [rank for rank in absent if not processes.store.check([f"answers/{rank}"])]
+            time.sleep(0.1)
+        if not absent:
+            return "the connection between them broke"
+        return f"process {', '.join(map(str, absent))} of {processes.world} has ended or hangs"
+    return f"process 0 of {processes.world} has ended"
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter], processes: Processes) -> None:
     """Replace each gradient by its mean over the processes: one flattened all-reduce.
 
     Every process must hold gradients for the same parameters, which it does: all run the same sub-networks.
     """
-    if world == 1:
+    if processes.world == 1:
         return
     grads = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in grads])
-    dist.all_reduce(flat)
-    flat /= world
+    with _together(processes):
+        dist.all_reduce(flat)
+    flat /= processes.world
     for grad, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
         grad.copy_(part.view(grad.shape))
 
 
-def summed(values: Tensor, world: int) -> Tensor:
+def summed(values: Tensor, processes: Processes) -> Tensor:
     """`values` added up over the processes."""
-    if world > 1:
-        dist.all_reduce(values)
+    if processes.world > 1:
+        with _together(processes):
+            dist.all_reduce(values)
     return values
 
 
-def follow_first(tensors: Iterable[Tensor], world: int) -> None:
+def follow_first(tensors: Iterable[Tensor], processes: Processes) -> None:
     """Overwrite `tensors` by those of the first process."""
-    if world > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, 0)
+    if processes.world > 1:
+        with _together(processes):
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
 
-def wait(world: int) -> None:
+def told(value: T, processes: Processes) -> T:
+    """What the first process says."""
+    if processes.world == 1:
+        return value
+    box = [value]
+    with _together(processes):
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def gathered(value: T, processes: Processes) -> list[T]:
+    """What every process says, by rank."""
+    if processes.world == 1:
+        return [value]
+    found = [value] * processes.world
+    with _together(processes):
+        dist.all_gather_object(found, value)
+    return found
+
+
+def wait(processes: Processes) -> None:
     """Until every process is here; raises UserError where one has ended."""
-    if world > 1:
-        try:
+    if processes.world > 1:
+        with _together(processes):
             dist.barrier()
-        except RuntimeError:
-            raise UserError("processes", "another process of this run has ended", "its message says why") from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize, sample
+from onceforall.data import ArrayPictures, Batch, DataSet, Pictures, eval_batches, normalize, sample
 from onceforall.nn import Subnet, Supernet, extract, recalibrate
 from onceforall.nn.folding import fold
 from onceforall.space import Arch, UserError
@@ -98,9 +98,10 @@ class Evaluator:
             return self._kept[key][1]
         mine = pictures.subset(range(self.processes.rank, len(pictures), self.processes.world))
         batches = self._batches(mine, resolution, self.batch)
-        if len(mine) * 3 * resolution**2 * 4 > _KEPT_BYTES:
+        if len(mine) * 3 * resolution**2 * (4 if isinstance(mine, ArrayPictures) else 1) > _KEPT_BYTES:
             return batches
-        self._kept[key] = pictures, list(batches)
+        # copies: what workers send lies in shared memory, which may be small, and each piece holds an open file
+        self._kept[key] = pictures, [replace(b, images=b.images.clone(), labels=b.labels.clone()) for b in batches]
         while sum(b.images.nbytes for _, kept in self._kept.values() for b in kept) > _KEPT_BYTES:
             del self._kept[next(iter(self._kept))]
         return self._kept[key][1]
@@ -138,7 +139,7 @@ def _score(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Sc
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         totals += torch.stack([ranked[:, 0].sum(), ranked.sum(), F.cross_entropy(logits, labels, reduction="sum"),
                                torch.tensor(len(labels), device=device)]).double()
-    top1, top5, loss, images = summed(totals, evaluator.processes.world).tolist()
+    top1, top5, loss, images = summed(totals, evaluator.processes).tolist()
     if not images:
         raise UserError("validation pictures", "there are none, or none can be read")
     return Score(top1 / images, top5 / images, loss / images, int(images))

@@ -7,20 +7,29 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from onceforall.space import Arch
+from onceforall.space import Arch, UserError
 
 Listener = Callable[[Mapping[str, Any]], None]
 METRICS = "metrics.jsonl"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk ends in silence: what the run must not lose says so itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 logging's name
+        """Nothing is printed."""
+
+
 class Journal:
     """Records of one run folder. Only the first process writes; `listener` hears every record, for live progress.
 
-    A record is a JSON object with `kind` ("train", "valid", "step", "stage", "profile"); the first two are written.
+    A record is a JSON object with `kind` ("train", "valid", "step", "stage", "setback", "profile"); the first two are
+    written. Raises UserError where a record cannot be written.
     """
 
     def __init__(self, folder: Path, *, writes: bool, listener: Listener | None = None) -> None:
@@ -30,7 +39,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         if self._writes:
-            self._handler = logging.FileHandler(self._folder / "log.txt", encoding="utf-8", errors="backslashreplace")
+            self._handler = _LogFile(self._folder / "log.txt", encoding="utf-8", errors="backslashreplace")
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logging.getLogger("onceforall").addHandler(self._handler)
         return self
@@ -39,9 +48,14 @@ class Journal:
                  trace: TracebackType | None) -> None:
         if self._handler is not None:
             logging.getLogger("onceforall").removeHandler(self._handler)
-            self._handler.close()
+            with suppress(OSError):  # of a full disk, which was said before
+                self._handler.close()
+        self._close_board()
+
+    def _close_board(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
 
     def hear(self, record: Mapping[str, Any]) -> None:
         """Pass a record to the listener only."""
@@ -53,6 +67,13 @@ class Journal:
         self.hear(record)
         if not self._writes:
             return
+        try:
+            self._write(record)
+        except OSError as error:
+            raise UserError(str(self._folder), f"cannot be written: {error.strerror}", "free some space; the same "
+                            "command goes on from the last checkpoint") from None
+
+    def _write(self, record: Mapping[str, Any]) -> None:
         with open(self._folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if record["kind"] == "valid":
@@ -66,6 +87,7 @@ class Journal:
         if not self._writes:
             return
         from torch.utils.tensorboard import SummaryWriter
+        self._close_board()
         self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=epoch)
         path = self._folder / METRICS
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []

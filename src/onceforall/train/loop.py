@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,8 @@ def unmarked(_part: str) -> AbstractContextManager[None]:
 class Learner:
     """What learns: `net`, how a sub-network of it runs, its optimiser, and the teacher it learns from.
 
-    `mark` is entered around each of a step's PARTS, with the part's name.
+    `rate` is a factor of the stage's learning rate, `clip` the largest norm of all gradients together. `mark` is
+    entered around each of a step's PARTS, with the part's name.
     """
 
     net: nn.Module
@@ -45,6 +46,8 @@ class Learner:
     compute: Compute
     scaler: torch.amp.GradScaler
     processes: Processes
+    rate: float = 1.0
+    clip: float | None = None
     mark: Mark = unmarked
 
 
@@ -64,7 +67,7 @@ class StepReport:
 
 
 def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: DataSet, epoch: int,
-              start: int = 0) -> Iterator[StepReport]:
+              start: int = 0) -> Generator[StepReport]:
     """Train the steps `start`, `start` + 1, .. of an epoch, yielding after each.
 
     All randomness of a step derives from (seed, epoch, step), and dropout's from the rank too.
@@ -82,7 +85,7 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
         waited = time.perf_counter() - began
         key = f"{stage.seed}/{epoch}/{step}"
         terms = stage.strategy(stage.space, random.Random(key), epoch * steps + step)
-        rate = schedule(epoch * steps + step)
+        rate = learner.rate * schedule(epoch * steps + step)
         with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
             loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
         yield StepReport(epoch, step, steps, batch.resolution, rate, loss, len(images) * learner.processes.world,
@@ -124,10 +127,13 @@ def _update(learner: Learner, stage: Stage, lr: float) -> None:
         for parameter in learner.net.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     with learner.mark("reduce"):
-        average_gradients(learner.net.parameters(), learner.processes.world)
+        average_gradients(learner.net.parameters(), learner.processes)
     for group in learner.optimizer.param_groups:
         group["lr"] = lr
     with learner.mark("optimizer"):
+        if learner.clip is not None:
+            learner.scaler.unscale_(learner.optimizer)
+            nn.utils.clip_grad_norm_(learner.net.parameters(), learner.clip)
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
+from pathlib import Path
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # glibc's names for mallopt(3)
 _DEFAULT_PAD, _HUGE_PAGE, _MADV_HUGEPAGE = 128 << 10, 2 << 20, 14
@@ -16,9 +18,10 @@ def keep_large_blocks() -> bool:
     them lie in huge pages where the system leaves that to programs: another 4 %.
 
     Without effect, returning False, on other C libraries, where `ONCEFORALL_MALLOC=system` is set, or where the
-    user has set thresholds of their own (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`).
+    user has set thresholds of their own (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TOP_PAD_`). The
+    huge pages reserve 2 GiB of addresses, hence none of them where addresses are limited (`ulimit -v`, `-d`).
     """
-    own = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
+    own = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"} & os.environ.keys()
     if own or os.environ.get("ONCEFORALL_MALLOC") == "system" or not sys.platform.startswith("linux"):
         return False
     try:
@@ -26,9 +29,18 @@ def keep_large_blocks() -> bool:
         kept = library.mallopt(_MMAP_THRESHOLD, 1 << 30) and library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
     except (OSError, AttributeError):
         return False
-    if kept:
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if kept and all(limit == resource.RLIM_INFINITY for limit in limits) and not _strict():
         _prefer_huge_pages(library)
     return bool(kept)
+
+
+def _strict() -> bool:
+    """Whether the system counts addresses that nobody has touched."""
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        return False
 
 
 def _prefer_huge_pages(library: ctypes.CDLL) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -60,8 +60,8 @@ class Shares:
                           f"{self.images_per_second:.0f} images/s", *lines])
 
 
-def profiled(reports: Iterator[StepReport], learner: Learner, folder: Path, *, left: int,
-             journal: Journal) -> Iterator[StepReport]:
+def profiled(reports: Generator[StepReport], learner: Learner, folder: Path, *, left: int,
+             journal: Journal) -> Generator[StepReport]:
     """The `left` steps of an epoch as they come; STEPS of them, after WARM_UP, leave a trace (Chrome's JSON, which
     Perfetto reads too) and a table in `folder`, and the journal hears the table.
 
@@ -73,20 +73,30 @@ def profiled(reports: Iterator[StepReport], learner: Learner, folder: Path, *, l
     yield from islice(reports, skipped)
     stopwatch, seen = _Stopwatch(learner.compute.device), []
     learner.mark = stopwatch.mark
-    with profile(activities=_activities(learner.compute.device)) as trace:
-        for _ in range(min(STEPS, left - skipped)):
-            with stopwatch.mark("step"):
-                report = next(reports)
-            seen.append(report)
-            yield report
-        shares = _shares(seen, stopwatch.milliseconds(), learner.compute.device)
-    learner.mark = unmarked
-    trace.export_chrome_trace(str(folder / TRACE))
-    (folder / TABLE).write_text(shares.text() + "\n", encoding="utf-8")
-    (folder / NUMBERS).write_text(json.dumps(asdict(shares), indent=2) + "\n", encoding="utf-8")
+    try:
+        with profile(activities=_activities(learner.compute.device)) as trace:
+            for _ in range(min(STEPS, left - skipped)):
+                with stopwatch.mark("step"):
+                    report = next(reports)
+                seen.append(report)
+                yield report
+            shares = _shares(seen, stopwatch.milliseconds(), learner.compute.device)
+    finally:
+        learner.mark = unmarked
+    try:
+        _write(folder, trace, shares)
+    except OSError as error:  # a table is not worth a run
+        _log.warning("%s cannot be written: %s", error.filename or folder, error.strerror)
     _log.info("%s\ntrace: %s", shares.text(), folder / TRACE)
     journal.hear({"kind": "profile", "table": shares.text(), "trace": str(folder / TRACE)})
     yield from reports
+
+
+def _write(folder: Path, trace: profile, shares: Shares) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / TABLE).write_text(shares.text() + "\n", encoding="utf-8")
+    (folder / NUMBERS).write_text(json.dumps(asdict(shares), indent=2) + "\n", encoding="utf-8")
+    trace.export_chrome_trace(str(folder / TRACE))
 
 
 class _Stopwatch:

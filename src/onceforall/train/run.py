@@ -5,31 +5,37 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from onceforall.cost import macs
 from onceforall.data import DataSet, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
 from onceforall.interop.weights import Trained, save
-from onceforall.nn import Subnet, Supernet
+from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch, UserError
 from onceforall.train import checkpoint
 from onceforall.train.checkpoint import Position
-from onceforall.train.distributed import follow_first, summed, wait
-from onceforall.train.evaluate import Evaluator
+from onceforall.train.distributed import follow_first, gathered, summed, told, wait
+from onceforall.train.evaluate import Evaluator, Score
+from onceforall.train.guard import Guard, Setback
 from onceforall.train.journal import Journal, tag
+from onceforall.train.lock import locked
 from onceforall.train.loop import StepReport, run_epoch
+from onceforall.train.output import CONFIG, WEIGHTS, check_alike, check_output, finished, lasting
 from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.train.setup import Options, check_classes, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
+from onceforall.train.stop import Stopped
 
 _log = logging.getLogger(__name__)
-_MAY_CHANGE = {"workers", "print_frequency", "checkpoint_every", "download"}  # between a run's start and its resuming
-CHECKPOINT, CONFIG, WEIGHTS = "checkpoint.safetensors", "config.json", "weights.h5"
+_LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the next: a look waits for the GPU
 
 
 def train(config: Config, output: Path, options: Options | None = None) -> None:
@@ -37,97 +43,48 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
 
     Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
     `options.profile` a trace and a table of a few of the steps it trains, in the folder profile. Several processes
-    call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained.
+    call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained, and
+    Stopped when `options.stop` was asked to.
     """
     options = options or Options()
-    _check_folder(config, output)
+    check_output(config, output, options)
     if finished(output):
-        _log.info("%s is finished: nothing to do", output)
+        _log.info("%s is finished: nothing to %s", output, "profile" if options.profile else "do")
         return
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
-    _check_options(options, output)
     data = _load(config, options)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
+    check_alike(config, data, options.processes)
     run = _Run(config, output, options, data)
-    wait(options.processes.world)  # every process has read the folder before the first one writes to it
-    if options.processes.first:
-        _make(output)
-        config.write(output / CONFIG)
-    wait(options.processes.world)
-    with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
-        run.go(journal)
+    wait(options.processes)  # every process has read the folder before the first one writes to it
+    with locked(output) if options.processes.first else nullcontext():
+        if options.processes.first:
+            config.write(output / CONFIG)
+        wait(options.processes)
+        with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
+            run.go(journal)
 
 
 def _load(config: Config, options: Options) -> DataSet:
     """The pictures; where they are to be downloaded the first process does it alone."""
     spec = data_spec(config, search=options.search)
     if spec.download and not options.processes.first:
-        wait(options.processes.world)
+        wait(options.processes)
     data = data_of(spec)
     if spec.download and options.processes.first:
-        wait(options.processes.world)
+        wait(options.processes)
     return data
-
-
-def finished(output: Path) -> bool:
-    """Whether the folder holds a run that came to its end."""
-    path = output / CHECKPOINT
-    return path.exists() and (output / WEIGHTS).exists() and bool(checkpoint.read_extra(path).get("finished"))
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another -o") from None
-
-
-def _check_folder(config: Config, output: Path) -> None:
-    """Refuse a folder that holds a run of another configuration."""
-    path = output / CONFIG
-    if not path.exists():
-        if output.exists() and not output.is_dir():
-            raise UserError(str(output), "is a file, not a folder", "give another -o")
-        return
-    place = _difference(Config.read(path).to_dict(), config.to_dict())
-    if place:
-        raise UserError(str(output), f"holds a run of another configuration ({place} differs)",
-                        "take another output folder, or remove this one")
-
-
-def _difference(a: Any, b: Any, place: str = "") -> str:
-    """Where two configurations first mean another training; empty where nowhere."""
-    if not (isinstance(a, dict) and isinstance(b, dict)):
-        return "" if a == b else place
-    keys = [key for key in {**a, **b} if key not in _MAY_CHANGE]
-    found = (_difference(a.get(key), b.get(key), f"{place}.{key}" if place else key) for key in keys)
-    return next(filter(None, found), "")
-
-
-def _check_options(options: Options, output: Path) -> None:
-    """Refuse to go on otherwise than the run began."""
-    path = output / CHECKPOINT
-    before = checkpoint.read_extra(path)["options"] if path.exists() else {}
-    for name, value in _lasting(options).items():
-        if before.get(name, value) != value:
-            raise UserError(str(output), f"holds a run with {name} {before[name]}, not {value}",
-                            "go on as it began, or take another output folder")
-
-
-def _lasting(options: Options) -> dict[str, Any]:
-    """What has to stay the same when a stopped run is resumed."""
-    return {"search": options.search, "subnet": options.subnet, "type": str(options.compute.dtype),
-            "processes": options.processes.world}
 
 
 @dataclass
 class _Totals:
-    """What the steps of an epoch add up to, kept over a stop within it."""
+    """What the steps of an epoch add up to, kept over a stop within it; `loss` of each process."""
 
-    loss: float = 0.0
+    loss: list[float] = field(default_factory=list)
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
+    lr: float = 0.0
 
 
 class _Run:
@@ -142,71 +99,111 @@ class _Run:
             processes=options.processes)
         self.learner = learner_of(config, options, self.evaluator)
         self.pictures = data.held_out if options.search and len(data.held_out) else data.test
-        self.totals = _Totals()
+        self.batches = self._batches()
+        self.totals, self.guard = _Totals(), Guard()
         self.profiles = options.profile and options.processes.first
         if options.search and not len(data.held_out):
             _log.warning("no training pictures are held out: validation uses the validation pictures")
 
-    def go(self, journal: Journal) -> None:
-        """Train every epoch that is left, validate, save."""
-        self.journal = journal
-        options, hparams, data = self.options, self.config.hparams, self.config.data
-        for line in self.config.ignored("OFATrainer" if options.subnet else "OFASearcher"):
-            _log.warning(line)
+    def _batches(self) -> TrainBatches:
+        options, data = self.options, self.config.data
         pin = options.compute.device.type == "cuda" if data.pin_memory is None else data.pin_memory
         loader = Loader(self.stage.batch, workers=data.workers, strict=data.strict_data, prefetch=data.prefetch,
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
                         local_world=options.processes.local_world)
-        batches = TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
-                               augment=data_spec(self.config, search=options.search).augment)
-        position = self._resume()
-        if self.config.network.new_classifier and options.subnet and position == Position():
-            _log.warning("the classifier starts anew: %d classes, random from seed %d",
-                         self.config.network.num_classes, hparams.seed)
-        journal.start(position.epoch)
-        journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
-                      "epochs": self.stage.epochs, "steps": batches.steps_per_epoch})
-        for epoch in range(position.epoch, self.stage.epochs):
-            self._epoch(batches, epoch, position.step if epoch == position.epoch else 0)
-            if (epoch + 1) % hparams.validation_frequency == 0 or epoch + 1 == self.stage.epochs:
-                self._validate(epoch)
-            self._save(Position(epoch + 1, 0))
+        return TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
+                            augment=data_spec(self.config, search=options.search).augment)
+
+    def go(self, journal: Journal) -> None:
+        """Train every epoch that is left, validate, save."""
+        self.journal = journal
+        for line in self.config.ignored("OFATrainer" if self.options.subnet else "OFASearcher"):
+            _log.warning(line)
+        there = told(checkpoint.exists(self.output), self.options.processes)
+        position = self._resume() if there else self._begin()
+        self._announce(position)
+        while position.epoch < self.stage.epochs:
+            try:
+                good = self._epoch(position)
+            except Setback as setback:
+                position = self._set_back(setback, position.epoch)
+            else:
+                position = Position(position.epoch + 1)
+                self._save(position, good=good)
         self._finish()
 
-    def _epoch(self, batches: TrainBatches, epoch: int, start: int) -> None:
-        hparams, totals = self.config.hparams, self.totals
-        loss = torch.tensor(totals.loss, dtype=torch.float64, device=self.options.compute.device)
-        saved = time.perf_counter()
-        for report in self._steps(batches, epoch, start):
-            loss += report.loss
-            totals.steps, totals.images = totals.steps + 1, totals.images + report.images
-            totals.seconds += report.seconds
-            self.journal.hear({"kind": "step", "epoch": epoch, "step": report.step, "steps": report.steps,
-                               "images": report.images, "seconds": report.seconds, "waited": report.waited})
-            if (report.step + 1) % hparams.print_frequency == 0:
-                self._log_step(report)
-            due = hparams.checkpoint_every is not None and time.perf_counter() - saved > 60 * hparams.checkpoint_every
-            if due and report.step + 1 < report.steps:
-                totals.loss = loss.item()
-                self._save(Position(epoch, report.step + 1))
-                saved = time.perf_counter()
-        world = self.options.processes.world
-        mean = summed(loss, world).item() / (world * totals.steps)
-        if not math.isfinite(mean):
-            raise UserError(f"{self.output} epoch {epoch + 1}", f"the training loss is {mean}",
-                            "lower optimizer.train.lr; the checkpoint is of the epoch before")
-        self.journal.write({"kind": "train", "epoch": epoch, "loss": mean, "lr": report.lr, "images": totals.images,
-                            "seconds": totals.seconds, "images_per_second": totals.images / totals.seconds})
-        self.totals = _Totals()
+    def _announce(self, position: Position) -> None:
+        self.journal.start(position.epoch)
+        self.journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
+                           "epochs": self.stage.epochs, "steps": self.batches.steps_per_epoch})
 
-    def _steps(self, batches: TrainBatches, epoch: int, start: int) -> Iterator[StepReport]:
+    def _epoch(self, position: Position) -> bool:
+        """Train what is left of an epoch, and validate where it is due: whether validation found it good."""
+        epoch, hparams = position.epoch, self.config.hparams
+        if position.step < self.batches.steps_per_epoch:
+            self._train(position)
+        validate = (epoch + 1) % hparams.validation_frequency == 0 or epoch + 1 == self.stage.epochs
+        if validate and position.step < self.batches.steps_per_epoch:  # a stop while validating loses nothing
+            self._save(Position(epoch, self.batches.steps_per_epoch))
+        totals, world = self.totals, self.options.processes.world
+        loss = math.fsum(totals.loss) / (world * totals.steps)
+        self.journal.write({"kind": "train", "epoch": epoch, "loss": loss, "lr": totals.lr, "images": totals.images,
+                            "seconds": totals.seconds, "images_per_second": totals.images / totals.seconds})
+        if validate:
+            self._validate(epoch)
+        self.totals = _Totals()
+        return validate
+
+    def _train(self, position: Position) -> None:
+        hparams, totals, processes = self.config.hparams, self.totals, self.options.processes
+        before = totals.loss[processes.rank] if totals.loss else 0.0
+        loss = torch.tensor(before, dtype=torch.float64, device=self.options.compute.device)
+        saved = time.perf_counter()
+        with self.options.stop.deferred(), closing(self._steps(position)) as reports:
+            for report in reports:
+                loss += report.loss
+                totals.steps, totals.images = totals.steps + 1, totals.images + report.images
+                totals.seconds, totals.lr = totals.seconds + report.seconds, report.lr
+                self.journal.hear({"kind": "step", "epoch": report.epoch, "step": report.step, "steps": report.steps,
+                                   "images": report.images, "seconds": report.seconds, "waited": report.waited})
+                if (report.step + 1) % hparams.print_frequency == 0:
+                    self._log_step(report)
+                stop, save = self._asked(report, loss, time.perf_counter() - saved)
+                if stop or save:
+                    totals.loss = gathered(loss.item(), processes)
+                    self._save(Position(report.epoch, report.step + 1))
+                    saved = time.perf_counter()
+                if stop:
+                    raise Stopped(f"stopped in epoch {report.epoch + 1} after step {report.step + 1} of {report.steps}")
+        totals.loss = gathered(loss.item(), processes)
+
+    def _asked(self, report: StepReport, loss: Tensor, seconds: float) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether a checkpoint is due: the same answer in all of them.
+
+        Raises Setback, in all of them, where the `loss` of the epoch so far is not finite in one.
+        """
+        hparams, every, processes = self.config.hparams, self.options.every, self.options.processes
+        minutes, steps = every or (hparams.checkpoint_every, hparams.checkpoint_every_steps)
+        done, device = report.step + 1, self.options.compute.device
+        by_steps = steps is not None and done % steps == 0
+        if device.type == "cuda" and done % _LOOK and done < report.steps and not by_steps:
+            return False, False
+        by_time = processes.first and minutes is not None and seconds > 60 * minutes
+        asks = torch.tensor([self.options.stop.asked is not None, by_time, not math.isfinite(loss.item())],
+                            dtype=torch.float32, device=device)
+        stop, late, broken = (bool(value) for value in summed(asks, processes).tolist())
+        if broken:
+            raise Setback("the training loss is not finite")
+        return stop, (late or by_steps) and done < report.steps
+
+    def _steps(self, position: Position) -> Generator[StepReport]:
         """Train the epoch, profiling a few steps once; not in the short rest of an epoch if a whole one follows."""
-        reports = run_epoch(self.learner, self.stage, batches, data=self.data, epoch=epoch, start=start)
-        left = batches.steps_per_epoch - start
+        epoch, start = position.epoch, position.step
+        reports = run_epoch(self.learner, self.stage, self.batches, data=self.data, epoch=epoch, start=start)
+        left = self.batches.steps_per_epoch - start
         if not self.profiles or (start and left < WARM_UP + STEPS and epoch + 1 < self.stage.epochs):
             return reports
         self.profiles = False
-        _make(self.output / PROFILE)
         return profiled(reports, self.learner, self.output / PROFILE, left=left, journal=self.journal)
 
     def _log_step(self, report: StepReport) -> None:
@@ -215,17 +212,23 @@ class _Run:
                   report.images / report.seconds, 100 * report.waited / report.seconds)
 
     def _validate(self, epoch: int) -> None:
-        archs = self._valid_archs()
-        follow_first(self.learner.net.buffers(), self.options.processes.world)  # running statistics are each rank's own
-        for arch in archs:
-            began = time.perf_counter()
-            net = self.learner.net
-            score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
-                     self.evaluator.score_net(net, arch.resolution, self.pictures))
-            _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
-                      100 * score.top1, 100 * score.top5, score.loss)
-            self.journal.write({"kind": "valid", "epoch": epoch, "arch": str(arch), "tag": tag(arch), "of": len(archs),
-                                **asdict(score), "seconds": time.perf_counter() - began})
+        """Score the sub-networks that the configuration validates; raises Setback where the largest has collapsed."""
+        follow_first(self.learner.net.buffers(), self.options.processes)  # running statistics are each rank's own
+        space, archs = network_space(self.config.network), self._valid_archs()
+        scores = {arch: self._scored(epoch, arch, of=len(archs)) for arch in archs}
+        chance = self.pictures.labels.bincount().max().item() / len(self.pictures)
+        largest = scores[max(archs, key=lambda arch: macs(space, arch))]
+        self.guard = self.guard.check(largest.top1, largest.loss, chance=chance)
+
+    def _scored(self, epoch: int, arch: Arch, *, of: int) -> Score:
+        began, net = time.perf_counter(), self.learner.net
+        score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
+                 self.evaluator.score_net(net, arch.resolution, self.pictures))
+        _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
+                  100 * score.top1, 100 * score.top5, score.loss)
+        self.journal.write({"kind": "valid", "epoch": epoch, "arch": str(arch), "tag": tag(arch), "of": of,
+                            **asdict(score), "seconds": time.perf_counter() - began})
+        return score
 
     def _valid_archs(self) -> list[Arch]:
         arch = subnet_arch(self.config) if self.options.subnet else None
@@ -241,23 +244,90 @@ class _Run:
                 assert isinstance(net, Subnet)
                 trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), pictures)
             save(trained, self.output / WEIGHTS)
-            self._save(Position(self.stage.epochs, 0), finished=True)
-        wait(self.options.processes.world)
+        self._save(Position(self.stage.epochs), finished=True)
         _log.info("finished: %s", self.output / WEIGHTS)
 
-    def _save(self, position: Position, *, finished: bool = False) -> None:
+    def _save(self, position: Position, *, good: bool = False, finished: bool = False) -> None:
+        """The first process writes a checkpoint; the others wait, and hear of it if it cannot."""
         if self.options.processes.first:
-            checkpoint.save(self.output / CHECKPOINT, self.learner.net, self.learner.optimizer, position=position,
-                            extra={"finished": finished, "scaler": self.learner.scaler.state_dict(),
-                                   "options": _lasting(self.options), "totals": asdict(self.totals)})
+            extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
+                     "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
+                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by()}
+            checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
+                            good=good)
+            if finished:
+                checkpoint.settle(self.output)
+        wait(self.options.processes)
+
+    @property
+    def _pictures_a_step(self) -> int:
+        return self.stage.batch * self.options.processes.world
+
+    def _made_by(self) -> dict[str, Any]:
+        """What else the bits depend on."""
+        return {"torch": torch.__version__, "threads": torch.get_num_threads(), "gradients": convolution.decided()}
+
+    def _begin(self) -> Position:
+        """At the start, which is the first good checkpoint."""
+        if self.config.network.new_classifier and self.options.subnet:
+            _log.warning("the classifier starts anew: %d classes, random from seed %d",
+                         self.config.network.num_classes, self.config.hparams.seed)
+        convolution.decide(told(convolution.decided(), self.options.processes))
+        self._save(Position(), good=True)
+        return Position()
 
     def _resume(self) -> Position:
-        path = self.output / CHECKPOINT
-        if not path.exists():
-            return Position()
-        position = checkpoint.load(path, self.learner.net, self.learner.optimizer)
-        extra = checkpoint.read_extra(path)
-        self.learner.scaler.load_state_dict(extra["scaler"])
-        self.totals = _Totals(**extra["totals"])
+        position, extra = self._load(good=False)
+        self.guard = Guard(**extra.get("guard", {}))
+        self._slow_down()
+        before = extra.get("made_by", {})
+        if "gradients" in before:
+            convolution.decide(before["gradients"])
+        for name, value in self._made_by().items():
+            if before.get(name, value) != value:
+                _log.warning("%s began with %s %s and goes on with %s: the last bits will differ", self.output, name,
+                             before[name], value)
+        world = extra["options"]["processes"]
+        if world != self.options.processes.world and self.options.processes.first:
+            _log.warning("%s goes on with %d processes instead of %d: the same pictures in the same order, other bits",
+                         self.output, self.options.processes.world, world)
         _log.info("resuming %s at epoch %d step %d", self.output, position.epoch + 1, position.step + 1)
+        return position
+
+    def _load(self, *, good: bool) -> tuple[Position, dict[str, Any]]:
+        """Model, optimiser and totals as the checkpoint has them; the position counts steps of this many processes."""
+        position, extra = checkpoint.load(self.output, self.learner.net, self.learner.optimizer, good=good)
+        self.learner.scaler.load_state_dict(extra["scaler"])
+        totals, world = dict(extra["totals"]), self.options.processes.world
+        losses = totals["loss"] if isinstance(totals["loss"], list) else [totals["loss"]]
+        if losses and len(losses) != world:
+            losses = [math.fsum(losses) / len(losses)] * world
+        self.totals = _Totals(**{**totals, "loss": losses})
+        pictures = position.step * extra.get("pictures_a_step", self._pictures_a_step)
+        wait(self.options.processes)
+        return replace(position, step=pictures // self._pictures_a_step), extra
+
+    def _slow_down(self) -> None:
+        """Train at the rate, and under the clipping, that setbacks led to."""
+        self.learner.rate = self.guard.rate
+        self.learner.clip = self.config.hparams.setback_clip if self.guard.rate < 1 or self.guard.row else None
+
+    def _set_back(self, setback: Setback, epoch: int) -> Position:
+        """Go back to the last good checkpoint, slower; raises UserError after too many times in a row."""
+        hparams, place = self.config.hparams, f"{self.output} epoch {epoch + 1}"
+        if not hparams.setbacks:
+            raise UserError(place, str(setback), "lower optimizer.train.lr; the checkpoint is of the epoch before")
+        if self.guard.row >= hparams.setbacks:
+            raise UserError(place, f"{setback}, after going back {self.guard.row} times in a row, last to "
+                            f"{self.guard.rate:.3g} of the learning rate", "lower optimizer.train.lr, or give "
+                            "hparams.setback_clip")
+        position, _ = self._load(good=True)
+        self.guard = replace(self.guard, row=self.guard.row + 1, rate=self.guard.rate * hparams.setback_rate)
+        self._slow_down()
+        _log.warning("%s: %s; going back to epoch %d at %.3g of the learning rate", place, setback, position.epoch + 1,
+                     self.guard.rate)
+        self._save(position)
+        self.journal.hear({"kind": "setback", "epoch": epoch, "reason": str(setback), "back_to": position.epoch,
+                           "rate": self.guard.rate})
+        self._announce(position)
         return position

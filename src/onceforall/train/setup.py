@@ -21,12 +21,15 @@ from onceforall.train.evaluate import Compute, Evaluator
 from onceforall.train.journal import Listener
 from onceforall.train.loop import Learner
 from onceforall.train.start import filled, subnet_of, supernet_of
+from onceforall.train.stop import Stop
 
 
 @dataclass(frozen=True)
 class Options:
     """How to run, apart from what the configuration says. `subnet`: train its genotype alone (OFATrainer);
-    `search`: validate on what train_portion leaves of the training pictures; `profile`: trace and time a few steps."""
+    `search`: validate on what train_portion leaves of the training pictures; `profile`: trace and time a few steps;
+    `every`: minutes, and steps, from one checkpoint to the next, instead of the configuration's; `stop`: what may ask
+    the run to save and end."""
 
     subnet: bool = False
     search: bool = False
@@ -34,6 +37,8 @@ class Options:
     processes: Processes = field(default_factory=Processes)
     listener: Listener | None = None
     profile: bool = False
+    every: tuple[float | None, int | None] | None = None
+    stop: Stop = field(default_factory=Stop)
 
 
 def data_spec(config: Config, *, search: bool) -> DataSpec:

@@ -1,0 +1,72 @@
+"""Lock: one run at a time writes into a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from onceforall.space import UserError
+
+_log = logging.getLogger(__name__)
+LOCK = ".lock"
+
+
+def make(folder: Path) -> None:
+    """Make the folder where it is not there; raises UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another -o") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it while inside; one that is still empty then is removed.
+
+    The system lets go of it when the process ends, however it ends. Raises UserError where another process holds it. A
+    record lock: worker processes do not inherit it.
+    """
+    make(folder)
+    file = _acquired(folder / LOCK)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        if file is not None:
+            os.close(file)
+
+
+def _acquired(path: Path) -> int | None:
+    """The locked file; None where the file system knows no locks."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            raise UserError(str(path.parent), f"is being written by {holder}", "wait for it, stop it, or give another "
+                            "-o") from None
+        except OSError as error:
+            _log.warning("%s cannot be locked (%s): see that no second run writes there", path.parent, error.strerror)
+            os.close(file)
+            return None
+        if _same_file(file, path):  # and not one that its holder has removed meanwhile
+            os.ftruncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            return file
+        os.close(file)
+
+
+def _same_file(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,79 @@
+"""Evaluation: what is decoded once and kept, and that scoring leaves a net as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from onceforall.data import ArrayPictures, DataSet, FilePictures
+from onceforall.nn import Supernet, extract
+from onceforall.space import search_space
+from onceforall.train import evaluate
+from onceforall.train.evaluate import Evaluator
+
+SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> FilePictures:
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for i in range(12):
+        paths.append(str(folder / f"{i}.jpg"))
+        Image.linear_gradient("L").rotate(20 * i).resize((50 + i, 40)).convert("RGB").save(paths[-1])
+    return FilePictures(tuple(paths), torch.arange(12) % 3)
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+    """The sizes that pictures were decoded at."""
+    sizes: list[int] = []
+    batches = evaluate.eval_batches
+
+    def counted(pictures, resolution, **options):
+        sizes.append(resolution)
+        return batches(pictures, resolution, **options)
+
+    monkeypatch.setattr(evaluate, "eval_batches", counted)
+    return sizes
+
+
+def evaluator(pictures: FilePictures | ArrayPictures, **options) -> Evaluator:
+    nothing = pictures.subset([])
+    return Evaluator(DataSet(pictures, nothing, pictures, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3), batch=5, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_are_decoded_once_a_size(files, decoded, workers):
+    scores = evaluator(files, workers=workers)
+    net = extract(Supernet(SPACE, 3, generator=torch.Generator().manual_seed(0)), SPACE.smallest).eval()
+    found = [scores.score_net(net, size, files) for size in (24, 32, 24, 32)]
+    assert found[:2] == found[2:]
+    assert decoded == [24, 32]
+    scores.score_net(net, 24, files.subset(range(6)))  # others
+    assert decoded == [24, 32, 24]
+    assert not any(b.images.is_shared() for _, kept in scores._kept.values() for b in kept)
+
+
+@pytest.mark.parametrize(("limit", "again"), [(12 * 3 * 32**2, []), (12 * 3 * 32**2 - 1, [32])])
+def test_what_is_kept_is_bounded(files, decoded, monkeypatch, limit, again):
+    monkeypatch.setattr(evaluate, "_KEPT_BYTES", limit)
+    scores = evaluator(files)
+    net = extract(Supernet(SPACE, 3), SPACE.smallest).eval()
+    for _ in range(2):
+        scores.score_net(net, 32, files)
+    assert decoded == [32, *again]
+    scores.score_net(net, 24, files)  # the older one makes room
+    assert sum(b.images.nbytes for _, kept in scores._kept.values() for b in kept) <= limit
+
+
+def test_scoring_leaves_the_net_as_it_was(files):
+    net = extract(Supernet(SPACE, 3, generator=torch.Generator().manual_seed(0)), SPACE.smallest).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    scores = evaluator(files)
+    scores.score_net(net, 32, files)
+    assert net.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    logits = net.eval()(torch.stack([b.images for b in evaluate.eval_batches(files, 32, batch=12)][:1])[0].float())
+    assert logits.shape == (12, 3)

@@ -1,0 +1,116 @@
+"""Output folder: who may go on in it, on how many processes, and whether all of them run the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small import config
+
+from onceforall.interop.config import Config
+from onceforall.space import UserError
+from onceforall.train import checkpoint, output
+from onceforall.train.checkpoint import NEWEST, Position
+from onceforall.train.distributed import Processes
+from onceforall.train.output import check_alike, check_output
+from onceforall.train.run import train
+from onceforall.train.setup import Options, data_of, data_spec
+
+TWO = Options(search=True, processes=Processes(0, 2, 0, 2))
+
+
+def changed(configuration: Config, **hparams) -> Config:
+    values = configuration.to_dict()
+    return Config.from_dict({**values, "hparams": {**values["hparams"], **hparams}})
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> Path:
+    """A run stopped in the middle of its first epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "started"
+
+    def stop(record):
+        if record["kind"] == "step" and record["step"] == 9:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(config(checkpoint_every_steps=8), folder, Options(search=True, listener=stop))
+    return folder
+
+
+def test_another_number_of_processes(started):
+    check_output(config(), started, Options(search=True))
+    for same in (config(), changed(config(), batch_size_train=32, mini_batch_train=16)):
+        check_output(same, started, TWO)
+    with pytest.raises(UserError, match=r"\(hparams.batch_size_train differs\)"):
+        check_output(changed(config(), batch_size_train=16, mini_batch_train=16), started, TWO)
+    with pytest.raises(UserError, match=r"\(hparams.batch_size_train differs\)"):
+        check_output(changed(config(), batch_size_train=32, mini_batch_train=32), started, Options(search=True))
+    with pytest.raises(UserError, match=r"\(hparams.mini_batch_train differs\)"):
+        check_output(changed(config(), mini_batch_train=32), started, Options(search=True))
+    with pytest.raises(UserError, match=r"\(hparams.seed differs\)"):
+        check_output(changed(config(), seed=1), started, TWO)
+
+
+def test_what_a_finished_run_may_not_change(started):
+    with pytest.raises(UserError, match="holds a run with search True, not False; go on as it began"):
+        check_output(config(), started, Options(search=False))
+
+
+def test_the_position_is_kept_in_pictures(started, monkeypatch, tmp_path, caplog):
+    """As if two processes with a batch of 64 each went on from step 8 of one: at their step 4."""
+    from onceforall.train import run
+    for path in started.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    for name in ("wait", "check_alike"):
+        monkeypatch.setattr(run, name, lambda *_: None)
+    monkeypatch.setattr(run, "told", lambda value, _: value)
+    heard = []
+
+    def stop(record):
+        heard.append(record)
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), caplog.at_level("WARNING", "onceforall"):
+        train(config(), tmp_path, replace(TWO, listener=stop))
+    assert (heard[0]["kind"], heard[0]["epoch"], heard[0]["step"]) == ("stage", 0, 4)
+    assert "goes on with 2 processes instead of 1: the same pictures in the same order, other bits" in caplog.text
+    assert checkpoint._meta(started / NEWEST)["step"] == 8
+
+
+def test_another_torch_is_said(started, tmp_path, caplog):
+    for path in started.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    meta = checkpoint._meta(tmp_path / NEWEST)
+    from safetensors.torch import load_file, save_file
+    extra = {**meta["extra"], "made_by": {**meta["extra"]["made_by"], "torch": "1.0"}}
+    save_file(load_file(tmp_path / NEWEST), tmp_path / NEWEST, {"onceforall": json.dumps({**meta, "extra": extra})})
+    with caplog.at_level("WARNING", "onceforall"):
+        train(config(), tmp_path, Options(search=True))
+    assert f"began with torch 1.0 and goes on with {torch.__version__}: the last bits will differ" in caplog.text
+
+
+@pytest.mark.parametrize(("other", "message"), [
+    ({"torch": "1.0"}, "process 1 of 2: has other torch than process 0; give all processes the same"),
+    ({"configuration": changed(config(), seed=7).to_dict()},
+     r"process 1 of 2: has other configuration than process 0 \(hparams.seed differs\)"),
+    ({"training pictures": (1, 2)}, "process 1 of 2: has other training pictures than process 0")])
+def test_processes_that_differ(monkeypatch, other, message):
+    data = data_of(data_spec(config(), search=True))
+    monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, mine])
+    check_alike(config(), data, TWO.processes)
+    monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, {**mine, **other}])
+    with pytest.raises(UserError, match=message):
+        check_alike(config(), data, TWO.processes)
+
+
+def test_a_run_begins_with_a_good_checkpoint(tmp_path):
+    def stop(record):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), tmp_path / "run", Options(search=True, listener=stop))
+    meta = checkpoint._meta(tmp_path / "run" / checkpoint.GOOD)
+    assert Position(meta["epoch"], meta["step"]) == Position()
