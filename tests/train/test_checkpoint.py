@@ -65,7 +65,8 @@ def damage(path: Path, how: str) -> None:
 def test_a_damaged_newest_one_falls_back(tmp_path, caplog, how):
     saved(tmp_path, 1.0, 2.0, 3.0, good=(1.0,))
     damage(tmp_path / NEWEST, how)
-    assert loaded(tmp_path) == 2.0
+    with caplog.at_level("WARNING", "onceforall"):
+        assert loaded(tmp_path) == 2.0
     assert f"{tmp_path / NEWEST}: is not a readable checkpoint" in caplog.text
     assert f"going on from {BEFORE}" in caplog.text
     damage(tmp_path / BEFORE, how)
