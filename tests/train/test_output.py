@@ -94,17 +94,17 @@ def test_another_torch_is_said(started, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("other", "message"), [
-    ({"torch": "1.0"}, "process 1 of 2: has other torch than process 0; give all processes the same"),
-    ({"configuration": changed(config(), seed=7).to_dict()},
-     r"process 1 of 2: has other configuration than process 0 \(hparams.seed differs\)"),
-    ({"training pictures": (1, 2)}, "process 1 of 2: has other training pictures than process 0")])
+    ({"torch": "1.0"}, r"process 1 of 2: runs something else than process 0 \(torch differs\); give all processes the"),
+    ({"configuration": changed(config(), seed=7).to_dict()}, r"\(configuration.hparams.seed differs\)"),
+    ({"checkpoint-every": (1.0, None)}, r"\(checkpoint-every differs\)"),
+    ({"training pictures": (1, 2)}, r"\(training pictures differs\)")])
 def test_processes_that_differ(monkeypatch, other, message):
     data = data_of(data_spec(config(), search=True))
     monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, mine])
-    check_alike(config(), data, TWO.processes)
+    check_alike(config(), data, TWO)
     monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, {**mine, **other}])
     with pytest.raises(UserError, match=message):
-        check_alike(config(), data, TWO.processes)
+        check_alike(config(), data, TWO)
 
 
 def test_a_run_begins_with_a_good_checkpoint(tmp_path):

@@ -50,10 +50,10 @@ def command(folder: Path, configuration: Config, *more: str, **options) -> subpr
                             stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
 
 
-def in_training(process: subprocess.Popen, folder: Path) -> None:
-    """Until the first steps are logged."""
-    deadline = time.monotonic() + 120
-    while "step" not in ((folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""):
+def in_training(process: subprocess.Popen, folder: Path, *, after: int = 0) -> None:
+    """Until steps are logged, below so many lines."""
+    deadline, log = time.monotonic() + 120, folder / "log.txt"
+    while not any(" loss " in line for line in (log.read_text().splitlines() if log.exists() else ())[after:]):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -79,9 +79,12 @@ def test_a_stopped_run_says_where_it_stands_and_goes_on(tmp_path, number):
     errors = again.communicate(timeout=120)[1]
     assert f"resuming {tmp_path / 'run'} at epoch {found[1]} step {int(found[2]) + 1}" in errors
     assert whole.wait(120) == 0
-    one, two = (checkpoint._tensors(tmp_path / name / checkpoint.NEWEST, {"format": 1}) for name in ("whole", "run"))
-    assert one.keys() == two.keys()
-    assert all((one[name] == two[name]).all() for name in one)
+    assert same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def same_end(a: Path, b: Path) -> bool:
+    one, two = (checkpoint._tensors(folder / checkpoint.NEWEST, {"format": 1}) for folder in (a, b))
+    return one.keys() == two.keys() and all((one[name] == two[name]).all() for name in one)
 
 
 def test_a_signal_to_the_workers_too(tmp_path):
@@ -95,15 +98,19 @@ def test_a_signal_to_the_workers_too(tmp_path):
     values = config(epoch=3, print_frequency=1, batch_size_train=16).to_dict()
     values["dataloader"] = {"folder": {"root": str(tmp_path / "data"), "workers": 2}}
     values["network"]["ofa"]["num_classes"] = 2
+    folder = tmp_path / "run"
     for number in (signal.SIGTERM, signal.SIGINT):
-        folder = tmp_path / f"run{number}"
+        steps = len((folder / "log.txt").read_text().splitlines()) if folder.exists() else 0
         run = command(folder, Config.from_dict(values), start_new_session=True)
-        in_training(run, folder)
+        in_training(run, folder, after=steps)
         os.killpg(run.pid, number)
         errors = run.communicate(timeout=60)[1]
         assert run.returncode == 128 + number, errors
         assert "Traceback" not in errors
         assert "the same command goes on from there" in errors
+    whole = command(tmp_path / "whole", Config.from_dict(values))
+    assert command(folder, Config.from_dict(values)).wait(120) == whole.wait(120) == 0
+    assert same_end(folder, tmp_path / "whole")
 
 
 def test_two_runs_into_one_folder(tmp_path):

@@ -87,6 +87,8 @@ def joined(processes: Processes, device: torch.device) -> Iterator[Processes]:
     timeout = timedelta(seconds=_timeout())
     try:
         store, *_ = next(rendezvous(f"tcp://{address}:{port}", processes.rank, processes.world, timeout=timeout))
+        # torchrun keeps its store over a restart: what the processes before wrote there must not be taken for ours
+        store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=PrefixStore("group", store),
                                 rank=processes.rank, world_size=processes.world, timeout=timeout)
     except (dist.DistError, ValueError) as error:

@@ -12,11 +12,12 @@ from onceforall.data import ArrayPictures, DataSet, Pictures
 from onceforall.interop.config import Config
 from onceforall.space import UserError
 from onceforall.train import checkpoint
-from onceforall.train.distributed import Processes, gathered
+from onceforall.train.distributed import gathered
 from onceforall.train.setup import Options
 
-MAY_CHANGE = {"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download", "setbacks",
-              "setback_rate", "setback_clip"}  # between a run's start and its resuming
+_OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
+MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download",
+                        "setbacks", "setback_rate", "setback_clip"})  # between a run's start and its resuming
 CONFIG, WEIGHTS = "config.json", "weights.h5"
 
 
@@ -67,29 +68,30 @@ def _without_batch(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "hparams": hparams}
 
 
-def difference(a: Any, b: Any, place: str = "") -> str:
-    """Where two configurations first mean another training; empty where nowhere."""
+def difference(a: Any, b: Any, place: str = "", *, apart_from: frozenset[str] = MAY_CHANGE) -> str:
+    """Where two configurations first differ in what matters; empty where nowhere."""
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return "" if a == b else place
-    keys = [key for key in {**a, **b} if key not in MAY_CHANGE]
-    found = (difference(a.get(key), b.get(key), f"{place}.{key}" if place else key) for key in keys)
+    keys = [key for key in {**a, **b} if key not in apart_from]
+    found = (difference(a.get(key), b.get(key), f"{place}.{key}" if place else key, apart_from=apart_from)
+             for key in keys)
     return next(filter(None, found), "")
 
 
-def check_alike(config: Config, data: DataSet, processes: Processes) -> None:
+def check_alike(config: Config, data: DataSet, options: Options) -> None:
     """Raise UserError where a process runs another configuration, other pictures or another torch than the first."""
-    if processes.world == 1:
+    if options.processes.world == 1:
         return
     mine = {"configuration": config.to_dict(), "torch": torch.__version__, "classes": data.classes,
-            "training pictures": _digest(data.train), "held-out pictures": _digest(data.held_out),
-            "validation pictures": _digest(data.test)}
-    first, *others = gathered(mine, processes)
+            "checkpoint-every": options.every, "training pictures": _digest(data.train),
+            "held-out pictures": _digest(data.held_out), "validation pictures": _digest(data.test)}
+    first, *others = gathered(mine, options.processes)
     for rank, other in enumerate(others, 1):
-        for name, value in other.items():
-            if value != first[name]:
-                place = difference(first[name], value) if name == "configuration" else ""
-                raise UserError(f"process {rank} of {processes.world}", f"has other {name} than process 0"
-                                + (f" ({place} differs)" if place else ""), "give all processes the same")
+        places = (difference(first[name], value, name, apart_from=_OF_ONE) for name, value in other.items())
+        place = next(filter(None, places), "")
+        if place:
+            raise UserError(f"process {rank} of {options.processes.world}", "runs something else than process 0 "
+                            f"({place} differs)", "give all processes the same")
 
 
 def _digest(pictures: Pictures) -> tuple[int, int]:

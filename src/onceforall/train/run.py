@@ -54,7 +54,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
     data = _load(config, options)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
-    check_alike(config, data, options.processes)
+    check_alike(config, data, options)
     run = _Run(config, output, options, data)
     wait(options.processes)  # every process has read the folder before the first one writes to it
     with locked(output) if options.processes.first else nullcontext():
