@@ -28,6 +28,22 @@ def interrupted(stop: Stop, reached: list[int], signals: int) -> None:
             reached.append(i)
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """Ctrl-C as a terminal has it, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def test_at_once_or_deferred():
     with Stop() as stop:
         with pytest.raises(Stopped, match="stopped by SIGTERM"):

@@ -29,7 +29,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGTERM, signal.SIGINT)
+                            if signal.getsignal(s) is not signal.SIG_IGN}  # as the shell has it for what runs behind
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
