@@ -26,6 +26,7 @@ def interrupted(stop: Stop, reached: list[int], signals: int) -> None:
         for i in range(signals):
             os.kill(os.getpid(), signal.SIGINT)
             reached.append(i)
+    stop.check()
 
 
 @pytest.fixture(autouse=True)

@@ -145,6 +145,7 @@ class _Run:
         validate = (epoch + 1) % hparams.validation_frequency == 0 or epoch + 1 == self.stage.epochs
         if validate and position.step < self.batches.steps_per_epoch:  # a stop while validating loses nothing
             self._save(Position(epoch, self.batches.steps_per_epoch))
+            self.options.stop.check()
         totals, world = self.totals, self.options.processes.world
         loss = math.fsum(totals.loss) / (world * totals.steps)
         self.journal.write({"kind": "train", "epoch": epoch, "loss": loss, "lr": totals.lr, "images": totals.images,

@@ -18,7 +18,7 @@ class Stopped(KeyboardInterrupt):
 class Stop:
     """Listens for SIGTERM and SIGINT while inside; `asked` is the one that came.
 
-    Either raises `Stopped` at once, except inside `deferred`: there whoever runs looks at `asked` and saves first. A
+    Either raises `Stopped` at once, except inside `deferred`: whoever runs there looks at `asked` and saves first. A
     second Ctrl-C does not wait for that. Only in the process that made it (not its workers), on its main thread.
     """
 
@@ -48,11 +48,14 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal is only noted; at the end it is raised if nobody answered it."""
+        """Inside, a signal is only noted."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+
+    def check(self) -> None:
+        """Raise `Stopped` for a signal that was noted."""
         if self.asked is not None:
             raise Stopped(f"stopped by {self.asked.name}")
