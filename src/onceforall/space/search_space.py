@@ -218,9 +218,10 @@ class SearchSpace:
                     return (f"arch stage {s + 1} block {b + 1}",
                             f"has {', '.join(n for n, _ in block.choices)} instead of {', '.join(stage.choices)}")
                 for (name, value), (_, allowed) in zip(block.choices, stage.elastic, strict=True):
-                    if value not in allowed:
+                    if value not in allowed or isinstance(value, bool):
+                        shown = f"{value:g}" if isinstance(value, float) else repr(value)
                         return (f"arch stage {s + 1} block {b + 1}",
-                                f"{name} {value:g} is not one of {_listed(allowed)}")
+                                f"{name} {shown} is not one of {_listed(allowed)}")
         return None
 
 

@@ -1,0 +1,36 @@
+"""A whole `ofa fit` that is killed at some moment and started again ends with the same bits as one that was not.
+
+A small version; `python benchmarks/kills.py` kills 25, reliability.md has the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import kills
+
+
+@pytest.mark.slow
+def test_a_killed_fit_ends_as_if_it_had_not_been(tmp_path):
+    for kill in kills.kills(tmp_path, 2, seed=5):
+        assert kill.differences == []
+        assert (tmp_path / "whole" / "summary.json").exists()
+
+
+def test_the_comparison_sees_one_bit(tmp_path):
+    from safetensors.torch import save_file
+    from torch import ones
+    for name, value in (("a", 1.0), ("b", 1.0000001)):
+        (tmp_path / name).mkdir()
+        save_file({"w": ones(3), "v": ones(2) * value}, tmp_path / name / "x.safetensors")
+        (tmp_path / name / "m.jsonl").write_text(json.dumps({"top1": value, "seconds": len(name) * value, "of": name}))
+    (tmp_path / "b" / "log.txt").write_text("a log may differ")
+    (tmp_path / "b" / "more.json").write_text("{}")
+    assert list(kills.differences(tmp_path / "a", tmp_path / "b")) == [
+        "more.json is in one only", "m.jsonl: rows differs", "x.safetensors: v differs"]
+    assert list(kills.differences(tmp_path / "a", tmp_path / "a")) == []
