@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,17 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data (../shared/data) is not here")
     return folder
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """The process may take 600 MB more than it has: what asks for more fails at once."""
+    resource = pytest.importorskip("resource")
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        pytest.skip("needs /proc/self/statm")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has = int(pages.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (has + 600_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)

@@ -123,7 +123,7 @@ def _stored(rows: Sequence[Row]) -> None:
         table.add_row(*("" if share is None else f"{100 * share:.2f} %" for share in (row.predicted, row.measured)),
                       *(f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" for value in row.costs.values()),
                       str(row.arch))
-    Console(highlight=False, soft_wrap=True, width=400).print(table)
+    Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
 
 
 def _batch(text: str | None) -> int | None:
@@ -164,7 +164,7 @@ def verified(folder: Path, made: dict[str, Export]) -> None:
         top1 = "" if seen.top1 is None else f"{100 * seen.top1:.2f} % ({100 * (seen.torch_top1 or 0):.2f} %)"
         table.add_row(name, f"{found.size:,}", f"{best.relative_error:.1e}", f"{best.same_top1:,} of {best.images:,}",
                       top1, f"{times.ms:.2f} ({times.torch_ms:.2f})")
-    Console(highlight=False, soft_wrap=True, width=400).print(table)
+    Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
     times = next(iter(made.values())).verification.latency
     typer.echo(f"in {folder}; latency of {times.batch} picture{'s' * (times.batch > 1)} with {times.threads} "
                f"thread{'s' * (times.threads > 1)} on {times.device}")

@@ -51,7 +51,8 @@ def _show(about: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=True, highlight=False, width=200)  # names are whole, whatever the terminal
+    # names are whole, whatever the terminal
+    console = Console(soft_wrap=True, highlight=False, markup=False, width=200)
     table = Table("layer", "channels", "kernel", "map", "act", "MACs", "parameters", box=None, pad_edge=False)
     for row in about["layers"]:
         size = f"{row['size']}" if row["size"] == row["out_size"] else f"{row['size']} -> {row['out_size']}"

@@ -71,12 +71,12 @@ def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
 
 def _files(pictures: list[Path]) -> list[Path]:
     """The files, and of folders all files in them that are named as pictures."""
-    from PIL import Image
+    from onceforall.data.folders import EXTENSIONS
 
-    known, out = set(Image.registered_extensions()), []
+    out = []
     for path in pictures:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
             if not inside:
                 raise UserError(str(path), "holds no pictures", "give picture files, or a folder of them")
             out += inside

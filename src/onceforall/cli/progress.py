@@ -22,11 +22,12 @@ class Progress:
     """
 
     def __init__(self, *, shown: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self._shown, self._live = shown, shown and sys.stderr.isatty()
         self._bars = Bars(
-            TextColumn("{task.description:<14}"), BarColumn(bar_width=12), TextColumn("{task.fields[where]:<36}"),
-            TimeRemainingColumn(), TextColumn("{task.fields[scores]}"), console=self._console)
+            TextColumn("{task.description:<14}", markup=False), BarColumn(bar_width=12),
+            TextColumn("{task.fields[where]:<36}"), TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}"), console=self._console)
         self._task = TaskID(0)
         self._name, self._epochs, self._images, self._seconds, self._waited = "", 0, 0, 0.0, 0.0
         self._scores: list[float] = []
@@ -121,7 +122,8 @@ class Progress:
 
 def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     """Print what a finished fit reached, stage by stage, its best sub-networks, and the commands to go on with."""
-    console = Console(highlight=False, soft_wrap=True, width=400)  # long archs are whole, whatever the terminal
+    # long archs are whole, whatever the terminal
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
     stages = Table("stage", "epochs", "time", "smallest", "middle", "largest", box=None, pad_edge=False)
     for row in summary["stages"]:
         stages.add_row(row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])),

@@ -181,7 +181,7 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
 
     from onceforall.search.front import spread_over
 
-    console = Console(highlight=False, soft_wrap=True, width=400)
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
     names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]
     shown = measured or spread_over(record.front, record.objectives, _SHOWN)
     table = Table("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels", "genotype",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.space import CATALOG, Arch, SearchSpace, UserError
+from onceforall.space.errors import printable
 
 if TYPE_CHECKING:
     from onceforall.interop.config import Config
@@ -169,10 +170,17 @@ def stoppable(processes: Processes) -> Iterator[Stop]:
             raise typer.Exit(128 + (stop.asked or signal.SIGTERM)) from None
 
 
+class _Harmless(logging.Formatter):
+    """Messages that no terminal obeys: names in them may come from files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:
     """Show the library's log lines: all of the first process, warnings of the others."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Harmless("%(message)s"))
     logger = logging.getLogger("onceforall")
     handler.setLevel(logging.INFO if processes.first and not quiet else logging.WARNING)
     logger.setLevel(logging.INFO)

@@ -16,6 +16,7 @@ from onceforall.cost.population import CostTable, tabulate
 from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster, where libyaml is there
+_DEEPEST = 4  # a table is a mapping of mappings
 _COLUMNS = ("resolution", "layer", "ms", "spread_ms", "n")
 
 
@@ -222,7 +223,9 @@ def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
     if not size.isdigit():
         raise UserError(str(path), "does not begin with a resolution", "the authors' are called 160_lookup_table.yaml")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+        text = path.read_text(encoding="utf-8")
+        _check_yaml(path, text)
+        values = yaml.load(text, _LOADER)
         return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), int(row["count"])),
                                                 f"{path}: {name}") for name, row in values.items()}
     except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError,
@@ -230,6 +233,15 @@ def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is no latency table ({' '.join(str(error).split())})") from None
+
+
+def _check_yaml(path: Path, text: str) -> None:
+    """Refuse what a table has no need of: aliases, which may stand for gigabytes, and depth, which ends the process."""
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+            raise UserError(str(path), f"line {event.start_mark.line + 1}: an alias, or lists in lists")
 
 
 def _checked(timing: Timing, place: str) -> Timing:

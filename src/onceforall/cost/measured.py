@@ -50,7 +50,7 @@ def read_rows(path: Path, space: SearchSpace) -> Measured:
         if line.strip():
             try:
                 arch, accuracy = _row(json.loads(line), space)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise UserError(f"{path}:{number}", f"is not JSON ({error})") from None
             except UserError as error:
                 raise UserError(f"{path}:{number}: {error.place}", error.problem, error.remedy) from None

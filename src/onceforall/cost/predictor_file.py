@@ -93,7 +93,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with safe_open(path, "numpy") as file:
             about = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(str(path), f"is not a readable predictor ({error})") from None
     if not isinstance(about, dict) or about.get("kind") not in ("table", "mlp"):
         raise UserError(str(path), "is no accuracy predictor", "`ofa predictor fit` writes one")

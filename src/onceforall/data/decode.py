@@ -1,6 +1,8 @@
 """Reading picture files: every mode becomes RGB, and a broken file has a reason instead of a traceback."""
 
 import logging
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from onceforall.space.errors import UserError
+from onceforall.space.errors import UserError, printable
 
 MAX_PIXELS = 89_478_485  # PIL's own limit for a decompression bomb: 256 MiB as RGB
 MAX_NAMED = 10
+# Pillow knows more, and hands some of them (EPS) to other programs
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 # Whatever Pillow's plug-ins raise on damaged bytes
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, NotImplementedError,
@@ -56,7 +60,7 @@ class BrokenLog:
             return
         self._seen.add(broken.path)
         if self.count <= MAX_NAMED:
-            logger.warning("%s: broken picture skipped (%s)", broken.path, broken.reason)
+            logger.warning("%s: broken picture skipped (%s)", printable(broken.path), printable(broken.reason))
         elif self.count == MAX_NAMED + 1:
             logger.warning("more than %d broken pictures: further ones are counted, not named", MAX_NAMED)
 
@@ -68,7 +72,7 @@ def read_pixels(path: str, aim: Aim | None = None) -> NDArray[np.uint8] | Broken
     a JPEG is then decoded at the smallest scale (1, 1/2, 1/4, 1/8) that still has as many pixels in the box.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return Broken(path, f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels")
             if aim is None:
@@ -83,10 +87,16 @@ def read_pixels(path: str, aim: Aim | None = None) -> NDArray[np.uint8] | Broken
 def read_size(path: str) -> Size | None:
     """(width, height) from the file's header, None for a broken one."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             return image.size
     except _DAMAGE:
         return None
+
+
+def _opened(path: str) -> Image.Image:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read without end
+        raise OSError("not a file")
+    return Image.open(path, formats=FORMATS)
 
 
 def error_line(error: BaseException) -> str:
@@ -98,8 +108,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as 8-bit RGB: the first frame, transparency dropped, 16-bit grey scaled."""
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it; mode "I" is a widened 16-bit file
-        levels = np.asarray(image, dtype=np.float64) / 257
-        image = Image.fromarray(np.round(levels).clip(0, 255).astype(np.uint8))
+        levels = np.array(image, dtype=np.float32)
+        levels /= 257  # in place: a picture may be large
+        image = Image.fromarray(levels.round(out=levels).clip(0, 255, out=levels).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about transparency given as bytes
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from onceforall.data.spec import DEFAULT_ROOT, DataSpec
 from onceforall.space.errors import UserError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_MAX_BYTES = 16 + 60_000 * 28 * 28  # of the largest of the four files, unpacked
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -67,11 +69,12 @@ def _read_idx(folder: Path, stem: str) -> NDArray[np.uint8]:
     if file is None:
         raise UserError(str(folder), f"{stem} is missing", "get the data set anew")
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(str(file), f"cannot be read ({error_line(error)})", "get the data set anew") from error
-    axes = data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
-    shape = tuple(np.frombuffer(data, dtype=">i4", count=axes, offset=4).tolist()) if len(data) >= 4 + 4 * axes else ()
-    if not shape or len(data) != 4 + 4 * axes + int(np.prod(shape)):
+    axes = data[3] if data[:4] in (b"\0\0\x08\1", b"\0\0\x08\3") else 0
+    shape = tuple(np.frombuffer(data, dtype=">u4", count=axes, offset=4).tolist()) if len(data) >= 4 + 4 * axes else ()
+    if not shape or len(data) != 4 + 4 * axes + prod(shape):
         raise UserError(str(file), "is no complete idx file of bytes", "get the data set anew")
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape).copy()

@@ -3,14 +3,16 @@
 import logging
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from onceforall.data.pictures import FilePictures
-from onceforall.space.errors import UserError
+from onceforall.space.errors import UserError, printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 MAX_LABEL = 999_999  # a slip of the pen must not become a million classes
+_DIGITS = 20  # int() takes no more than some thousands
 LAYOUT = "expected train/<class>/<picture> and val/<class>/<picture>"
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,13 @@ def class_names(split: Path) -> tuple[str, ...]:
     if not split.is_dir():
         problem = "is not a folder" if split.exists() else "does not exist"
         raise UserError(str(split), problem, LAYOUT)
-    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        _refuse(error)
+    for name in names:
+        if not name.isprintable():  # it would stand in weights files and on terminals
+            raise UserError(str(split / name), "is no name for a class: it holds what cannot be printed", "rename it")
     classes = tuple(name for name in names if not _leads_back(split / name))
     if not classes:
         raise UserError(str(split), "holds no class folders", LAYOUT)
@@ -52,7 +60,9 @@ def read_folder(split: Path, classes: tuple[str, ...], *, complete: bool) -> Fil
 def read_list(file: str, root: str) -> FilePictures:
     """The pictures of a list file, lines `relative/path label`, relative to the folder `root`."""
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        if not Path(file).is_file():
+            raise FileNotFoundError("it is no file")
+        lines = Path(file).read_text(encoding="utf-8").split("\n")  # splitlines would part names, at U+2028 too
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(file, f"cannot be read ({error})", "give a text file, lines 'path label'") from error
     paths: list[str] = []
@@ -72,7 +82,7 @@ def read_list(file: str, root: str) -> FilePictures:
 
 def _list_line(place: str, line: str) -> tuple[str, int]:
     path, _, label = line.strip().replace("\t", " ").rpartition(" ")
-    if not path or not label.isdecimal() or int(label) > MAX_LABEL:
+    if not path or not label.isdecimal() or len(label) > _DIGITS or int(label) > MAX_LABEL:
         raise UserError(place, f"{line.strip()!r} is not 'path label'", f"labels are integers 0..{MAX_LABEL}")
     return path.strip(), int(label)
 
@@ -80,7 +90,7 @@ def _list_line(place: str, line: str) -> tuple[str, int]:
 def _pictures_under(folder: Path) -> list[str]:
     # os.walk does not enter symlinked folders, so that a loop of links ends; linked files and classes are fine
     found: list[str] = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             os.path.join(parent, name)
@@ -90,9 +100,14 @@ def _pictures_under(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(str(error.filename), f"cannot be read: {error.strerror}", "make it readable, or remove it")
+
+
 def _leads_back(folder: Path) -> bool:
     """Whether a class folder is a link to its own split or above, which would hold every picture once more."""
     back = folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
     if back:
-        logger.warning("%s: a link back to %s is no class, left out", folder, folder.resolve())
+        there = printable(str(folder.resolve()))
+        logger.warning("%s: a link back to %s is no class, left out", printable(str(folder)), there)
     return back

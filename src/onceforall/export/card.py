@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onceforall.export.description import ABOUT, WEIGHTS, Description, Export
 from onceforall.space import UserError
+from onceforall.space.errors import printable
 
 CARD = "README.md"
 
@@ -26,17 +27,17 @@ def card(about: Description) -> str:
         "---", "library_name: onceforall", "pipeline_tag: image-classification",
         "tags: [once-for-all, image-classification]", "---", "",
         "# A Once-for-All sub-network", "",
-        f"One sub-network of {about.space.get('name')}, cut out of a supernet (Cai et al., ICLR 2020) and usable "
-        "without it.", "",
+        f"One sub-network of {_plain(about.space.get('name'))}, cut out of a supernet (Cai et al., ICLR 2020) and "
+        "usable without it.", "",
         "| | |", "|---|---|",
-        f"| sub-network | `{about.arch}` |",
+        f"| sub-network | `{_plain(about.arch)}` |",
         f"| genotype | `{','.join(map(str, about.genotype))}` |",
         f"| input | RGB, {about.resolution} x {about.resolution} pixels |",
         f"| classes | {about.num_classes:,} |",
         f"| MACs, parameters | {about.macs:,}, {about.params:,} |"]
     if about.accuracy is not None:
         lines.append(f"| top-1 | {100 * about.accuracy.top1:.2f} % on {about.accuracy.images:,} {about.accuracy.split} "
-                     f"pictures of {_plain(data)} |")
+                     f"pictures of `{_plain(data)}` |")
     lines += ["", "## How to feed it", "",
               f"Scale the shorter side to {pre.resize_shorter_side} pixels ({pre.interpolation}), cut the central "
               f"{pre.crop} x {pre.crop}, bring values to [0, 1], subtract {_three(pre.mean)} and divide by "
@@ -52,7 +53,7 @@ def card(about: Description) -> str:
     lines += ["", "## Where it comes from", "",
               f"`{WEIGHTS}` was {taken} from `{_plain(about.provenance.get('source'))}` (SHA-256 "
               f"`{_plain(about.provenance.get('sha256'))}`) on {_plain(about.provenance.get('date'))} with "
-              + ", ".join(f"{name} {found}" for name, found in about.versions.items()) + "."]
+              + ", ".join(f"`{_plain(name)} {_plain(found)}`" for name, found in about.versions.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +61,7 @@ def _row(name: str, export: Export) -> str:
     found = export.verification
     best = found.pictures or found.random
     top1 = "" if found.top1 is None else f"{100 * found.top1:.2f} %"
-    return (f"| `{name}` | {best.relative_error:.1e} | {best.same_top1:,} of {best.images:,} | {top1} | "
+    return (f"| `{_plain(name)}` | {best.relative_error:.1e} | {best.same_top1:,} of {best.images:,} | {top1} | "
             f"{found.latency.ms:.2f}, {found.latency.torch_ms:.2f} | {export.size:,} |")
 
 
@@ -70,4 +71,4 @@ def _three(values: tuple[float, float, float]) -> str:
 
 def _plain(value: object) -> str:
     """Text of the user's on one line, without what ends a table's cell or a code span."""
-    return " ".join(str(value).split()).replace("|", "/").replace("`", "'")
+    return printable(" ".join(str(value).split())).replace("|", "/").replace("`", "'")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
+import stat
 import struct
 import sys
 import zlib
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     Infer = Callable[[np.ndarray], np.ndarray]
 
 _MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
+_MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow hands others (EPS) to other programs
+# the key "location" of numbers that an ONNX file leaves to another file, as protobuf writes a text
+_ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 # whatever Pillow's plug-ins raise on damaged bytes
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
            NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -36,7 +43,12 @@ class RefusedError(ValueError):
 
     def __str__(self) -> str:
         place, problem, remedy = self.args
-        return f"{place}: {problem}; {remedy}"
+        return printable(f"{place}: {problem}; {remedy}")
+
+
+def printable(text: str) -> str:
+    """Text on one line that no terminal obeys."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def prepare(path: str, preprocessing: Values) -> np.ndarray:
@@ -45,9 +57,11 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
     Raises RefusedError for a file that is no picture.
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS} pixels")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read without end
+            raise ValueError("not a file")
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} is more than {_MAX_PIXELS} pixels")
             scaled = _scaled(image, preprocessing["resize_shorter_side"], rounded=preprocessing["rounded"])
     except _DAMAGE as error:
         raise RefusedError(path, f"cannot be read as a picture ({' '.join(str(error).split())})",
@@ -82,7 +96,9 @@ def _scaled(image: Image.Image, shorter: int, *, rounded: bool) -> np.ndarray:
 def _rgb(image: Image.Image) -> Image.Image:
     """Eight bits a channel: the first frame, transparency dropped, 16-bit grey scaled."""
     if image.mode.startswith("I"):
-        image = Image.fromarray(np.round(np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+        levels = np.array(image, np.float32)
+        levels /= 257  # in place: a picture may be large
+        image = Image.fromarray(levels.round(out=levels).clip(0, 255, out=levels).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -97,8 +113,11 @@ def opened(path: str) -> tuple[Infer, Values]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:
+        if _ELSEWHERE.search(Path(path).read_bytes()):
+            raise ValueError("it leaves its numbers to other files")
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         about = json.loads(session.get_modelmeta().custom_metadata_map["onceforall"])
+        _check(about, session)
     except (KeyError, json.JSONDecodeError):
         raise RefusedError(path, "does not say how to feed it", "`ofa export --to onnx` writes one that does") from None
     except Exception as error:  # noqa: BLE001  # onnxruntime's own have no common class
@@ -117,6 +136,19 @@ def opened(path: str) -> tuple[Infer, Values]:
     return infer, about
 
 
+def _check(about: Values, session: Any) -> None:
+    """Refuse what no export says, before pictures are scaled to any size it asks for."""
+    pre, (source, *_), (target, *_) = about["preprocessing"], session.get_inputs(), session.get_outputs()
+    sides, colours = (pre["crop"], pre["resize_shorter_side"]), [*pre["mean"], *pre["std"]]
+    batch, *shape = source.shape
+    if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
+            and shape == [3, sides[0], sides[0]] and (not isinstance(batch, int) or 1 <= batch <= _MAX_BATCH)
+            and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
+            and all(isinstance(name, str) for name in about["classes"])
+            and (about["input"], about["output"]) == (source.name, target.name)):
+        raise ValueError("what it says of its input is not so")
+
+
 def ranked(logits: np.ndarray, classes: list[str], count: int) -> list[tuple[str, float]]:
     """The classes of highest probability, with it, from logits (classes,)."""
     shares = np.exp(logits - logits.max(), dtype=np.float64)
@@ -127,7 +159,7 @@ def ranked(logits: np.ndarray, classes: list[str], count: int) -> list[tuple[str
 
 def lines(path: str, found: list[tuple[str, float]]) -> str:
     """A picture's classes, one a line."""
-    return "\n".join([path, *(f"  {100 * share:5.1f} %  {name}" for name, share in found)])
+    return "\n".join([printable(path), *(f"  {100 * share:5.1f} %  {printable(name)}" for name, share in found)])
 
 
 def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 import struct
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,8 @@ from onceforall.space import UserError
 _LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
            "_var": "running_var"}
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
-            AssertionError, OverflowError, MemoryError, struct.error)  # what torch.load raises on broken files
+            AssertionError, OverflowError, MemoryError, struct.error,  # what torch.load raises on broken files
+            zipfile.BadZipFile)
 
 
 def key(name: str) -> str:
@@ -36,6 +38,8 @@ def read(path: Path) -> Content:
     state = values.get("state_dict", values)
     if not isinstance(state, Mapping) or not state:
         raise UserError(str(path), "holds no state dict")
+    if sum(t.numel() * t.element_size() for t in state.values() if isinstance(t, Tensor)) > path.stat().st_size:
+        raise UserError(str(path), "declares more numbers than it holds")  # views that a copy would blow up
     arrays: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for name, tensor in state.items():
@@ -65,7 +69,7 @@ def write(path: Path, content: Content) -> None:
 
 
 def _about(path: Path, values: Mapping[str, Any]) -> About | None:
-    return parsed(path, str(values[NAME])) if NAME in values else None
+    return parsed(path, text if isinstance(text := values[NAME], str) else "") if NAME in values else None
 
 
 def _present(name: str) -> str:
@@ -78,6 +82,11 @@ def loaded(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file, warnings.catch_warnings():  # not the path, whose suffix torch would go by
             warnings.simplefilter("ignore")
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as packed:
+                    if any(entry.compress_type for entry in packed.infolist()):
+                        raise ValueError("it is compressed, which torch's own are not")  # it may unpack to anything
+            file.seek(0)
             values = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(str(path), "does not exist") from None

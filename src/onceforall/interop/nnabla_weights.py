@@ -36,16 +36,24 @@ def read(path: Path) -> Content:
     """Raises UserError for a file that is not HDF5 or holds something else than arrays of numbers."""
     arrays: dict[str, Tensor] = {}
     kept: dict[str, Kept] = {}
+    declared = 0
 
     def visit(name: str, item: object) -> None:
+        nonlocal declared
         if isinstance(item, h5py.Dataset):
             if item.dtype.kind not in "fiu" or item.external or item.is_virtual:
                 raise UserError(f"{path}:{name}", f"holds {item.dtype}, not numbers of its own")
+            declared += item.nbytes
+            if declared > path.stat().st_size:  # before they take memory
+                raise UserError(f"{path}:{name}", "declares more numbers than the file holds")
             index, trained = item.attrs.get("index", len(kept)), item.attrs.get("need_grad", True)
             kept[name] = (item.dtype.name, int(index), bool(trained))
             arrays[name] = torch.from_numpy(np.asarray(item[()], dtype=np.float32))
 
     with _opened(path) as file:
+        elsewhere = file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+        if elsewhere is not None:
+            raise UserError(f"{path}:{elsewhere}", "points elsewhere", "give a file that holds its arrays itself")
         file.visititems(visit)
         about = _about(path, file)
         return Content(arrays, about.counts if about else {}, about, kept)

@@ -19,7 +19,7 @@ from onceforall.interop.entries import COUNT, MEAN, Content, Entry, entries
 from onceforall.interop.forms import Form, form_of, form_to_write
 from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
 from onceforall.nn import Subnet, Supernet, build
-from onceforall.space import CATALOG, Arch, SearchSpace, UserError, lower
+from onceforall.space import CATALOG, Arch, Plan, SearchSpace, UserError, lower
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     momentum, eps = about.bn
     pictures = about.pictures.model_dump(exclude_none=True)
     if about.arch is None:
+        _check_size(path, form, content, lower(found, found.largest, about.num_classes))
         net = Supernet(found, about.num_classes, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps,
                        generator=torch.Generator())
         _fill(net, path, form, content, narrower=False)
@@ -216,6 +217,14 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
 def _static(path: Path, form: Form, content: Content) -> bool:
     """Whether a file holds an ordinary net: an extracted sub-network, or just the largest one."""
     return content.about.arch is not None if content.about else not Foreign(path, form, content).elastic
+
+
+def _check_size(path: Path, form: Form, content: Content, plan: Plan) -> None:
+    """Refuse a file that holds fewer numbers than its net's convolutions have, before the net takes their memory."""
+    needed = sum(layer.outputs * layer.inputs // layer.groups * layer.kernel**2 for layer in plan.layers())
+    if needed > sum(array.numel() for array in content.arrays.values()):
+        raise UserError(str(path), f"holds fewer than the {needed:,} numbers of the network it says it is of",
+                        f"give a whole {form.name} file")
 
 
 def _step(entry: Entry) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import random
+import re
 import sys
 import time
 from collections import defaultdict
@@ -220,6 +221,8 @@ def machine(threads: int, *packages: str) -> Values:
 def write_numbers(folder: Path, files: Mapping[str, Sequence[float]]) -> None:
     """The random numbers that all graphs of a folder share as weights: for each file standard deviation and count."""
     for seed, (name, (std, count)) in enumerate(sorted(files.items())):
+        if not re.fullmatch(r"numbers-?[0-9]{1,3}\.bin", name):  # it must not lead out of the folder
+            raise RefusedError(JOB, repr(name) + " is no name of numbers", "make the folder anew")
         path = folder / name
         if path.exists() and path.stat().st_size == 4 * count:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -65,7 +66,7 @@ def table_error(table: Mapping[str, Any]) -> go.Figure:
         rows = [row for row in whole if held in (None, row["held_out"])]
         figure.add_trace(go.Scatter(
             x=[row["ms"] for row in rows], y=[offset + scale * row["sum_ms"] for row in rows], name=name,
-            mode="markers", marker={"color": colour}, text=[row["arch"] for row in rows],
+            mode="markers", marker={"color": colour}, text=[escape(row["arch"]) for row in rows],
             hovertemplate="%{x:.3f} ms, told %{y:.3f} ms<br>%{text}<extra></extra>"))
     _diagonal(figure, measured)
     return figure.update_layout(xaxis_title="measured, ms", yaxis_title="told by the table, ms",
@@ -97,7 +98,7 @@ def training(stages: Mapping[str, Records]) -> go.Figure:
             x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines+markers",
             line={"color": names.get(name, "#444")}, marker={"size": 5}), row=2 if name == "loss" else 1, col=1)
     for stage, place in starts.items():
-        figure.add_vline(place, line_dash="dot", line_color=_GREY, annotation_text=stage, row=1, col=1,
+        figure.add_vline(place, line_dash="dot", line_color=_GREY, annotation_text=escape(stage), row=1, col=1,
                          annotation_position="bottom right", annotation_font_size=10)
     figure.update_yaxes(title_text="held-out top-1, %", row=1)
     figure.update_yaxes(title_text="training loss", row=2)
@@ -122,7 +123,7 @@ def _limit(search: Mapping[str, Any], cost: str) -> list[dict[str, Any]]:
 
 
 def _unit(cost: str) -> tuple[str, float]:
-    return _UNITS.get(cost, (cost.replace("latency_ms", "latency, ms"), 1.0))
+    return _UNITS.get(cost, (escape(cost.replace("latency_ms", "latency, ms")), 1.0))
 
 
 def _column(rows: Rows, cost: str) -> list[float]:
@@ -134,7 +135,7 @@ def _hover(row: Mapping[str, Any]) -> str:
     percents = [f"{name} {100 * row[key]:.2f} %" for name, key in (
         ("predicted", "accuracy_predicted"), ("measured", "accuracy_measured")) if row[key] is not None]
     costs = [f"{_unit(name)[0]}: {value * _unit(name)[1]:,.3f}" for name, value in row["costs"].items()]
-    arch = str(row["arch"]).replace("/", "<br>&nbsp;&nbsp;&nbsp;/")
+    arch = escape(str(row["arch"])).replace("/", "<br>&nbsp;&nbsp;&nbsp;/")
     return "<br>".join([", ".join(percents), *costs, arch, f"genotype {','.join(map(str, row['genotype']))}"])
 
 

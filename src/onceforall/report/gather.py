@@ -15,6 +15,7 @@ from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
 from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
+from onceforall.space.errors import printable
 from onceforall.train.journal import METRICS
 
 _log = logging.getLogger(__name__)
@@ -52,13 +53,13 @@ def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
     places = [path for path in (folder / METRICS, *folder.glob(f"*/{METRICS}")) if path.is_file()]
     order = [row.folder for row in STAGES]
     places.sort(key=lambda path: (order.index(path.parent.name) if path.parent.name in order else len(order), path))
-    stages = {path.parent.name: _records(path) for path in places}
+    stages = {printable(path.parent.name): _records(path) for path in places}
     fronts = [path for path in (folder / FRONT, folder / SEARCH / FRONT) if path.is_file()]
     shipped = _shipped(folder, subnets)
     if not stages and not fronts and not shipped:
         raise UserError(str(folder), f"holds neither {METRICS} nor {FRONT}, nor what was exported",
                         "train, search or export first: `ofa fit -o RUN`")
-    return Run(folder.resolve().name, stages, read_record(fronts[0]) if fronts else None, shipped)
+    return Run(printable(folder.resolve().name), stages, read_record(fronts[0]) if fronts else None, shipped)
 
 
 def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
@@ -71,7 +72,7 @@ def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
         except UserError as error:
             _log.warning("left out: %s", error)
     out |= {path.as_posix(): read_description(path) for path in subnets}
-    return {name: about for name, about in out.items() if about.exports}
+    return {printable(name): about for name, about in out.items() if about.exports}
 
 
 def _records(path: Path) -> Records:

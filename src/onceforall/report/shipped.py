@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import TypeAlias
 
 import plotly.graph_objects as go
@@ -26,7 +27,7 @@ def bars(shipped: Shipped) -> go.Figure:
     found = exports(shipped)
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04, column_widths=[0.6, 0.4])
     for precision, colour in _COLOURS.items():
-        rows = [(f"{folder} {name}", made) for folder, _, name, made in found if made.precision == precision]
+        rows = [(escape(f"{folder} {name}"), made) for folder, _, name, made in found if made.precision == precision]
         if not rows:
             continue
         names = [name for name, _ in rows]
@@ -34,7 +35,7 @@ def bars(shipped: Shipped) -> go.Figure:
                                 name=precision, marker_color=colour, offsetgroup="own"), row=1, col=1)
         figure.add_trace(go.Bar(y=names, x=[made.size / 1e6 for _, made in rows], orientation="h", name=precision,
                                 marker_color=colour, showlegend=False, offsetgroup="own"), row=1, col=2)
-    names = [f"{folder} {name}" for folder, _, name, _ in found]
+    names = [escape(f"{folder} {name}") for folder, _, name, _ in found]
     figure.add_trace(go.Bar(y=names, x=[made.verification.latency.torch_ms for *_, made in found], orientation="h",
                             name="torch, in turns with it", marker_color=_TORCH, offsetgroup="torch"), row=1, col=1)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], automargin=True)

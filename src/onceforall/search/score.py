@@ -44,7 +44,7 @@ class Scorer:
             both.update(pictures.labels.numpy().tobytes())
             both.update(repr((data.mean, data.std, evaluator.calibration_images)).encode())
             both.update(pictures.images.numpy().tobytes() if isinstance(pictures, ArrayPictures)
-                        else "\n".join(Path(path).name for path in pictures.paths).encode())
+                        else "\n".join(Path(path).name for path in pictures.paths).encode(errors="surrogateescape"))
             self._of[split] = both.hexdigest()[:16]
         if self.processes.first:
             try:

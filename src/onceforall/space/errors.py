@@ -9,4 +9,10 @@ class UserError(ValueError):
 
     def __init__(self, place: str, problem: str, remedy: str = "") -> None:
         self.place, self.problem, self.remedy = place, problem, remedy
-        super().__init__(f"{place}: {problem}" + (f"; {remedy}" if remedy else ""))
+        super().__init__(printable(f"{place}: {problem}" + (f"; {remedy}" if remedy else "")))
+
+
+def printable(text: str) -> str:
+    """Text on one line that no terminal obeys: control characters, and bytes of a file name that are no text, as
+    Python writes them in a string."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
