@@ -40,5 +40,5 @@ def test_names_are_no_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
                              terminal: bool) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with Progress(shown=True) as progress:
-        progress.hear({"kind": "stage", "output": "/x/[/bold]", "epochs": 2, "steps": 3, "epoch": 1, "step": 1})
-    assert "[/bold]: resuming at epoch 2" in capsys.readouterr().err
+        progress.hear({"kind": "stage", "output": "/x/[red]a", "epochs": 2, "steps": 3, "epoch": 1, "step": 1})
+    assert "[red]a: resuming at epoch 2" in capsys.readouterr().err
