@@ -47,7 +47,7 @@ def read_folder(split: Path, classes: tuple[str, ...], *, complete: bool) -> Fil
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _pictures_under(split / name)
+        found = _pictures_under(split / name) if (split / name).is_dir() else []
         if not found and complete:
             raise UserError(str(split / name), "holds no pictures", f"known endings: {' '.join(EXTENSIONS)}")
         paths += found

@@ -27,7 +27,7 @@ def card(about: Description) -> str:
         "---", "library_name: onceforall", "pipeline_tag: image-classification",
         "tags: [once-for-all, image-classification]", "---", "",
         "# A Once-for-All sub-network", "",
-        f"One sub-network of {_plain(about.space.get('name'))}, cut out of a supernet (Cai et al., ICLR 2020) and "
+        f"One sub-network of `{_plain(about.space.get('name'))}`, cut out of a supernet (Cai et al., ICLR 2020) and "
         "usable without it.", "",
         "| | |", "|---|---|",
         f"| sub-network | `{_plain(about.arch)}` |",
@@ -52,7 +52,7 @@ def card(about: Description) -> str:
     taken = "fine-tuned" if "finetuned" in about.provenance else "taken"
     lines += ["", "## Where it comes from", "",
               f"`{WEIGHTS}` was {taken} from `{_plain(about.provenance.get('source'))}` (SHA-256 "
-              f"`{_plain(about.provenance.get('sha256'))}`) on {_plain(about.provenance.get('date'))} with "
+              f"`{_plain(about.provenance.get('sha256'))}`) on `{_plain(about.provenance.get('date'))}` with "
               + ", ".join(f"`{_plain(name)} {_plain(found)}`" for name, found in about.versions.items()) + "."]
     return "\n".join(lines) + "\n"
 

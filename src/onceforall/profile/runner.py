@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Visit = tuple[float, float, int]  # median of the runs in milliseconds, their interquartile range, their number
 
 JOB, GRAPHS = "job.json", "graphs"
+_MAX_NUMBERS = 2**30  # 4 GB
 _WARM_UP = 0.25  # of the time of a visit
 _give_way = getattr(os, "sched_yield", lambda: None)
 _STATISTICS = ("ms: median of a round's runs, median over rounds. spread_ms: interquartile range of a round's runs, "
@@ -218,15 +219,17 @@ def machine(threads: int, *packages: str) -> Values:
                              **{package: import_module(package).__version__ for package in packages})}
 
 
-def write_numbers(folder: Path, files: Mapping[str, Sequence[float]]) -> None:
+def write_numbers(folder: Path, files: Mapping[str, tuple[float, int]]) -> None:
     """The random numbers that all graphs of a folder share as weights: for each file standard deviation and count."""
     for seed, (name, (std, count)) in enumerate(sorted(files.items())):
         if not re.fullmatch(r"numbers-?[0-9]{1,3}\.bin", name):  # it must not lead out of the folder
             raise RefusedError(JOB, repr(name) + " is no name of numbers", "make the folder anew")
+        if type(count) is not int or not 0 <= count <= _MAX_NUMBERS:
+            raise RefusedError(JOB, f"{count!r} is no number of numbers", "make the folder anew")
         path = folder / name
         if path.exists() and path.stat().st_size == 4 * count:
             continue
-        numbers = np.random.default_rng(seed).standard_normal(int(count), dtype=np.float32) * np.float32(std)
+        numbers = np.random.default_rng(seed).standard_normal(count, dtype=np.float32) * np.float32(std)
         numbers.tofile(str(path) + ".partial")
         os.replace(str(path) + ".partial", str(path))
 
