@@ -9,8 +9,7 @@ import fuzzing
 import pytest
 
 from onceforall.interop.weights import Trained, save
-from onceforall.nn import Supernet, build
-from onceforall.space import lower
+from onceforall.nn import Supernet, extract
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -26,7 +25,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("nets")
     net = Supernet(fuzzing.SPACE, num_classes=3, generator=torch.Generator().manual_seed(1)).eval()
     arch = fuzzing.SPACE.smallest
-    subnet = build(lower(fuzzing.SPACE, arch, 3), net.extract(arch).state_dict()).eval()
+    subnet = extract(net, arch).eval()
     out = {}
     for name, trained in (("supernet", Trained(net, fuzzing.SPACE)), ("subnet", Trained(subnet, fuzzing.SPACE, arch))):
         for suffix in (".h5", ".safetensors", ".pth"):

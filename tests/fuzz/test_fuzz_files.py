@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import ODD, SPACE, cases, damaged, json_bytes, judged, mutated
+from fuzzing import ODD, SPACE, cases, damaged, json_bytes, judged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,7 +152,9 @@ def test_fronts(place, data, row):
     arch = judged(lambda: front_arch(path, row, SPACE))
     if arch is not None:
         assert SPACE.contains(arch)
-        assert Arch.from_genotype(SPACE, read_record(path)["front"][row]["genotype"], resolution=arch.resolution) == arch
+        genotype = read_record(path)["front"][row]["genotype"]
+        assert Arch.from_genotype(SPACE, genotype, resolution=arch.resolution) == arch
         for found in read_record(path)["front"]:
             assert all(math.isfinite(cost) for cost in found["costs"].values())
-            assert all(found[key] is None or 0 <= found[key] <= 1 for key in ("accuracy_predicted", "accuracy_measured"))
+            scores = found["accuracy_predicted"], found["accuracy_measured"]
+            assert all(score is None or 0 <= score <= 1 for score in scores)

@@ -46,6 +46,9 @@ def read(path: Path) -> Content:
             counts[ours.removesuffix(COUNT) + MEAN] = count_of(tensor, place=f"{path}:{name}")
         elif ours in arrays:
             raise UserError(f"{path}:{name}", f"stands beside another array for {ours}")
+        elif tensor.numel() > 0 and tensor.layout == torch.strided and not tensor.is_meta \
+                and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}:{name}", f"claims {tensor.numel():,} numbers, more than the file holds")
         elif not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
             raise UserError(f"{path}:{name}", f"holds {tensor.dtype} ({tensor.layout}), not an array of numbers")
         else:

@@ -17,6 +17,8 @@ from onceforall.space import UserError
 
 _DAMAGED = (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowError, MemoryError)  # as h5py has it
 
+_LARGEST = 2**32  # bytes of an array in memory: packed, a small file can claim more than there is
+
 
 def to_file(entry: Entry, tensor: Tensor) -> Tensor:
     """Our tensor in NNablaNAS's layout."""
@@ -41,6 +43,8 @@ def read(path: Path) -> Content:
         if isinstance(item, h5py.Dataset):
             if item.dtype.kind not in "fiu" or item.external or item.is_virtual:
                 raise UserError(f"{path}:{name}", f"holds {item.dtype}, not numbers of its own")
+            if item.size * 4 > _LARGEST:
+                raise UserError(f"{path}:{name}", f"claims {item.size:,} numbers", "no array of a net has as many")
             index, trained = item.attrs.get("index", len(kept)), item.attrs.get("need_grad", True)
             kept[name] = (item.dtype.name, int(index), bool(trained))
             arrays[name] = torch.from_numpy(np.asarray(item[()], dtype=np.float32))

@@ -19,7 +19,7 @@ from onceforall.interop.entries import COUNT, MEAN, Content, Entry, entries
 from onceforall.interop.forms import Form, form_of, form_to_write
 from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
 from onceforall.nn import Subnet, Supernet, build
-from onceforall.space import CATALOG, Arch, SearchSpace, UserError, lower
+from onceforall.space import CATALOG, Arch, Plan, SearchSpace, UserError, lower
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
         raise UserError("--space", f"{space!r} is given, and {path} says that it is of {found.name}", "leave it out")
     momentum, eps = about.bn
     pictures = about.pictures.model_dump(exclude_none=True)
+    _check_head(path, form, content, lower(found, found.largest, about.num_classes))
     if about.arch is None:
         net = Supernet(found, about.num_classes, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps,
                        generator=torch.Generator())
@@ -109,6 +110,18 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     state = _matched(path, form, content, entries(plan), shapes)
     subnet = build(plan, state, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps)
     return Trained(subnet.eval(), found, arch, pictures)
+
+
+def _check_head(path: Path, form: Form, content: Content, plan: Plan) -> None:
+    """Raise UserError where the last layers are of other widths or classes, before memory for that many is taken."""
+    *_, mix, weight, _ = entries(plan)
+    for entry, layer in zip((mix, weight), plan.head[1:], strict=True):
+        array, wanted = content.arrays.get(form.key(entry)), (layer.outputs, layer.inputs)
+        if array is not None and tuple(form.to_ours(entry, array).shape)[:2] != wanted:
+            raise UserError(f"{path}:{form.key(entry)}", f"is not of {wanted[0]} outputs and {wanted[1]} inputs, as "
+                            "the file's description needs", "check width_mult and num_classes")
+        if array is None:
+            raise UserError(str(path), f"lacks {form.key(entry)}", "the file is of another network")
 
 
 def open_subnet_file(path: Path, *, space: str | None = None) -> Trained | None:

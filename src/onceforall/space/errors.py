@@ -9,4 +9,6 @@ class UserError(ValueError):
 
     def __init__(self, place: str, problem: str, remedy: str = "") -> None:
         self.place, self.problem, self.remedy = place, problem, remedy
-        super().__init__(f"{place}: {problem}" + (f"; {remedy}" if remedy else ""))
+        line = f"{place}: {problem}" + (f"; {remedy}" if remedy else "")
+        # what the user gave may hold line breaks, and characters that a terminal obeys
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
