@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -181,7 +182,6 @@ def test_folders_of_subnets(place, nets, data):
         save_subnet(Extracted(found.net, SPACE, found.arch, channels, ("a", "b", "c")), folder,
                     source=nets["subnet.h5"])
         shutil.copy(folder / "model.json", folder / "whole")
-    import json
     whole = json.loads((folder / "whole").read_text())
     (folder / "model.json").write_bytes(data.draw(json_bytes({**whole, "plan": whole["plan"][:1]})))
     opened = judged(lambda: open_subnet(folder))

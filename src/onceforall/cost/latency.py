@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from onceforall.cost.population import CostTable, tabulate
-from onceforall.interop.config_problems import parse_json_file
+from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster, where libyaml is there
@@ -176,10 +176,10 @@ def read_table(path: Path) -> LatencyTable:
         except csv.Error as error:
             raise UserError(str(path), f"is no latency table ({error})") from None
     try:
-        values = parse_json_file(text, str(path))
+        values = _json(text)
+        scale, offset = float(values["scale"]), float(values["offset_ms"])
         if values.keys() != {"about", "scale", "offset_ms", "timings"}:
             raise ValueError(f"its keys are {', '.join(values)} instead of about, scale, offset_ms, timings")
-        scale, offset = float(values["scale"]), float(values["offset_ms"])
         if not (isfinite(scale) and isfinite(offset) and scale > 0):
             raise ValueError(f"scale {scale} and offset_ms {offset} are no correction")
         return LatencyTable(_timings(path, values["timings"]), dict(values["about"]), scale, offset)
@@ -187,6 +187,13 @@ def read_table(path: Path) -> LatencyTable:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is no latency table ({error})", "`ofa profile` writes one") from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return parse_json(text, "text")
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def write_table(table: LatencyTable, path: Path) -> None:

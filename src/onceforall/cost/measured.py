@@ -49,9 +49,10 @@ def read_rows(path: Path, space: SearchSpace) -> Measured:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                arch, accuracy = _row(parse_json(line, "row"), space)
+                arch, accuracy = _row(parse_json(line, ""), space)
             except UserError as error:
-                raise UserError(f"{path}:{number}: {error.place}", error.problem, error.remedy) from None
+                where = f"{path}:{number}" + (f": {error.place}" if error.place else "")
+                raise UserError(where, error.problem, error.remedy) from None
             codes.append(space.encode(arch))
             top1.append(accuracy)
     if len(codes) < 2:
