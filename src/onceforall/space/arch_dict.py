@@ -27,14 +27,14 @@ def decode(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
         slots = range(start, start + max(stage.depth))
         if not isinstance(depth, int) or depth not in stage.depth:
             raise UserError(f"arch.d[{len(stages)}]", f"{depth!r} is not one of {', '.join(map(str, stage.depth))}")
-        stages.append(tuple(Block(tuple((n, _allowed(genes[n][i], allowed, f"arch.{_KEYS[n]}[{i}]"))
+        stages.append(tuple(Block(tuple((n, _allowed(genes[n][i], allowed, f"arch.{_KEYS[n]}[{i}]", n))
                                         for n, allowed in stage.elastic)) for i in slots[:depth]))
         start = slots.stop
     if {"image_size", "r"} <= set(values):
         raise UserError("arch.r", "stands beside image_size, which means the same", "give one of them")
     size = values.get("image_size", values.get("r", max(space.resolutions)))
     size = size[0] if isinstance(size, list) and len(size) == 1 else size
-    return space.check(Arch(int(_allowed(size, space.resolutions, "arch.image_size")), tuple(stages)))
+    return space.check(Arch(int(_allowed(size, space.resolutions, "arch.image_size", "resolution")), tuple(stages)))
 
 
 def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
@@ -47,12 +47,12 @@ def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
     return {**out, "d": list(arch.depths), "image_size": arch.resolution}
 
 
-def _allowed(value: Any, allowed: Sequence[Value], place: str) -> Value:
+def _allowed(value: Any, allowed: Sequence[Value], place: str, name: str) -> Value:
     """The allowed value that this one is; what JSON gives as 3.0 is 3."""
     for known in allowed:
         if value == known and not isinstance(value, bool):
             return known
-    raise UserError(place, f"{value!r} is not one of {', '.join(f'{v:g}' for v in allowed)}")
+    raise UserError(place, f"{name} {value!r} is not one of {', '.join(f'{v:g}' for v in allowed)}")
 
 
 def _listed(values: Mapping[str, Any], key: str, length: int) -> list[Any]:
