@@ -34,7 +34,7 @@ def decode(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
         raise UserError("arch.r", "stands beside image_size, which means the same", "give one of them")
     size = values.get("image_size", values.get("r", max(space.resolutions)))
     size = size[0] if isinstance(size, list) and len(size) == 1 else size
-    return space.check(Arch(int(_allowed(size, space.resolutions, "arch.image_size", "resolution")), tuple(stages)))
+    return space.check(Arch(int(_allowed(size, space.resolutions, "arch resolution", "")), tuple(stages)))
 
 
 def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _allowed(value: Any, allowed: Sequence[Value], place: str, name: str) -> Val
     for known in allowed:
         if value == known and not isinstance(value, bool):
             return known
-    raise UserError(place, f"{name} {value!r} is not one of {', '.join(f'{v:g}' for v in allowed)}")
+    raise UserError(place, f"{name} {value!r} is not one of ".lstrip() + f"{', '.join(f'{v:g}' for v in allowed)}")
 
 
 def _listed(values: Mapping[str, Any], key: str, length: int) -> list[Any]:
