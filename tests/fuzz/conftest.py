@@ -1,46 +1,34 @@
-"""Counts what became of the cases of the fuzz."""
+"""Profiles of hypothesis (`ci`, and `long` by ONCEFORALL_FUZZ=long), the figures of the run, and what cases start from.
+"""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import fuzzing
 import pytest
 
-from onceforall.space import UserError
+from onceforall.interop.weights import Trained, save
+from onceforall.nn import Supernet, extract
 
-sys.path.insert(0, str(Path(__file__).parent))
-COUNTS: Counter[str] = Counter()
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if fuzzing.FIGURES.cases:
+        terminalreporter.write_line(str(fuzzing.FIGURES))
 
 
 @pytest.fixture(scope="session")
-def outcome() -> Callable[[Callable[[], Any]], Any]:
-    """Runs a case: its value, or None for one that is refused in one line. Anything else that it raises is a bug."""
-    def run(case: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
-        try:
-            value = case()
-            COUNTS["accepted"] += 1
-            refusal = None
-        except UserError as error:
-            COUNTS["refused"] += 1
-            value, refusal = None, error
-        except BaseException:
-            COUNTS["failed"] += 1
-            raise
-        COUNTS["slow"] += time.perf_counter() - began > 10
-        assert refusal is None or (refusal.place and refusal.problem and "\n" not in str(refusal))
-        return value
-    return run
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A supernet, and a sub-network, in files of all three forms."""
+    import torch
 
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if COUNTS:
-        cases = COUNTS["accepted"] + COUNTS["refused"] + COUNTS["failed"]
-        terminalreporter.write_line(
-            f"fuzz: {cases:,} cases, {COUNTS['accepted']:,} accepted, {COUNTS['refused']:,} refused, "
-            f"{COUNTS['failed']} with another error, {COUNTS['slow']} over 10 s")
+    folder = tmp_path_factory.mktemp("nets")
+    net = Supernet(fuzzing.SPACE, num_classes=3, generator=torch.Generator().manual_seed(1)).eval()
+    arch = fuzzing.SPACE.smallest
+    subnet = extract(net, arch).eval()
+    out = {}
+    for name, trained in (("supernet", Trained(net, fuzzing.SPACE)), ("subnet", Trained(subnet, fuzzing.SPACE, arch))):
+        for suffix in (".h5", ".safetensors", ".pth"):
+            out[name + suffix] = folder / (name + suffix)
+            save(trained, out[name + suffix])
+    return out

@@ -108,7 +108,7 @@ def run_config(source: Path) -> tuple[Config | None, bool]:
     folder = weights_file(source).parent
     if is_elastic(source) and any(folder.glob(f"*/{WEIGHTS}")):  # in a run's folder, of its widest stage
         folder = weights_file(folder).parent
-    search = checkpoint.read_extra(folder)["options"]["search"] if checkpoint.exists(folder) else True
+    search = checkpoint.read_extra(folder).get("options", {}).get("search", True) if checkpoint.exists(folder) else True
     return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
 
 

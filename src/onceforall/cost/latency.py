@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from onceforall.cost.population import CostTable, tabulate
+from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster, where libyaml is there
@@ -176,15 +177,24 @@ def read_table(path: Path) -> LatencyTable:
         except csv.Error as error:
             raise UserError(str(path), f"is no latency table ({error})") from None
     try:
-        values = json.loads(text)
+        values = _json(text)
         scale, offset = float(values["scale"]), float(values["offset_ms"])
+        if values.keys() != {"about", "scale", "offset_ms", "timings"}:
+            raise ValueError(f"its keys are {', '.join(values)} instead of about, scale, offset_ms, timings")
         if not (isfinite(scale) and isfinite(offset) and scale > 0):
             raise ValueError(f"scale {scale} and offset_ms {offset} are no correction")
         return LatencyTable(_timings(path, values["timings"]), dict(values["about"]), scale, offset)
-    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is no latency table ({error})", "`ofa profile` writes one") from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return parse_json(text, "text")
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def write_table(table: LatencyTable, path: Path) -> None:
@@ -204,32 +214,47 @@ def write_table(table: LatencyTable, path: Path) -> None:
 
 
 def _timings(path: Path, rows: Any) -> dict[tuple[int | None, str], Timing]:
-    out = {}
+    out: dict[tuple[int | None, str], Timing] = {}
     for number, row in enumerate(rows, 1):
         try:
-            size = None if row["resolution"] in (None, "") else int(row["resolution"])
-            timing = Timing(float(row["ms"]), float(row["spread_ms"]), int(row["n"]))
-            name = str(row["layer"])
+            if set(row) != set(_COLUMNS):
+                raise ValueError(f"its columns are {', '.join(map(str, row))}")
+            size = None if row["resolution"] in (None, "") else _whole(row["resolution"])
+            timing, name = Timing(float(row["ms"]), float(row["spread_ms"]), _whole(row["n"])), row["layer"]
+            if not isinstance(name, str) or not name or (size, name) in out:
+                raise ValueError(f"{name!r} is no layer, or has a row already")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} row {number}", f"is no timing ({error})",
                             f"it has {', '.join(_COLUMNS)}") from None
         out[size, name] = _checked(timing, f"{path} row {number}")
+    if not out:
+        raise UserError(str(path), "has no timings", "`ofa profile` writes some")
     return out
+
+
+def _whole(value: Any) -> int:
+    """A whole number of at least 1, which in a CSV file is a text."""
+    number = int(value)
+    if isinstance(value, bool) or number < 1 or (isinstance(value, float) and number != value):
+        raise ValueError(f"{value!r} is no whole number from 1")
+    return number
 
 
 def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
     """The authors' file of one resolution, which its name begins with: `160_lookup_table.yaml`."""
     size = path.name.split("_")[0]
-    if not size.isdigit():
+    if not (size.isascii() and size.isdigit() and int(size) > 0):
         raise UserError(str(path), "does not begin with a resolution", "the authors' are called 160_lookup_table.yaml")
     try:
         text = path.read_text(encoding="utf-8")
         _check_yaml(path, text)
         values = yaml.load(text, _LOADER)
-        return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), int(row["count"])),
+        if not values:
+            raise ValueError("it has no timings")
+        return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), _whole(row["count"])),
                                                 f"{path}: {name}") for name, row in values.items()}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError,
-            OverflowError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, LookupError, TypeError, ValueError,
+            OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is no latency table ({' '.join(str(error).split())})") from None

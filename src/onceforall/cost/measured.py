@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from scipy.stats import kendalltau
 
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes
+from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, SearchSpace, UserError
 
 
@@ -49,11 +49,10 @@ def read_rows(path: Path, space: SearchSpace) -> Measured:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                arch, accuracy = _row(json.loads(line), space)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"{path}:{number}", f"is not JSON ({error})") from None
+                arch, accuracy = _row(parse_json(line, ""), space)
             except UserError as error:
-                raise UserError(f"{path}:{number}: {error.place}", error.problem, error.remedy) from None
+                where = f"{path}:{number}" + (f": {error.place}" if error.place else "")
+                raise UserError(where, error.problem, error.remedy) from None
             codes.append(space.encode(arch))
             top1.append(accuracy)
     if len(codes) < 2:
@@ -74,10 +73,13 @@ def _tau(a: Floats, b: Floats) -> float:
 
 
 def _row(values: Any, space: SearchSpace) -> tuple[Arch, float]:
-    if not isinstance(values, dict) or not isinstance(top1 := values.get("top1"), int | float):
+    if not isinstance(values, dict) or isinstance(top1 := values.get("top1"), bool) \
+            or not isinstance(top1, int | float):
         raise UserError("top1", "is missing", 'a row is {"ks", "e", "d", "image_size", "top1"} or {"arch", "top1"}')
     if not 0 <= top1 <= 1:
         raise UserError("top1", f"{top1} is not within 0..1", "give a share, not per cent")
     if "arch" in values:
-        return Arch.parse(space, str(values["arch"])), float(top1)
+        if not isinstance(values["arch"], str) or len(values) > 2:
+            raise UserError("arch", "is no text, or has other keys beside it than top1", 'a row is {"arch", "top1"}')
+        return Arch.parse(space, values["arch"]), float(top1)
     return Arch.from_dict(space, {key: values[key] for key in values.keys() - {"top1"}}), float(top1)

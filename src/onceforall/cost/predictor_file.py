@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from onceforall.cost.features import Features
 from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import Mlp, Predictor
+from onceforall.interop.config_problems import parse_json_file
 from onceforall.space import SearchSpace, UserError, search_space
 
 _ABOUT = "onceforall.predictor"
@@ -71,7 +72,7 @@ def _answering(path: Path, build: Callable[[], Predictor]) -> Predictor:
         predictor = build()
         space = predictor.space
         told = predictor.of(np.array([space.encode(arch) for arch in (space.smallest, space.middle, space.largest)]))
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(str(path), f"is a damaged predictor ({error})", "fit it again") from None
@@ -91,9 +92,11 @@ def _built(found: SearchSpace, about: Mapping[str, Any], arrays: Mapping[str, ND
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
+            about = parse_json_file((file.metadata() or {}).get(_ABOUT, "null"), str(path))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(str(path), f"is not a readable predictor ({error})") from None
     if not isinstance(about, dict) or about.get("kind") not in ("table", "mlp"):
         raise UserError(str(path), "is no accuracy predictor", "`ofa predictor fit` writes one")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onceforall.data import CENTRE_SHARE, DataSet, DataSpec, FilePictures
+from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
 
 FORMAT: Literal[2] = 2
@@ -23,7 +24,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, extra="forbid")
 
 
 class Channels(_Part):
@@ -172,7 +173,7 @@ def read_description(folder: Path) -> Description:
     version."""
     path = folder / ABOUT
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"), str(path))
         found = values["format"]
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}", "`ofa extract` writes one") from None

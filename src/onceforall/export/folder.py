@@ -107,9 +107,10 @@ def open_subnet(folder: Path) -> tuple[Subnet, Description]:
     about, path = read_description(folder), folder / WEIGHTS
     trained = open_weights(path)
     arch = trained.arch
-    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes, about.space
+    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes, about.space, about.genotype
     if about.sha256.get(WEIGHTS) != sha256(path) or not isinstance(trained.net, Subnet) or arch is None \
-            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes, trained.space.to_dict()):
+            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes, trained.space.to_dict(),
+                        arch.to_genotype(trained.space)):
         raise UserError(str(path), f"is not the sub-network that {ABOUT} describes", "extract it again")
     return trained.net.to(memory_format=torch.channels_last), about
 

@@ -40,7 +40,7 @@ class About(BaseModel):
     bn: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(gt=0, lt=1)]] = (0.1, 1e-5)
     pictures: Pictures = Pictures()
     kept: dict[str, Kept] = {}
-    counts: dict[str, int] = {}
+    counts: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = {}
 
     @model_validator(mode="after")
     def _says_which(self) -> About:

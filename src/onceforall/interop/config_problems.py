@@ -42,6 +42,15 @@ def parse_json(text: str, place: str) -> Any:
     return value
 
 
+def parse_json_file(text: str, place: str) -> Any:
+    """The same for a file whose every error names it."""
+    try:
+        return parse_json(text, place)
+    except UserError as error:
+        where = place if error.place == place else f"{place}: {error.place}"
+        raise UserError(where, error.problem, error.remedy) from None
+
+
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     found = _Object(pairs)
     if len(found) < len(pairs):

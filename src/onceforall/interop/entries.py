@@ -56,6 +56,8 @@ class Content:
 
 MEAN, COUNT = "running_mean", "num_batches_tracked"  # torch's names; a count is known by its running mean's name
 
+_COUNTED = (torch.int64, torch.int32, torch.float32, torch.float64)
+
 
 def count_tensors(counts: Mapping[str, int]) -> dict[str, Tensor]:
     """Counts as the tensors that torch keeps, by torch's names."""
@@ -64,8 +66,8 @@ def count_tensors(counts: Mapping[str, int]) -> dict[str, Tensor]:
 
 def count_of(tensor: Tensor, *, place: str) -> int:
     """A stored number of batches; raises UserError for anything else than a whole number."""
-    if tensor.numel() != 1 or tensor.is_complex() or not bool(torch.isfinite(tensor)) or tensor.is_meta:
-        raise UserError(place, "is not one whole number")
+    if tensor.numel() != 1 or tensor.dtype not in _COUNTED or tensor.is_meta or not 0 <= tensor.item() < 2**53:
+        raise UserError(place, "is not one whole number from 0")
     return int(tensor)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onceforall.cost.latency import LatencyTable
 from onceforall.search.front import Row
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onceforall.cost.predictor import Fitted
 
 FRONT = "front.json"
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,52 +74,59 @@ def _lines(value: Any) -> str:
     return "[\n" + ",\n".join(map(json.dumps, value)) + "]" if rows else json.dumps(value)
 
 
-class RowValues(BaseModel):
+class _Finite(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class RowValues(_Finite):
     """A row as `Row.to_dict` gives it."""
 
     arch: str
     genotype: list[int]
     resolution: int
     costs: dict[str, float]
-    accuracy_predicted: float | None
-    accuracy_measured: float | None
+    accuracy_predicted: float | None  # which may lie above 1
+    accuracy_measured: Share | None
 
     def row(self, space: SearchSpace) -> Row:
         """The row itself; raises UserError where it is of another space."""
         costs = {name: int(value) if value.is_integer() else value for name, value in self.costs.items()}
-        return Row(Arch.parse(space, self.arch), costs, self.accuracy_predicted, self.accuracy_measured)
+        arch = Arch.parse(space, self.arch)
+        if self.genotype != arch.to_genotype(space) or self.resolution != arch.resolution:
+            raise UserError("arch", f"{arch} is not what genotype and resolution beside it say")
+        return Row(arch, costs, self.accuracy_predicted, self.accuracy_measured)
 
 
-class _Errors(BaseModel):
+class _Errors(_Finite):
     rows: int
     rmse: float
     tau: float
 
 
-class _Fitted(BaseModel):
+class _Fitted(_Finite):
     regressor: str
     errors: dict[str, _Errors]
 
 
-class _Agreement(BaseModel):
+class _Agreement(_Finite):
     mape: float
     tau: float
 
 
-class _Check(BaseModel):
+class _Check(_Finite):
     held_out: int
     before: _Agreement
     after: _Agreement
 
 
-class _Whole(BaseModel):
+class _Whole(_Finite):
     arch: str
     ms: float
     sum_ms: float
     held_out: bool
 
 
-class _About(BaseModel):
+class _About(_Finite):
     """What `ofa profile` says of a table; tables from elsewhere need not."""
 
     backend: str = ""
@@ -129,13 +137,13 @@ class _About(BaseModel):
     subnets: list[_Whole] = []
 
 
-class _Table(BaseModel):
+class _Table(_Finite):
     scale: float
     offset_ms: float
     about: _About
 
 
-class _Values(BaseModel):
+class _Values(_Finite):
     """The form of front.json."""
 
     space: dict[str, Any]

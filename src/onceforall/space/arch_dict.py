@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onceforall.space.arch import Arch, Block
+from onceforall.space.arch import Arch, Block, Value
 from onceforall.space.errors import UserError
 from onceforall.space.search_space import SearchSpace
 
@@ -27,11 +27,14 @@ def decode(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
         slots = range(start, start + max(stage.depth))
         if not isinstance(depth, int) or depth not in stage.depth:
             raise UserError(f"arch.d[{len(stages)}]", f"{depth!r} is not one of {', '.join(map(str, stage.depth))}")
-        stages.append(tuple(Block(tuple((n, genes[n][i]) for n, _ in stage.elastic)) for i in slots[:depth]))
+        stages.append(tuple(Block(tuple((n, _allowed(genes[n][i], allowed, f"arch.{_KEYS[n]}[{i}]", n))
+                                        for n, allowed in stage.elastic)) for i in slots[:depth]))
         start = slots.stop
+    if {"image_size", "r"} <= set(values):
+        raise UserError("arch.r", "stands beside image_size, which means the same", "give one of them")
     size = values.get("image_size", values.get("r", max(space.resolutions)))
     size = size[0] if isinstance(size, list) and len(size) == 1 else size
-    return space.check(Arch(size, tuple(stages)))
+    return space.check(Arch(int(_allowed(size, space.resolutions, "arch resolution", "")), tuple(stages)))
 
 
 def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
@@ -42,6 +45,14 @@ def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
             for name, key in _KEYS.items():
                 out[key].append(blocks[b][name] if b < len(blocks) else stage.choices[name][0])
     return {**out, "d": list(arch.depths), "image_size": arch.resolution}
+
+
+def _allowed(value: Any, allowed: Sequence[Value], place: str, name: str) -> Value:
+    """The allowed value that this one is; what JSON gives as 3.0 is 3."""
+    for known in allowed:
+        if value == known and not isinstance(value, bool):
+            return known
+    raise UserError(place, f"{name} {value!r} is not one of ".lstrip() + f"{', '.join(f'{v:g}' for v in allowed)}")
 
 
 def _listed(values: Mapping[str, Any], key: str, length: int) -> list[Any]:

@@ -194,6 +194,9 @@ class SearchSpace:
         from onceforall.space.catalog import search_space
         try:
             full, rows = search_space(values["name"]), list(values["stages"])
+            _only_keys(values, ("name", "resolutions", "stages"), "space")
+            for row, stage in zip(rows, full.stages, strict=True):
+                _only_keys(row, ("depth", *stage.choices), "space.stages")
             resolutions = _subset("space.resolutions", tuple(values["resolutions"]), full.resolutions)
             stages = tuple(replace(
                 stage, depth=_subset("space.depth", tuple(row["depth"]), stage.depth),
@@ -237,10 +240,16 @@ def _chunks(entries: Iterator[int], slots: int, size: int, depth: int) -> list[l
 def _subset(place: str, wanted: Sequence[V] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
     if wanted is None:
         return allowed
-    wrong = [v for v in wanted if v not in allowed]
+    wrong = [v for v in wanted if isinstance(v, bool) or v not in allowed]
     if wrong or not wanted:
         raise UserError(place, f"{wrong[0] if wrong else 'an empty list'} is not one of {_listed(allowed)}")
-    return tuple(sorted(set(wanted)))
+    return tuple(sorted({v for v in allowed if v in wanted}))  # the space's own: 3.0 is in (3, 5, 7), and no depth
+
+
+def _only_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise UserError(f"{place}.{unknown[0]}", "is not a known key", f"known: {', '.join(known)}")
 
 
 def _listed(values: Sequence[Value]) -> str:

@@ -181,10 +181,11 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one line."""
     try:
         yield
-    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
-        raise DamagedError(str(path), f"is not a readable checkpoint ({str(error).splitlines()[0]})",
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedError(str(path), f"is not a readable checkpoint ({reason})",
                            "remove it to start the stage again") from None
 
 

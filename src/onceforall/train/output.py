@@ -35,7 +35,7 @@ def lasting(options: Options) -> dict[str, Any]:
 
 def check_output(config: Config, output: Path, options: Options) -> None:
     """Raise UserError for a folder that holds a run of another configuration, or one that began otherwise."""
-    before = checkpoint.read_extra(output)["options"] if checkpoint.exists(output) else {}
+    before = checkpoint.read_extra(output).get("options", {}) if checkpoint.exists(output) else {}
     world = options.processes.world
     _check_config(config, output, world=before.get("processes", world), processes=world)
     for name, value in lasting(options).items():
