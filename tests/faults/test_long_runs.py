@@ -15,7 +15,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_steps_and_scores_leave_nothing_behind():
-    done = subprocess.run([sys.executable, str(SCRIPT), "--json", "--steps", "320", "--scores", "40"], check=False,
+    done = subprocess.run([sys.executable, str(SCRIPT), "--json", "--steps", "320", "--scores", "40",
+                           "--mib", "80"], check=False,
                           capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
