@@ -181,6 +181,7 @@ def load(root: Path, *, strict: bool, workers: int) -> dict[str, int]:
 def check(items: list[Item], extra: str | None, caplog: pytest.LogCaptureFixture, *, strict: bool,
           workers: int) -> None:
     caplog.clear()
+    before = most_memory()
     with built(items, extra) as (root, bad, good):
         train_lacks = any(not good[f"train/{name}"] for name in CLASSES)
         has_val = any(item.split == "val" for item in items) or (extra or "").startswith("val")
@@ -201,11 +202,12 @@ def check(items: list[Item], extra: str | None, caplog: pytest.LogCaptureFixture
         assert all(len(reason) > 5 for path, reason in named)
         if has_val:
             assert seen["test"] == good["val/black"] + good["val/white"]
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - START
-    assert usage < MEGABYTES, f"{usage:.0f} MB more than at the start"
+    assert most_memory() - before < MEGABYTES
 
 
-START = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def most_memory() -> float:
+    """MB that the process has held at most, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @pytest.fixture
