@@ -75,5 +75,3 @@ def test_scoring_leaves_the_net_as_it_was(files):
     scores.score_net(net, 32, files)
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-    logits = net.eval()(torch.stack([b.images for b in evaluate.eval_batches(files, 32, batch=12)][:1])[0].float())
-    assert logits.shape == (12, 3)

@@ -54,7 +54,7 @@ def test_another_number_of_processes(started):
         check_output(changed(config(), seed=1), started, TWO)
 
 
-def test_what_a_finished_run_may_not_change(started):
+def test_a_run_goes_on_with_the_options_it_began_with(started):
     with pytest.raises(UserError, match="holds a run with search True, not False; go on as it began"):
         check_output(config(), started, Options(search=False))
 

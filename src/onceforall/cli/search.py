@@ -53,7 +53,6 @@ def search(
     """Find the sub-networks that no other one beats in accuracy and cost, within limits, without training."""
     from onceforall.cli.progress import Progress
     from onceforall.search.evolution import Evolution
-    from onceforall.search.record import check_folder
     from onceforall.search.search import Request
     from onceforall.search.search import search as run
     from onceforall.search.study import Plan
@@ -67,12 +66,7 @@ def search(
     objectives = tuple(name.strip() for name in objective.split(",")) if objective else ()
     request = Request(objectives, limits, _sizes(resolutions), tables, predictor,
                       Evolution(population, generations, seed=seed), plan, measure, baseline)
-    if output is None and not is_space(source):
-        if Path(source).is_file():
-            raise UserError("-o", "is missing", "name the folder where measured sub-networks are to be kept")
-        output = Path(source) / "search"
-    if output is not None:
-        check_folder(output)
+    output = _folder(source, output)
     with Progress(shown=not json_only) as progress:
         if output is None or is_space(source):
             record: Record | None = run(search_space(source), request, listener=progress.hear)
@@ -88,6 +82,19 @@ def search(
             "space", "objectives", "limits", "front", "evaluations", "seconds", "baseline")}))
     else:
         _show(record, source, output)
+
+
+def _folder(source: str, output: Path | None) -> Path | None:
+    """The folder to write; None for a space without one. Raises UserError where it cannot be written."""
+    from onceforall.search.record import check_folder
+
+    if output is None and not is_space(source):
+        if Path(source).is_file():
+            raise UserError("-o", "is missing", "name the folder where measured sub-networks are to be kept")
+        output = Path(source) / "search"
+    if output is not None:
+        check_folder(output)
+    return output
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,7 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
             train(config, run / folder, options)  # which refuses another configuration
         _log.warning("%s is finished: nothing to do", run)
         return dict(json.loads((run / SUMMARY).read_text(encoding="utf-8")))
-    if not options.processes.first:
-        return _fit(request, stages, run, options)
-    with locked(run):
+    with locked(run) if options.processes.first else nullcontext():
         return _fit(request, stages, run, options)
 
 

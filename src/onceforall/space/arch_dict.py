@@ -52,7 +52,7 @@ def _allowed(value: Any, allowed: Sequence[Value], place: str, name: str) -> Val
     for known in allowed:
         if value == known and not isinstance(value, bool):
             return known
-    raise UserError(place, f"{name} {value!r} is not one of ".lstrip() + f"{', '.join(f'{v:g}' for v in allowed)}")
+    raise UserError(place, f"{name} {value!r}".lstrip() + f" is not one of {', '.join(f'{v:g}' for v in allowed)}")
 
 
 def _listed(values: Mapping[str, Any], key: str, length: int) -> list[Any]:
