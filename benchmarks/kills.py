@@ -30,7 +30,7 @@ from safetensors.numpy import load_file
 FIT = """
 import os, signal, sys, torch
 from pathlib import Path
-from onceforall.cli.source import stoppable
+from onceforall.cli.running import stoppable
 from onceforall.recipes.fit import Request, fit
 from onceforall.train.distributed import detect, joined
 from onceforall.train.memory import keep_large_blocks

@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from onceforall.cli.pictures import evaluator_of
-from onceforall.cli.source import compute_of
+from onceforall.cli.running import compute_of
 from onceforall.cost.latency import read_table
 from onceforall.cost.measured import Errors, Measured, errors, read_rows
 from onceforall.cost.population import canonical, macs_table

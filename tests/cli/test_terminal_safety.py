@@ -9,7 +9,7 @@ import pytest
 
 from onceforall.cli import main
 from onceforall.cli.progress import Progress
-from onceforall.cli.source import log_to_stderr
+from onceforall.cli.running import log_to_stderr
 from onceforall.train.distributed import Processes
 
 EVIL = "a\x1b]0;title\x07\x9b2J[/x]\u202e"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import Device, Every, Root, compute_of, every_of, log_to_stderr, stoppable
+from onceforall.cli.running import Every, compute_of, log_to_stderr, running
+from onceforall.cli.source import Device, Root
 
 
 def finetune(
@@ -36,18 +38,15 @@ def finetune(
     from onceforall.cli.progress import Progress
     from onceforall.recipes.finetune import Request
     from onceforall.recipes.finetune import finetune as run
-    from onceforall.train.distributed import detect, joined
-    from onceforall.train.setup import Options
+    from onceforall.train.distributed import detect
 
     processes = detect(os.environ)
     log_to_stderr(processes, quiet=True)
     request = Request(subnet, data, root, teacher, epochs=epochs, lr=lr, batch=batch, workers=workers, seed=seed)
     compute = compute_of(device, 0, type_config, processes)
-    every = every_of(checkpoint_every)
-    with (stoppable(processes) as stop, joined(processes, compute.device) as processes,
+    with (running(compute, processes, every=checkpoint_every) as options,
           Progress(shown=processes.first) as progress):
-        about = run(request, output, Options(compute=compute, processes=processes, listener=progress.hear, every=every,
-                                             stop=stop))
+        about = run(request, output, replace(options, listener=progress.hear))
         made = export_again(subnet, output, progress) if processes.first else {}
     if processes.first and about.accuracy is not None:
         before, after = about.provenance["finetuned"]["top1_before"], about.accuracy

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import Every, Profile, compute_of, every_of, log_to_stderr, stoppable
+from onceforall.cli.running import Every, Profile, compute_of, log_to_stderr, running
 
 
 def fit(
@@ -35,8 +36,7 @@ def fit(
     from onceforall.data import NAMED
     from onceforall.recipes.fit import Request, plan
     from onceforall.recipes.fit import fit as run
-    from onceforall.train.distributed import detect, joined
-    from onceforall.train.setup import Options
+    from onceforall.train.distributed import detect
 
     processes = detect(os.environ)
     folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)
@@ -48,11 +48,8 @@ def fit(
             typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
         return
     compute = compute_of(device, 0, type_config, processes)
-    every = every_of(checkpoint_every)
-    with (stoppable(processes) as stop, joined(processes, compute.device) as processes,
+    with (running(compute, processes, every=checkpoint_every, profile=profile) as options,
           Progress(shown=processes.first) as progress):
-        options = Options(compute=compute, processes=processes, listener=progress.hear, profile=profile, every=every,
-                          stop=stop)
-        summary = run(request, folder, options)
+        summary = run(request, folder, replace(options, listener=progress.hear))
     if processes.first:
         closing_table(summary, folder)

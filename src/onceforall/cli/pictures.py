@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onceforall.cli.source import Which, arch_of, compute_of, run_config
+from onceforall.cli.running import compute_of
+from onceforall.cli.source import Which, arch_of, run_config
 from onceforall.space import UserError
 
 if TYPE_CHECKING:

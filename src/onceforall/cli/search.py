@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceforall.cli.source import DataName, Device, Root, SpaceName, compute_of, is_space
+from onceforall.cli.running import compute_of
+from onceforall.cli.source import DataName, Device, Root, SpaceName, is_space
 from onceforall.space import UserError, search_space
 
 if TYPE_CHECKING:

@@ -1,13 +1,7 @@
-"""What several verbs share: their options, SOURCE and --arch as the user gives them, the compute device, the log."""
+"""What several verbs share: their options, SOURCE and --arch as the user gives them."""
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,14 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.space import CATALOG, Arch, SearchSpace, UserError
-from onceforall.space.errors import printable
 
 if TYPE_CHECKING:
     from onceforall.interop.config import Config
     from onceforall.interop.weights import Trained
-    from onceforall.train.distributed import Processes
-    from onceforall.train.evaluate import Compute
-    from onceforall.train.stop import Stop
 
 
 ArchText = Annotated[str | None, typer.Option(help="sub-network: 224:k5e4,.. or largest, middle, smallest")]
@@ -33,10 +23,6 @@ Resolution = Annotated[int | None, typer.Option(help="input size in pixels")]
 DataName = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or a folder; the run's by default")]
 Root = Annotated[str | None, typer.Option(help="where that data set's files are")]
 SpaceName = Annotated[str | None, typer.Option("--space", help="search space of a weights file that does not say")]
-Profile = Annotated[bool, typer.Option("--profile", help="trace a few steps and time their parts, into profile/ of the "
-                                       "output folder (of each stage's)")]
-Every = Annotated[str | None, typer.Option("--checkpoint-every", help="minutes from one checkpoint to the next, as 10, "
-                                           "or steps, as 200steps; the configuration's by default")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
@@ -110,78 +96,3 @@ def run_config(source: Path) -> tuple[Config | None, bool]:
         folder = weights_file(folder).parent
     search = checkpoint.read_extra(folder).get("options", {}).get("search", True) if checkpoint.exists(folder) else True
     return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
-
-
-def compute_of(context: str, device_id: int, type_config: str, processes: Processes, *,
-               option: str = "--device") -> Compute:
-    """Device and precision as asked for by `option`; `auto` is the GPU where there is one."""
-    import torch
-
-    from onceforall.train.evaluate import Compute
-    from onceforall.train.memory import keep_large_blocks
-
-    types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
-    if type_config not in types:
-        raise UserError("--type-config", f"{type_config!r} is not one of {', '.join(types)}")
-    names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
-    if context not in names:
-        raise UserError(option, f"{context!r} is not one of {', '.join(names)}")
-    if names[context] == "cpu":
-        keep_large_blocks()
-        if processes.local_world > 1 and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.local_world))
-        return Compute(torch.device("cpu"), types[type_config])
-    if not torch.cuda.is_available():
-        raise UserError(option, f"{context!r} needs a GPU, and torch sees none", f"take {option} cpu")
-    # srun may show each process a single GPU of its own
-    index = processes.local_rank % torch.cuda.device_count() if processes.local_world > 1 else device_id
-    if index >= torch.cuda.device_count():
-        raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
-    torch.cuda.set_device(index)
-    return Compute(torch.device("cuda", index), types[type_config])
-
-
-def every_of(text: str | None) -> tuple[float | None, int | None] | None:
-    """Minutes and steps that --checkpoint-every gives; None where it is not given."""
-    if text is None:
-        return None
-    number = text.removesuffix("steps")
-    try:
-        value = int(number) if number != text else float(number)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 1e6:
-        raise UserError("--checkpoint-every", f"{text!r} is neither minutes nor steps above 0", "as 10, or 200steps")
-    return (None, int(value)) if number != text else (value, None)
-
-
-@contextmanager
-def stoppable(processes: Processes) -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C let what is inside save first; then the command ends with a line that says how to go on, and
-    with 128 and the signal's number, as a shell has it."""
-    from onceforall.train.stop import Stop, Stopped
-
-    with Stop() as stop:
-        try:
-            yield stop
-        except Stopped as stopped:
-            if processes.first:
-                typer.echo(f"ofa: {stopped}; the same command goes on from there", err=True)
-            raise typer.Exit(128 + (stop.asked or signal.SIGTERM)) from None
-
-
-class _Harmless(logging.Formatter):
-    """Messages that no terminal obeys: names in them may come from files."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
-
-
-def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:
-    """Show the library's log lines: all of the first process, warnings of the others."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Harmless("%(message)s"))
-    logger = logging.getLogger("onceforall")
-    handler.setLevel(logging.INFO if processes.first and not quiet else logging.WARNING)
-    logger.setLevel(logging.INFO)
-    logger.handlers[:] = [handler]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import Every, Profile, compute_of, every_of, log_to_stderr, stoppable
+from onceforall.cli.running import Every, Profile, compute_of, log_to_stderr, running
 from onceforall.space import UserError
 
 
@@ -39,9 +39,8 @@ def train(
     if config_file is None:
         raise UserError("--config-file", "is missing", "give -f FILE.json; `ofa train --print-schema` shows its form")
     config = Config.read(config_file)
-    from onceforall.train.distributed import detect, joined
+    from onceforall.train.distributed import detect
     from onceforall.train.run import train as run
-    from onceforall.train.setup import Options
 
     processes = detect(os.environ)
     log_to_stderr(processes)
@@ -52,8 +51,6 @@ def train(
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
     compute = compute_of(context, device_id, type_config, processes, option="--context")
-    every = every_of(checkpoint_every)
-    with stoppable(processes) as stop, joined(processes, compute.device) as processes:
-        options = Options(subnet=algorithm == "OFATrainer", search=search, processes=processes, compute=compute,
-                          profile=profile, every=every, stop=stop)
+    with running(compute, processes, every=checkpoint_every, subnet=algorithm == "OFATrainer", search=search,
+                 profile=profile) as options:
         run(config, output_path or Path("log") / config_file.stem, options)

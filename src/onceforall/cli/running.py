@@ -1,0 +1,113 @@
+"""How the verbs run: the compute device, all processes of a run together, signals, the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onceforall.space import UserError
+from onceforall.space.errors import printable
+
+if TYPE_CHECKING:
+    from onceforall.train.distributed import Processes
+    from onceforall.train.evaluate import Compute
+    from onceforall.train.setup import Options
+    from onceforall.train.stop import Stop
+
+Profile = Annotated[bool, typer.Option("--profile", help="trace a few steps and time their parts, into profile/ of the "
+                                       "output folder (of each stage's)")]
+Every = Annotated[str | None, typer.Option("--checkpoint-every", help="minutes from one checkpoint to the next, as 10, "
+                                           "or steps, as 200steps; the configuration's by default")]
+
+
+def compute_of(context: str, device_id: int, type_config: str, processes: Processes, *,
+               option: str = "--device") -> Compute:
+    """Device and precision as asked for by `option`; `auto` is the GPU where there is one."""
+    import torch
+
+    from onceforall.train.evaluate import Compute
+    from onceforall.train.memory import keep_large_blocks
+
+    types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
+    if type_config not in types:
+        raise UserError("--type-config", f"{type_config!r} is not one of {', '.join(types)}")
+    names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
+    if context not in names:
+        raise UserError(option, f"{context!r} is not one of {', '.join(names)}")
+    if names[context] == "cpu":
+        keep_large_blocks()
+        if processes.local_world > 1 and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.local_world))
+        return Compute(torch.device("cpu"), types[type_config])
+    if not torch.cuda.is_available():
+        raise UserError(option, f"{context!r} needs a GPU, and torch sees none", f"take {option} cpu")
+    # srun may show each process a single GPU of its own
+    index = processes.local_rank % torch.cuda.device_count() if processes.local_world > 1 else device_id
+    if index >= torch.cuda.device_count():
+        raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
+    torch.cuda.set_device(index)
+    return Compute(torch.device("cuda", index), types[type_config])
+
+
+def every_of(text: str | None) -> tuple[float | None, int | None] | None:
+    """Minutes and steps that --checkpoint-every gives; None where it is not given."""
+    if text is None:
+        return None
+    number = text.removesuffix("steps")
+    try:
+        value = int(number) if number != text else float(number)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 1e6:
+        raise UserError("--checkpoint-every", f"{text!r} is neither minutes nor steps above 0", "as 10, or 200steps")
+    return (None, int(value)) if number != text else (value, None)
+
+
+@contextmanager
+def stoppable(processes: Processes) -> Iterator[Stop]:
+    """SIGTERM and Ctrl-C let what is inside save first; then the command ends with a line that says how to go on, and
+    with 128 and the signal's number, as a shell has it."""
+    from onceforall.train.stop import Stop, Stopped
+
+    with Stop() as stop:
+        try:
+            yield stop
+        except Stopped as stopped:
+            if processes.first:
+                typer.echo(f"ofa: {stopped}; the same command goes on from there", err=True)
+            raise typer.Exit(128 + (stop.asked or signal.SIGTERM)) from None
+
+
+@contextmanager
+def running(compute: Compute, processes: Processes, *, every: str | None, **options: Any) -> Iterator[Options]:
+    """The options of a training run, with all its processes joined, and stoppable; `every`: --checkpoint-every."""
+    from onceforall.train.distributed import joined
+    from onceforall.train.setup import Options
+
+    due = every_of(every)
+    with stoppable(processes) as stop, joined(processes, compute.device) as together:
+        yield Options(compute=compute, processes=together, every=due, stop=stop, **options)
+
+
+class _Harmless(logging.Formatter):
+    """Messages that no terminal obeys: names in them may come from files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:
+    """Show the library's log lines: all of the first process, warnings of the others."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Harmless("%(message)s"))
+    logger = logging.getLogger("onceforall")
+    handler.setLevel(logging.INFO if processes.first and not quiet else logging.WARNING)
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
