@@ -155,7 +155,7 @@ def kills(folder: Path, count: int, *, processes: int = 1, number: signal.Signal
     length = undisturbed(folder / "whole", processes)
     rng = random.Random(seed)
     for i in range(count):
-        yield disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=i % 5 == 4,
+        yield disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=i % 5 == 1,
                         whole=folder / "whole")
 
 

@@ -48,6 +48,7 @@ def test_inspect_gives_the_figures(capsys):
     (["inspect", "mobilenet_v4"], "mobilenet_v4: is neither a run folder nor a weights file"),
     (["inspect", "mobilenet_v3_large", "--arch", "huge"], "arch: 'huge' has no ':'"),
     (["inspect", "mobilenet_v3_large", "--genotype", "1,2,x"], "--genotype: '1,2,x' is not a list of integers"),
+    (["inspect", "mobilenet_v3_large", "--genotype", "1,1_0"], "--genotype: '1,1_0' is not a list of integers"),
     (["inspect", "mobilenet_v3_large", "--resolution", "100"], "arch resolution: 100 is not one of"),
     (["inspect", "mobilenet_v3_large", "--arch", "largest", "--genotype", "1"], "--genotype: stands beside --arch"),
     (["inspect"], "Missing argument 'source'"),
@@ -144,6 +145,33 @@ def test_fit_from_end_to_end(run, capsys):
         assert score["top1"] == pytest.approx(row["top1"], abs=1e-9)  # the same path, the same statistics
         assert score["images"] == 359
     assert [r["macs"] for r in summary["subnets"]] == sorted(r["macs"] for r in summary["subnets"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("damage", "place", "after"), [
+    ({"summary.json": '{"stages": ['}, "summary.json: is no summary of a run", True),
+    ({"summary.json": "[]"}, "summary.json: is no summary of a run", False),
+    ({"summary.json": None, "K7_E6_D4/metrics.jsonl": "{\nx\n"}, "metrics.jsonl:1: is no record of a run", False),
+    ({"summary.json": None, "K7_E6_D4/metrics.jsonl": ""}, "holds no validation of the last epoch; delete", False),
+])
+def test_damage_in_a_finished_run(run, capsys, damage, place, after):
+    command = ("fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    whole = {name: (run / name).read_bytes() for name in damage}
+    summary = json.loads((run / "summary.json").read_text())
+    try:
+        for name, text in damage.items():
+            (run / name).unlink() if text is None else (run / name).write_text(text)
+        code, _, err = ofa(capsys, *command)
+        assert code == 2
+        assert place in err.splitlines()[-1]
+        if after:  # the remedy
+            (run / "summary.json").unlink()
+            assert ofa(capsys, *command)[0] == 0
+            again = json.loads((run / "summary.json").read_text())
+            assert [row["top1"] for row in again["subnets"]] == [row["top1"] for row in summary["subnets"]]
+    finally:
+        for name, content in whole.items():
+            (run / name).write_bytes(content)
 
 
 @pytest.mark.slow

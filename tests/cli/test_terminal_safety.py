@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from onceforall.cli import main
 from onceforall.cli.progress import Progress
 from onceforall.cli.running import log_to_stderr
 from onceforall.train.distributed import Processes
+from onceforall.train.journal import Journal
 
 EVIL = "a\x1b]0;title\x07\x9b2J[/x]\u202e"
 
@@ -33,6 +35,13 @@ def test_log_lines_are_text(capsys: pytest.CaptureFixture[str]) -> None:
         logger.handlers[:], logger.level = before
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.isprintable() for line in lines)
+
+
+def test_the_lines_of_a_log_file_are_text(tmp_path: Path) -> None:
+    with Journal(tmp_path, writes=True):
+        logging.getLogger("onceforall").warning("%s", EVIL)
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 and lines[0].isprintable() and r"a\x1b]0;title" in lines[0]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -17,7 +17,7 @@ import kills
 
 @pytest.mark.slow
 def test_a_killed_fit_ends_as_if_it_had_not_been(tmp_path):
-    for kill in kills.kills(tmp_path, 2, seed=5):
+    for kill in kills.kills(tmp_path, 2, seed=5):  # the second while a file is written
         assert kill.differences == []
         assert (tmp_path / "whole" / "summary.json").exists()
 

@@ -293,6 +293,8 @@ BAD: list[tuple[str, str, Any, str]] = [
     (KERNEL, "hparams.mini_batch_valid", 33, "hparams.batch_size_valid: 200 is not a multiple of mini_batch_valid"),
     (KERNEL, "hparams.no_decay_keys", ["_b$", "(bn"], "hparams.no_decay_keys[1]: '(bn' is not a regular expression"),
     (KERNEL, "hparams.no_decay_keys", ["_b$", ""], "hparams.no_decay_keys[1]: is empty"),
+    (KERNEL, "hparams.no_decay_keys", ["(.+)+_x"], "hparams.no_decay_keys[0]: '(.+)+_x' may take for ever on a name"),
+    (KERNEL, "hparams.no_decay_keys", [".*" * 4], "hparams.no_decay_keys[0]: '.*.*.*.*' may take for ever"),
     (KERNEL, "hparams.no_decay_keys", "bn##_b", "hparams.no_decay_keys: 'bn##_b' has an empty part"),
     (KERNEL, "hparams.no_decay_keys", 3, "hparams.no_decay_keys: is not a list of regular expressions"),
     (KERNEL, "hparams.lambda_kd", "1", "hparams.lambda_kd: \"1\" is not a number; write 1, without quotes"),

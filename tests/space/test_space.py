@@ -177,6 +177,7 @@ def test_arch_dict_takes_single_values_and_r():
 
 @pytest.mark.parametrize(("name", "message"), [
     ("mobilenet_v3_lage", "did you mean mobilenet_v3_large"), ("mobilenet_v3_large?width=1", "width: is not a setting"),
+    ("mobilenet_v3_large?width_mult=0.5&width_mult=0.6", "width_mult: stands twice in the name"),
     ("mobilenet_v3_large?width_mult=x", "width_mult: 'x' is not a number"),
     ("mobilenet_v3_large?width_mult=nan", "is not a number from 0.1 to 8"),
 ])

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onceforall.space import UserError
-from onceforall.space.errors import printable
 
 if TYPE_CHECKING:
     from onceforall.train.distributed import Processes
@@ -96,17 +95,12 @@ def running(compute: Compute, processes: Processes, *, every: str | None, **opti
         yield Options(compute=compute, processes=together, every=due, stop=stop, **options)
 
 
-class _Harmless(logging.Formatter):
-    """Messages that no terminal obeys: names in them may come from files."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
-
-
 def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:
     """Show the library's log lines: all of the first process, warnings of the others."""
+    from onceforall.train.journal import Harmless
+
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Harmless("%(message)s"))
+    handler.setFormatter(Harmless("%(message)s"))
     logger = logging.getLogger("onceforall")
     handler.setLevel(logging.INFO if processes.first and not quiet else logging.WARNING)
     logger.setLevel(logging.INFO)

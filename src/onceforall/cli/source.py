@@ -59,12 +59,10 @@ class Which:
             from onceforall.search.record import front_arch
             found = front_arch(self.front, self.row, space)
         elif self.genotype is not None:
-            try:
-                genes = [int(word) for word in self.genotype.replace("[", "").replace("]", "").split(",")]
-            except ValueError:
-                raise UserError("--genotype", f"{self.genotype!r} is not a list of integers",
-                                'as "5,2,9,9,..."') from None
-            found = Arch.from_genotype(space, genes)
+            words = [word.strip() for word in self.genotype.strip(" []").split(",")]
+            if not all(word.isascii() and word.isdecimal() for word in words):
+                raise UserError("--genotype", f"{self.genotype!r} is not a list of integers", 'as "5,2,9,9,..."')
+            found = Arch.from_genotype(space, [int(word) for word in words])
         else:
             found = Arch.parse(space, self.arch or "largest")
         return found if self.resolution is None else space.check(found.at(self.resolution))

@@ -24,11 +24,15 @@ def _patterns(value: Any) -> Any:
             re.compile(part)
         except (re.error, OverflowError, RecursionError) as error:
             raise UserError(f"[{i}]", f"{part!r} is not a regular expression ({error})") from None
+        if not _QUICK.fullmatch(part):
+            raise UserError(f"[{i}]", f"{part!r} may take for ever on a name",
+                            "at most three of * + {, and none after a group")
         if not part:
             raise UserError(f"[{i}]", "is empty and would match every parameter")
     return tuple(value)
 
 
+_QUICK = re.compile(r"(?:\\.|[^*+{\\])*(?:(?<!\))[*+{](?:\\.|[^*+{\\])*){0,3}", re.DOTALL)
 NoDecay = Annotated[Listed[str] | str, BeforeValidator(_patterns)]
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from onceforall.data import NAMED, DataSpec
 from onceforall.export.elastic_file import ELASTIC
 from onceforall.export.elastic_write import spread_rows, write_elastic
@@ -28,7 +30,7 @@ from onceforall.search.search import search
 from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
 from onceforall.train.evaluate import Evaluator
-from onceforall.train.journal import METRICS
+from onceforall.train.journal import METRICS, read_records
 from onceforall.train.lock import locked
 from onceforall.train.output import WEIGHTS, finished
 from onceforall.train.run import train
@@ -76,7 +78,7 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
         for folder, config in stages.items():
             train(config, run / folder, options)  # which refuses another configuration
         _log.warning("%s is finished: nothing to do", run)
-        return dict(json.loads((run / SUMMARY).read_text(encoding="utf-8")))
+        return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
         return _fit(request, stages, run, options)
 
@@ -92,6 +94,19 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, run / SUMMARY)
     return summary
+
+
+class _Summary(BaseModel):
+    stages: list[dict[str, Any]]
+    subnets: list[dict[str, Any]]
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        return _Summary.model_validate_json(path.read_bytes()).model_dump()
+    except ValidationError as error:
+        raise UserError(str(path), f"is no summary of a run ({error.errors()[0]['msg']})",
+                        "delete it: the same command writes it anew") from None
 
 
 def _recipe(request: Request) -> Recipe:
@@ -130,9 +145,12 @@ def root_of(data: str, root: str | None) -> str | None:
 
 def _stage_row(name: str, folder: Path) -> dict[str, Any]:
     """What a stage reached, from its metrics: top-1 on the held-out pictures after its last epoch."""
-    records = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
-    last = max(r["epoch"] for r in records)
+    records = read_records(folder / METRICS)
+    last = max((r["epoch"] for r in records), default=0)
     scores = [r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == last]
+    if not scores:
+        raise UserError(str(folder / METRICS), "holds no validation of the last epoch",
+                        f"delete {folder} to train the stage again")
     return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1),
             "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
 

@@ -6,9 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, Field, ValidationError
+from typing import Any
 
 from onceforall.export.description import ABOUT, Description, read_description
 from onceforall.recipes.fit import SEARCH
@@ -16,19 +14,10 @@ from onceforall.recipes.recipe import STAGES
 from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
 from onceforall.space.errors import printable
-from onceforall.train.journal import METRICS
+from onceforall.train.journal import METRICS, read_records
 
 _log = logging.getLogger(__name__)
-Records = list[Mapping[str, Any]]
-
-
-class _Record(BaseModel):
-    """What is shown of a line of the journal."""
-
-    kind: str
-    epoch: Annotated[int, Field(ge=0, lt=10_000_000)]
-    loss: float | None = None
-    top1: float | None = None
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
     places = [path for path in (folder / METRICS, *folder.glob(f"*/{METRICS}")) if path.is_file()]
     order = [row.folder for row in STAGES]
     places.sort(key=lambda path: (order.index(path.parent.name) if path.parent.name in order else len(order), path))
-    stages = {printable(path.parent.name): _records(path) for path in places}
+    stages = {printable(path.parent.name): read_records(path) for path in places}
     fronts = [path for path in (folder / FRONT, folder / SEARCH / FRONT) if path.is_file()]
     shipped = _shipped(folder, subnets)
     if not stages and not fronts and not shipped:
@@ -73,17 +62,3 @@ def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
             _log.warning("left out: %s", error)
     out |= {path.as_posix(): read_description(path) for path in subnets}
     return {printable(name): about for name, about in out.items() if about.exports}
-
-
-def _records(path: Path) -> Records:
-    """The lines of a journal; the last may be torn."""
-    out: Records = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            out.append(_Record.model_validate_json(line).model_dump())
-        except ValidationError as error:
-            if number < len(lines):
-                raise UserError(f"{path}:{number}", f"is no record of a run ({error.errors()[0]['msg']})",
-                                "delete the line") from None
-    return out

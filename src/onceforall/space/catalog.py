@@ -84,6 +84,8 @@ def named_settings(name: str) -> tuple[str, dict[str, float]]:
     base, _, query = name.partition("?")
     settings = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
+        if key in settings:
+            raise UserError(f"{base}.{key}", "stands twice in the name", "give it once")
         try:
             settings[key] = float(text)
         except ValueError:

@@ -87,7 +87,7 @@ class Plan:
         yield from self.head
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)  # of 20 KiB each
 def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
     """The plan of `arch`, a sub-network of `space`; raises UserError where it is not one."""
     space.check(arch)

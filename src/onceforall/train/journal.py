@@ -10,12 +10,49 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from onceforall.space import Arch, UserError
+from onceforall.space.errors import printable
 
 Listener = Callable[[Mapping[str, Any]], None]
 METRICS = "metrics.jsonl"
+
+
+class _Record(BaseModel):
+    """What is read back of a line of metrics.jsonl."""
+
+    kind: str
+    epoch: Annotated[int, Field(ge=0, lt=10_000_000)]
+    seconds: float = 0.0
+    loss: float | None = None
+    top1: float | None = None
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records in a metrics.jsonl, whose last line a stop may have torn; raises UserError for any other fault."""
+    out = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            out.append(_Record.model_validate_json(line).model_dump())
+        except ValidationError as error:
+            if number < len(lines):
+                raise UserError(f"{path}:{number}", f"is no record of a run ({error.errors()[0]['msg']})",
+                                "delete the line") from None
+    return out
+
+
+class Harmless(logging.Formatter):
+    """Messages that no terminal obeys: names in them may come from files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 class _LogFile(logging.FileHandler):
@@ -40,7 +77,7 @@ class Journal:
     def __enter__(self) -> Journal:
         if self._writes:
             self._handler = _LogFile(self._folder / "log.txt", encoding="utf-8", errors="backslashreplace")
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self._handler.setFormatter(Harmless("%(asctime)s %(levelname)s %(message)s"))
             logging.getLogger("onceforall").addHandler(self._handler)
         return self
 
