@@ -23,7 +23,7 @@ from onceforall.interop.entries import entries
 from onceforall.interop.mit_weights import key
 from onceforall.interop.weights import Trained, load, load_weights, open_weights, save
 from onceforall.nn import Subnet, Supernet, extract
-from onceforall.space import Arch, UserError, search_space
+from onceforall.space import Arch, SearchSpace, UserError, search_space
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
@@ -162,10 +162,32 @@ def test_key_styles_of_the_authors(small, files, tmp_path, style):
 def test_width_and_classes_are_inferred(width, tmp_path):
     space = search_space("mobilenet_v3_large", width_mult=width)
     state = Supernet(space, 7).state_dict()
-    names = entries(Supernet(space, 7).plan(space.largest), kernels=(3, 5, 7))
+    names = entries(Supernet(space, 7).plan(space.largest), space)
     torch.save({key(e.theirs): state[e.ours] for e in names}, tmp_path / "net.pth")
     trained = open_weights(tmp_path / "net.pth")
     assert (trained.space.name, trained.num_classes) == (space.name, 7)
+
+
+@pytest.mark.parametrize("suffix", ["h5", "safetensors", "pth"])
+def test_kernels_of_one_stage(tmp_path, suffix):
+    """A space whose stages have different kernels, and its file in the whole space's net."""
+    values = SMALL.to_dict()
+    values["stages"][2]["kernel"] = [5, 7]
+    own = SearchSpace.from_dict(values)
+    net, path = Supernet(own, 5), tmp_path / f"net.{suffix}"
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    save(Trained(net, own), path)
+    found = open_weights(path)
+    assert found.space == own
+    assert all(torch.equal(found.net.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
+    whole = Supernet(SMALL, 5)
+    load_weights(whole, path)
+    more = whole.state_dict().keys() - net.state_dict().keys()
+    assert {name.rpartition(".")[2] for name in more} == {"kernel_5to3"}
+    assert all(name.startswith("stages.2.") and torch.equal(whole.state_dict()[name], torch.eye(9)) for name in more)
+    assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_a_narrower_file_loads_into_a_wider_net(tmp_path, caplog):

@@ -21,7 +21,7 @@ SPACE = search_space("mobilenet_v3_large")
 def net(oracle):
     net = Supernet(SPACE, 10).eval()
     arrays = read(oracle / "weights10.h5").arrays
-    names = entries(net.plan(SPACE.largest), kernels=(3, 5, 7))
+    names = entries(net.plan(SPACE.largest), SPACE)
     assert [e.theirs for e in names] == [line.split()[0] for line in (oracle / "params10.txt").read_text().splitlines()]
     net.load_state_dict({e.ours: to_ours(e, arrays[e.theirs]) for e in names}, strict=False)
     return net

@@ -88,6 +88,8 @@ def test_restriction_and_cover():
     assert operators_of(space)[5] == "MB4 7x7"
     with pytest.raises(UserError, match=r"kernel: 9 is not one of 3, 5, 7"):
         space.restrict(kernel=(9,))
+    with pytest.raises(UserError, match=r"kernel: 5, 5, 7 has a choice twice"):
+        space.restrict(kernel=(5, 5, 7))
     with pytest.raises(UserError, match="is no elastic dimension"):
         space.restrict(colour=(1,))
 
@@ -131,6 +133,7 @@ def test_make_divisible(value, expected):
     ("225:k7e6", "1 stages are given"),
     ("large", "the form is 224:k7e6"),
     ("x:k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "'x' is not a whole number"),
+    ("224\n:k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "is not a whole number"),
     ("225:k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "resolution: 225 is not one of 128, 132, .., 224"),
     ("224:k7e6,k7e6/k7e6,k9e6/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "stage 2 block 2: kernel 9 is not one of 3, 5, 7"),
     ("224:k7e6,k7e6/k7e6,k7e5/k7e6,k7e6/k7e6,k7e6/k7e6,k7e6", "stage 2 block 2: expand 5 is not one of 3, 4, 6"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onceforall.interop.about import About, Kept
-from onceforall.space import BlockPlan, Layer, Plan, UserError
+from onceforall.space import BlockPlan, Layer, Plan, SearchSpace, UserError
 
 _BN = {"running_mean": "_mean", "running_var": "_var", "bias": "_beta", "weight": "_gamma"}
 _ROLES = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
@@ -71,10 +71,11 @@ def count_of(tensor: Tensor, *, place: str) -> int:
     return int(tensor)
 
 
-def entries(plan: Plan, *, kernels: tuple[int, ...] | None = None) -> list[Entry]:
-    """The arrays of a net in NNablaNAS's order; `kernels` for a supernet, None for an extracted net."""
-    out = list(_entries(plan, kernels))
-    if kernels is None:  # an extracted net's BN arrays come in alphabetical order
+def entries(plan: Plan, space: SearchSpace | None = None) -> list[Entry]:
+    """The arrays of a net in NNablaNAS's order: of the supernet of `space`, whose largest sub-network `plan` is; of an
+    extracted net where that is None."""
+    out = list(_entries(plan, space))
+    if space is None:  # an extracted net's BN arrays come in alphabetical order
         order = ["_W", "_b", "_beta", "_gamma", "_mean", "_var"]
         groups: dict[str, int] = {}
         for entry in out:
@@ -83,11 +84,16 @@ def entries(plan: Plan, *, kernels: tuple[int, ...] | None = None) -> list[Entry
     return out
 
 
-def _entries(plan: Plan, kernels: tuple[int, ...] | None) -> Iterator[Entry]:
+def _entries(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
     yield from _conv_bn(plan.stem, "first_conv", "", ())
-    for number, block in enumerate(plan.blocks()):
-        elastic = kernels is not None and block.name.startswith("stages.")
-        yield from _block(block, f"blocks/{number}/conv", kernels if elastic else None)
+    for number, block in enumerate(plan.first):
+        yield from _block(block, f"blocks/{number}/conv", None)
+    number = len(plan.first)
+    for s, blocks in enumerate(plan.stages):
+        kernels = None if space is None else tuple(map(int, space.stages[s].choices["kernel"]))
+        for block in blocks:
+            yield from _block(block, f"blocks/{number}/conv", kernels)
+            number += 1
     expand, mix, classifier = plan.head
     yield from _conv_bn(expand, "final_expand_layer", "", ())
     yield Entry(f"{mix.name}.conv.weight", "feature_mix_layer/conv/_W", True)

@@ -15,7 +15,8 @@ from onceforall.interop.about import NAME, About, Kept, parsed
 from onceforall.interop.entries import Content, Entry
 from onceforall.space import UserError
 
-_DAMAGED = (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowError, MemoryError)  # as h5py has it
+# as h5py has it
+_DAMAGED = (OSError, RuntimeError, SystemError, LookupError, TypeError, ValueError, OverflowError, MemoryError)
 
 
 def to_file(entry: Entry, tensor: Tensor) -> Tensor:

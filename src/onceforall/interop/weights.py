@@ -6,7 +6,6 @@ import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,7 @@ class Trained:
 
 def supernet_entries(net: Supernet) -> list[Entry]:
     """The supernet's arrays under NNablaNAS's names."""
-    kernels = tuple(int(k) for k in net.space.stages[0].choices["kernel"])
-    return entries(net.plan(net.space.largest), kernels=kernels)
+    return entries(net.plan(net.space.largest), net.space)
 
 
 def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mapping[str, Kept] | None = None) -> None:
@@ -193,19 +191,21 @@ def _dropout(net: Supernet | Subnet) -> float:
 
 
 def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: bool) -> None:
-    """Copy the arrays into the net; `narrower`: those of a kernel step that no block of the file has may be absent."""
+    """Copy the arrays into the net; `narrower`: kernel matrices that the file's own space does not have may be absent,
+    or in a file that does not name it, those of a kernel step that no block of it has."""
     wanted = supernet_entries(net)
     if _static(path, form, content):
         wanted = entries(net.plan(net.space.largest))  # the largest sub-network has the supernet's own names
         if {form.key(e) for e in wanted} != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
-    steps = {_step(e) for e in wanted}
     if narrower and content.about:
-        kernels = SearchSpace.from_dict(content.about.space).stages[0].choices["kernel"]
-        steps = {"", *(f"{larger:g}to{smaller:g}" for smaller, larger in pairwise(kernels))}
+        theirs = SearchSpace.from_dict(content.about.space)
+        stored = {e.ours for e in entries(lower(theirs, theirs.largest), theirs)}
+        wanted = [e for e in wanted if not _step(e) or e.ours in stored]
     elif narrower:
         steps = {_step(e) for e in wanted if form.key(e) in content.arrays}
-    state = _matched(path, form, content, [e for e in wanted if _step(e) in steps], net.state_dict())
+        wanted = [e for e in wanted if _step(e) in steps]
+    state = _matched(path, form, content, wanted, net.state_dict())
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
             tensor.copy_(state[name] if name in state else torch.eye(len(tensor)))

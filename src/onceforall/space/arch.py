@@ -101,7 +101,7 @@ class Arch:
 
 
 def _integer(text: str, place: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text.strip()):
+    if not re.fullmatch(r" *[0-9]{1,6} *", text):
         raise UserError(place, f"{text!r} is not a whole number of pixels")
     return int(text)
 
@@ -111,7 +111,7 @@ def _parse_block(space: SearchSpace, stage: int, index: int, text: str) -> Block
     place = f"arch stage {stage + 1} block {index + 1}"
     choices = space.stages[stage].choices
     pattern = "".join(rf"{name[0]}([0-9.]+)" for name in choices)
-    match = re.fullmatch(pattern, text.strip())
+    match = re.fullmatch(pattern, text.strip(" "))
     if match is None:
         form = "".join(f"{name[0]}{values[-1]:g}" for name, values in choices.items())
         raise UserError(place, f"{text!r} is not of the form {form}")

@@ -243,6 +243,8 @@ def _subset(place: str, wanted: Sequence[V] | None, allowed: tuple[V, ...]) -> t
     wrong = [v for v in wanted if isinstance(v, bool) or v not in allowed]
     if wrong or not wanted:
         raise UserError(place, f"{wrong[0] if wrong else 'an empty list'} is not one of {_listed(allowed)}")
+    if len(set(wanted)) < len(wanted):
+        raise UserError(place, f"{_listed(wanted)} has a choice twice", "list each once")
     return tuple(sorted({v for v in allowed if v in wanted}))  # the space's own: 3.0 is in (3, 5, 7), and no depth
 
 
