@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 
 import pytest
 from fuzzing import FIGURES, SPACE, cases, watched
@@ -71,8 +72,13 @@ def test_command_lines(files, tmp_path, data):
             st.sampled_from(NUMBERS) if option in ("--population", "--generations") else value)]
     if verb == "search":  # small, unless the case says otherwise
         words[1:1] = ["--population", "4", "--generations", "1", "--measure", "0"]
+    made = tmp_path / "made"
     if _ran(words):
-        assert not (tmp_path / "made").exists(), words
+        assert not made.exists(), words
+    elif made.is_dir():
+        shutil.rmtree(made)
+    else:
+        made.unlink(missing_ok=True)
 
 
 @cases(100)

@@ -101,7 +101,7 @@ class Arch:
 
 
 def _integer(text: str, place: str) -> int:
-    if not re.fullmatch(r" *[0-9]{1,6} *", text):
+    if not re.fullmatch(r" *[1-9][0-9]{0,5} *", text):
         raise UserError(place, f"{text!r} is not a whole number of pixels")
     return int(text)
 
