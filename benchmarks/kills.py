@@ -84,18 +84,20 @@ def undisturbed(folder: Path, processes: int) -> float:
 
 
 def disturbed(folder: Path, length: float, *, rng: random.Random, processes: int, number: signal.Signals,
-              writing: bool, whole: Path) -> Kill:
-    """A run that is hit once and then started again, compared with `whole`."""
+              writing: bool, whole: Path) -> Kill | None:
+    """A run that is hit once and then started again, compared with `whole`; None where it had ended before."""
     running, began = start(folder, processes), time.monotonic()
     rank, moment = rng.randrange(processes), rng.uniform(0.1 * length, 0.95 * length)
     time.sleep(moment)
     while writing and running[rank].poll() is None and not any(folder.rglob("*.partial")):
         pass  # as fast as it can: a file is written within milliseconds
-    where, moment = phase(folder), time.monotonic() - began
+    where, moment, late = phase(folder), time.monotonic() - began, running[rank].poll() is not None
     running[rank].send_signal(number)
     hit = time.monotonic()
     messages = [process.communicate(timeout=LIMIT)[1].strip().rpartition("\n")[2] for process in running]
     seconds = time.monotonic() - hit
+    if late:
+        return None
     undisturbed(folder, processes)
     return Kill(round(moment, 2), where, rank, round(seconds, 2), messages, list(differences(whole, folder)))
 
@@ -154,9 +156,15 @@ def kills(folder: Path, count: int, *, processes: int = 1, number: signal.Signal
     """So many disturbed runs in `folder`, beside an undisturbed one."""
     length = undisturbed(folder / "whole", processes)
     rng = random.Random(seed)
-    for i in range(count):
-        yield disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=i % 5 == 1,
-                        whole=folder / "whole")
+    done = 0
+    for i in range(2 * count):  # a run may end before it is hit
+        kill = disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=done % 5 == 1,
+                         whole=folder / "whole")
+        if kill is not None:
+            yield kill
+            done += 1
+        if done == count:
+            return
 
 
 def main() -> None:
