@@ -14,20 +14,22 @@ from onceforall.nn import Supernet
 
 @pytest.fixture(scope="session")
 def authors() -> Any:
-    """The authors' class of the MobileNetV3 supernet."""
+    """The authors' classes of supernets."""
     try:
-        from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+        from ofa.imagenet_classification.elastic_nn import networks
     except ImportError as error:
         if "ONCEFORALL_REFERENCE" in os.environ:  # where the comparison has to be made
             raise
         pytest.skip(f"the authors' code is not installed ({error}): pip install 'onceforall[reference]'")
-    return OFAMobileNetV3
+    return networks
 
 
-@pytest.fixture(scope="session", params=(1.0, 1.2))
+@pytest.fixture(scope="session", params=(("mobilenet_v3_large", 1.0), ("mobilenet_v3_large", 1.2),
+                                         ("proxyless_nas", 1.3)), ids=lambda p: f"{p[0]}-{p[1]}")
 def pair(request: Any, authors: Any, tmp_path_factory: Any) -> tuple[Any, Supernet]:
-    """Their net and ours with the same weights, at two widths."""
-    theirs = theirs_of(authors, request.param)
+    """Their net and ours with the same weights, at the widths that they have published."""
+    family, width = request.param
+    theirs = theirs_of(authors, width, family=family)
     return theirs, ours_of(theirs, tmp_path_factory.mktemp("pair"))
 
 

@@ -261,18 +261,18 @@ def test_the_authors_full_net_loads_into_a_supernet(authors, tmp_path):
     torch.testing.assert_close(net(images, net.space.largest), plain(images), rtol=1e-4, atol=1e-4)
 
 
-def test_a_checkpoint_of_ours_loads_into_the_authors_net(authors, tmp_path, pair):
+def test_a_checkpoint_of_ours_loads_into_the_authors_net(tmp_path, pair):
     theirs, ours = pair
     save(Trained(ours, ours.space), tmp_path / "ours.pth")
-    fresh = authors(n_classes=10, dropout_rate=0, width_mult=theirs.width_mult, ks_list=[3, 5, 7],
-                    expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4])
+    fresh = type(theirs)(n_classes=10, dropout_rate=0, width_mult=theirs.width_mult, ks_list=[3, 5, 7],
+                         expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4])
     fresh.load_state_dict(torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"])
     assert all(torch.equal(a, theirs.state_dict()[k]) for k, a in fresh.state_dict().items())
 
 
 def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
     """Theirs is built from our net.config and init; ours from theirs, in both key styles."""
-    from ofa.imagenet_classification.networks import MobileNetV3
+    from ofa.imagenet_classification import networks
     _, ours = pair
     arch = ours.space.sample(random.Random(2)).at(160)
     plain = extract(ours, arch)
@@ -281,7 +281,7 @@ def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
     folder = tmp_path / "flops@595M_top1@80.0_finetune@75"
     convert(tmp_path / "subnet.h5", folder, to="mit")
     config = json.loads((folder / "net.config").read_text())
-    reference = MobileNetV3.build_from_config(json.loads(json.dumps(config)))
+    reference = getattr(networks, config["name"]).build_from_config(json.loads(json.dumps(config)))
     reference.load_state_dict(torch.load(folder / "init", weights_only=True)["state_dict"])
     images = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(load(folder)(images), reference.eval()(images), rtol=1e-4, atol=1e-4)

@@ -14,7 +14,7 @@ from onceforall.nn import Supernet, build, extract, recalibrate, sort_channels
 from onceforall.space import CATALOG, UserError, search_space
 
 SPACES = {name: f"{name}?width_mult=0.35" for name in CATALOG}
-SIZES = {"mobilenet_v3_large": 64, "mobilenet_v3_large_64px": 32, "mobilenet_v3_large_32px": 16}
+SIZES = {"mobilenet_v3_large_64px": 32, "mobilenet_v3_large_32px": 16}  # and 64 for the others
 
 
 def random_net(space, classes=7, seed=0):
@@ -35,7 +35,8 @@ def random_net(space, classes=7, seed=0):
 @pytest.fixture(scope="module", params=SPACES)
 def case(request):
     space = search_space(SPACES[request.param])
-    images = torch.rand(2, 3, SIZES[request.param], SIZES[request.param], generator=torch.Generator().manual_seed(3))
+    size = SIZES.get(request.param, 64)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(3))
     return space, random_net(space), images
 
 
@@ -127,13 +128,13 @@ def test_the_largest_subnets_state_is_the_supernets(case):
     assert state.keys() == largest.keys()
     assert all(torch.equal(v, largest[k]) for k, v in state.items())
     extra = sum(v.numel() for k, v in net.state_dict().items() if "kernel_" in k)
-    assert extra == 14_120  # 20 blocks of 25 x 25 and 9 x 9
+    assert extra == space.slots * (25 * 25 + 9 * 9)
 
 
 def test_an_extracted_net_is_rebuilt_from_plan_and_state(case):
     space, net, images = case
     plain = extract(net, space.middle).eval()
-    again = build(plain.plan, plain.state_dict()).eval()
+    again = build(plain.plan, plain.state_dict(), bn_eps=space.bn_eps).eval()
     assert torch.equal(again(images), plain(images))
 
 
@@ -151,8 +152,9 @@ def test_sorting_keeps_the_largest_and_the_nested_bands(case):
     torch.testing.assert_close(net(images, space.largest), before, rtol=1e-9, atol=1e-9)
     importance = net.stages[1][0].project.conv.weight.abs().sum((0, 2, 3))
     assert (importance.diff() <= 0).all()
-    squeeze = net.stages[1][0].se.excite.conv.weight.abs().sum((0, 2, 3))
-    assert (squeeze.diff() <= 0).all()
+    if net.stages[1][0].se is not None:
+        squeeze = net.stages[1][0].se.excite.conv.weight.abs().sum((0, 2, 3))
+        assert (squeeze.diff() <= 0).all()
 
 
 def test_recalibration_gives_the_batches_statistics(case):

@@ -113,7 +113,7 @@ def test_plan_feature_maps(space):
             assert first.inputs == before.outputs
             assert first.size == before.out_size
             before = last
-        assert plan.head[0].inputs == before.outputs
+        assert (*plan.features, *plan.head)[0].inputs == before.outputs
 
 
 def test_values_are_frozen():

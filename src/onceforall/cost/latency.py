@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,14 @@ Part = Layer | BlockPlan | Pool
 
 def parts(plan: Plan, *, blocks: bool = True) -> Iterator[tuple[str, Part]]:
     """What is timed as one, with its name, in order; with `blocks` False what is outside the elastic stages."""
-    expand, mix, classifier = plan.head
-    pool = Pool(expand.outputs, expand.out_size)
+    *mixed, classifier = plan.head
+    last = (*(block.layers[-1] for block in plan.blocks()), *plan.features)[-1]
+    pool, number = Pool(last.outputs, last.out_size), count(1)
     yield layer_name("Conv", plan.stem), plan.stem
     yield from ((block_name(block), block) for block in (plan.blocks() if blocks else plan.first))
-    yield layer_name("Conv_1", expand), expand
+    yield from ((layer_name(f"Conv_{next(number)}", layer), layer) for layer in plan.features)
     yield f"AvgPool2D-input:{_map(pool.size, pool.channels)}-output:{_map(1, pool.channels)}", pool
-    yield layer_name("Conv_2", mix), mix
+    yield from ((layer_name(f"Conv_{next(number)}", layer), layer) for layer in mixed)
     yield f"Logits-input:{_map(1, classifier.inputs)}-output:{classifier.outputs}", classifier
 
 

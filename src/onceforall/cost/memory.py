@@ -35,7 +35,7 @@ def block_memory(block: BlockPlan) -> int:
 
 def rest_memory(plan: Plan) -> int:
     """The largest set in the layers before and after the blocks, in bytes."""
-    layers = (plan.stem, *plan.head)
+    layers = (plan.stem, *plan.features, *plan.head)
     return _BYTES * max(_inputs(layer) + _outputs(layer) for layer in layers)
 
 

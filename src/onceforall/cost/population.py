@@ -181,4 +181,5 @@ def memory_table(space: SearchSpace) -> CostTable:
 
 def _rest(plan: Plan) -> list[Layer]:
     """The layers outside the elastic blocks."""
-    return [plan.stem, *(layer for block in plan.first for layer in block.layers), *plan.head]
+    return [plan.stem, *(layer for block in plan.first for layer in block.layers), *plan.features,
+            *plan.head]

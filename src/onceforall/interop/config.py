@@ -19,7 +19,7 @@ __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "Op
 
 def full_space(network: Network) -> SearchSpace:
     """The catalogue's space of a network, at its width."""
-    return search_space(network.space, width_mult=network.width_mult)
+    return search_space(network.space, **({} if network.width_mult is None else {"width_mult": network.width_mult}))
 
 
 def network_space(network: Network) -> SearchSpace:

@@ -217,7 +217,7 @@ def _table_widths(space: str) -> list[int]:
     """Widths of a space's table from the first convolution to the head, at width 1."""
     table = search_space(space)
     stages = [stage.width for stage in (*table.stem.stages, *table.stages)]
-    return [table.stem.width, *stages, table.head.expand, table.head.mix]
+    return [table.stem.width, *stages, *filter(None, (table.head.expand, table.head.mix))]
 
 
 def schema() -> dict[str, Any]:

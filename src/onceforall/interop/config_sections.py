@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from onceforall.space import UserError, search_space
+from onceforall.space.catalog import settings_of
 from onceforall.space.genotype import decode, operators_of, restrict_to
 
 T = TypeVar("T")
@@ -57,9 +58,11 @@ class Network(Section):
 
     space: Text = Field("mobilenet_v3_large", description="search space, by its name in the catalogue")
     num_classes: int = Field(1000, ge=2, le=1_000_000, description="classes to tell apart")
-    bn_param: Pair = Field((0.9, 1e-5), description="decay of batch norm's running statistics, and its eps")
+    bn_param: Pair = Field(None, validate_default=True, description="decay of batch norm's running statistics, and its "
+                           "eps; default: 0.9 and the space's own eps, mostly 1e-5")
     drop_rate: float = Field(0.1, ge=0, lt=1, description="dropout before the classifier")
-    width_mult: float = Field(1.0, description="factor of all widths")
+    width_mult: float | None = Field(None, validate_default=True, description="factor of all widths; default: the "
+                                     "space's own, mostly 1")
     op_candidates: Listed[str] = Field(None, validate_default=True, description="operators of a block, all pairs of "
                                        "some kernels and some expand ratios; default: all of the space")
     depth_candidates: Listed[int] = Field(None, validate_default=True,
@@ -88,12 +91,20 @@ class Network(Section):
 
     @field_validator("width_mult")
     @classmethod
-    def _possible_width(cls, value: float, info: ValidationInfo) -> float:
+    def _possible_width(cls, value: float | None, info: ValidationInfo) -> float | None:
+        space = info.data.get("space", "mobilenet_v3_large")
+        if value is None:
+            return settings_of(space).get("width_mult")
         try:
-            search_space(info.data.get("space", "mobilenet_v3_large"), width_mult=value)
+            search_space(space, width_mult=value)
         except UserError as error:
             raise UserError("", error.problem, error.remedy) from None
         return value
+
+    @field_validator("bn_param", mode="before")
+    @classmethod
+    def _own_eps(cls, value: Any, info: ValidationInfo) -> Any:
+        return (0.9, search_space(info.data.get("space", "mobilenet_v3_large")).bn_eps) if value is None else value
 
     @field_validator("bn_param")
     @classmethod

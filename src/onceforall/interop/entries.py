@@ -13,6 +13,8 @@ from onceforall.interop.about import About, Kept
 from onceforall.space import BlockPlan, Layer, Plan, SearchSpace, UserError
 
 _BN = {"running_mean": "_mean", "running_var": "_var", "bias": "_beta", "weight": "_gamma"}
+# of MobileNetV3 around the global mean, of ProxylessNAS before it, by the number of convolutions after it
+HEADS = {1: ("final_expand_layer", "feature_mix_layer"), 0: ("feature_mix_layer",)}
 _ROLES = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
 
 
@@ -94,9 +96,9 @@ def _entries(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
         for block in blocks:
             yield from _block(block, f"blocks/{number}/conv", kernels)
             number += 1
-    expand, mix, classifier = plan.head
-    yield from _conv_bn(expand, "final_expand_layer", "", ())
-    yield Entry(f"{mix.name}.conv.weight", "feature_mix_layer/conv/_W", True)
+    *mixed, classifier = plan.head
+    for layer, prefix in zip((*plan.features, *mixed), HEADS[len(mixed)], strict=True):
+        yield from _conv_bn(layer, prefix, "", ())
     yield Entry(f"{classifier.name}.weight", "classifier/linear/_W", True)
     yield Entry(f"{classifier.name}.bias", "classifier/linear/_b", True)
 
@@ -118,5 +120,5 @@ def _conv_bn(layer: Layer, prefix: str, nested: str, kernels: tuple[int, ...]) -
     for smaller, larger in pairwise(kernels):
         yield Entry(f"{layer.name}.conv.kernel_{larger}to{smaller}", f"{prefix}/conv/{larger}to{smaller}_matrix", True)
     yield Entry(f"{layer.name}.conv.weight", f"{prefix}/{conv}/_W", True)
-    for ours, theirs in _BN.items():
+    for ours, theirs in _BN.items() if layer.norm else ():
         yield Entry(f"{layer.name}.norm.{ours}", f"{prefix}/{norm}/{theirs}", ours in ("weight", "bias"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onceforall.interop.entries import Content, Entry
+from onceforall.interop.entries import HEADS, Content, Entry
 from onceforall.interop.forms import Form
-from onceforall.space import Arch, Block, Layer, SearchSpace, UserError, lower, search_space
+from onceforall.space import Arch, Block, SearchSpace, UserError, lower, search_space
 from onceforall.space.plan import make_divisible
 
 
@@ -46,8 +46,8 @@ class Foreign:
 
 
 def space_of_arrays(file: Foreign, name: str | None) -> SearchSpace:
-    """The space the net is of: `name` (the ImageNet table by default), at the width its arrays have."""
-    base = name or "mobilenet_v3_large"
+    """The space the net is of: `name` (by default its family's table for ImageNet), at the width its arrays have."""
+    base = name or ("mobilenet_v3_large" if file.has("final_expand_layer/conv/_W") else "proxyless_nas")
     space = search_space(base)
     found = _widths(file)
     if found != _table_widths(space):
@@ -91,15 +91,15 @@ def _widths(file: Foreign) -> list[int]:
         if not stages or stages[-1] != project[0]:
             stages.append(project[0])
         number += 1
-    return [file.first("first_conv/conv/_W"), *stages, file.first("final_expand_layer/conv/_W"),
-            file.first("feature_mix_layer/conv/_W")]
+    head = [name for name in HEADS[1] if file.has(f"{name}/conv/_W")] or HEADS[0]
+    return [file.first("first_conv/conv/_W"), *stages, *(file.first(f"{name}/conv/_W") for name in head)]
 
 
 def _table_widths(space: SearchSpace) -> list[int]:
-    head: tuple[Layer, ...] = lower(space, space.largest).head
+    plan = lower(space, space.largest)
     stages = [stage.width for stage in space.stages]
     return [space.stem.width, *(w for i, w in enumerate(stages) if i == 0 or w != stages[i - 1]),
-            *(layer.outputs for layer in head[:2])]
+            *(layer.outputs for layer in (*plan.features, *plan.head[:-1]))]
 
 
 def _scaled(file: Foreign, base: str, found: list[int]) -> SearchSpace:

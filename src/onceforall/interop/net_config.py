@@ -11,17 +11,20 @@ from typing import Any
 
 from torch import nn
 
+from onceforall.interop.entries import HEADS
 from onceforall.nn import Subnet
 from onceforall.space import BlockPlan, Layer, Plan, UserError
 
 NET, RUN = "net.config", "run.config"
-_ACTS = {"relu": "relu", "hswish": "h_swish"}
+_NAMES = {1: "MobileNetV3", 0: "ProxylessNASNets"}  # by the number of convolutions after the global mean
+_ACTS = {"relu": "relu", "relu6": "relu6", "hswish": "h_swish"}
 
 
 def write(folder: Path, net: Subnet) -> None:
     """Write both files, in the present key style."""
     norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
-    config = {"name": "MobileNetV3", "bn": {"momentum": norm.momentum, "eps": norm.eps}, **_layers(net.plan)}
+    config = {"name": _NAMES[len(net.plan.head) - 1], "bn": {"momentum": norm.momentum, "eps": norm.eps},
+              **_layers(net.plan)}
     config["classifier"]["dropout_rate"] = next(m.p for m in net.modules() if isinstance(m, nn.Dropout))
     (folder / NET).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
     (folder / RUN).write_text(json.dumps({"image_size": net.plan.resolution}, indent=4) + "\n", encoding="utf-8")
@@ -56,14 +59,15 @@ def read(folder: Path) -> NetConfig | None:
     if not path.is_file():
         return None
     config = _json(path)
-    if config.get("name") != "MobileNetV3":
-        raise UserError(f"{path}:name", f"{config.get('name')!r} is not 'MobileNetV3'")
+    if config.get("name") not in _NAMES.values():
+        raise UserError(f"{path}:name", f"{config.get('name')!r} is not one of {', '.join(_NAMES.values())}")
     size = _json(folder / RUN).get("image_size") if (folder / RUN).is_file() else None
     size = size[0] if isinstance(size, list) and len(size) == 1 else size
     if size is not None and not isinstance(size, int):
         raise UserError(f"{folder / RUN}:image_size", f"{size!r} is not a number of pixels")
     bn = config.get("bn") or {}
-    return NetConfig(path, config, size, (_number(path, bn, "momentum", 0.1), _number(path, bn, "eps", 1e-5)),
+    eps = 1e-5 if config["name"] == _NAMES[1] else 1e-3  # as their code has it where the file does not say
+    return NetConfig(path, config, size, (_number(path, bn, "momentum", 0.1), _number(path, bn, "eps", eps)),
                      _number(path, config.get("classifier"), "dropout_rate", 0.0))
 
 
@@ -75,9 +79,9 @@ def _number(path: Path, values: Any, key: str, known: float) -> float:
 
 
 def _layers(plan: Plan) -> dict[str, Any]:
-    expand, mix, classifier = plan.head
+    *mixed, classifier = plan.head
     return {"first_conv": _conv(plan.stem), "blocks": [_block(block) for block in plan.blocks()],
-            "final_expand_layer": _conv(expand), "feature_mix_layer": _conv(mix),
+            **{name: _conv(layer) for name, layer in zip(HEADS[len(mixed)], (*plan.features, *mixed), strict=True)},
             "classifier": {"name": "LinearLayer", "in_features": classifier.inputs, "bias": True,
                            "out_features": classifier.outputs, "use_bn": False, "act_func": None, "dropout_rate": 0.0,
                            "ops_order": "weight_bn_act"}}
@@ -106,7 +110,7 @@ def _block(block: BlockPlan) -> dict[str, Any]:
 
 def _facts(layers: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The entries that decide what the net computes, by their path."""
-    for name in ("first_conv", "final_expand_layer", "feature_mix_layer"):
+    for name in ("first_conv", *(name for name in HEADS[1] if name in layers)):
         for key in ("in_channels", "out_channels", "kernel_size", "stride", "act_func", "use_bn", "use_se"):
             yield (name, key), layers[name][key]
     yield ("classifier", "out_features"), layers["classifier"]["out_features"]

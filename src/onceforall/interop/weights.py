@@ -174,7 +174,7 @@ def _inferred(path: Path, form: Form, content: Content, name: str | None) -> Abo
     file = Foreign(path, form, content)
     classes = file.first("classifier/linear/_b")
     space = space_of_arrays(file, name)
-    about = About(kind="supernet", space=space.to_dict(), num_classes=classes)
+    about = About(kind="supernet", space=space.to_dict(), num_classes=classes, bn=(0.1, space.bn_eps))
     if file.elastic:
         return about
     config = net_config.read(path.parent) if path.name == "init" else None

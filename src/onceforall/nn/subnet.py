@@ -59,10 +59,12 @@ class Subnet(nn.Sequential):
     """One sub-network of plain torch layers: `net(images)` gives logits (B, num_classes). Its tensors hold anything."""
 
     def __init__(self, plan: Plan, *, dropout: float = 0.0, bn_momentum: float = 0.1, bn_eps: float = 1e-5) -> None:
-        expand, mix, classifier = plan.head
-        head = OrderedDict[str, nn.Module](
-            expand=conv_norm_act(expand), pool=GlobalMean(), mix=conv_norm_act(mix), flatten=nn.Flatten(),
-            dropout=nn.Dropout(dropout), classifier=_empty(nn.Linear, classifier.inputs, classifier.outputs))
+        *mixed, classifier = plan.head
+        head = OrderedDict[str, nn.Module]({layer.role: conv_norm_act(layer) for layer in plan.features})
+        head["pool"] = GlobalMean()
+        head |= {layer.role: conv_norm_act(layer) for layer in mixed}
+        head |= {"flatten": nn.Flatten(), "dropout": nn.Dropout(dropout),
+                 "classifier": _empty(nn.Linear, classifier.inputs, classifier.outputs)}
         super().__init__(OrderedDict[str, nn.Module](
             stem=conv_norm_act(plan.stem), first=_blocks(plan.first),
             stages=nn.Sequential(*map(_blocks, plan.stages)), head=nn.Sequential(head)))

@@ -19,11 +19,13 @@ class Supernet(nn.Module):
     """Weight-shared network of `space` (Cai et al. 2020): `net(images, arch)` runs one sub-network.
 
     Nothing remembers a chosen sub-network. Its `state_dict` is the largest sub-network's and, beside it, the kernel
-    matrices. `bn_momentum` is torch's (0.1 = decay 0.9). `generator` makes the random start reproducible.
+    matrices. `bn_momentum` is torch's (0.1 = decay 0.9); `bn_eps` None is the space's own. `generator` makes the random
+    start reproducible.
     """
 
     def __init__(self, space: SearchSpace, num_classes: int = 1000, *, dropout: float = 0.1,
-                 bn_momentum: float = 0.1, bn_eps: float = 1e-5, generator: torch.Generator | None = None) -> None:
+                 bn_momentum: float = 0.1, bn_eps: float | None = None,
+                 generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.space, self.num_classes, self.dropout = space, num_classes, dropout
         largest = self.plan(space.largest)
@@ -32,12 +34,12 @@ class Supernet(nn.Module):
             largest.first, space.stem.stages, strict=True))
         self.stages = nn.ModuleList(nn.ModuleList(_block(plan, stage) for plan in plans) for plans, stage in zip(
             largest.stages, space.stages, strict=True))
-        expand, mix, classifier = largest.head
-        self.head = nn.ModuleDict({"expand": ElasticConvNormAct(expand), "mix": ElasticConvNormAct(mix),
-                                   "classifier": ElasticLinear(classifier.inputs, classifier.outputs)})
+        *mixed, classifier = largest.head
+        self.head = nn.ModuleDict({layer.role: ElasticConvNormAct(layer) for layer in (*largest.features, *mixed)})
+        self.head["classifier"] = ElasticLinear(classifier.inputs, classifier.outputs)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum, module.eps = bn_momentum, bn_eps
+                module.momentum, module.eps = bn_momentum, space.bn_eps if bn_eps is None else bn_eps
         _initialise(self, generator)
 
     def plan(self, arch: Arch) -> Plan:
@@ -62,10 +64,13 @@ class Supernet(nn.Module):
             for block, spec in zip(blocks, specs, strict=False):  # type: ignore[call-overload]  # blocks past depth rest
                 x = block(x, spec) if hidden is None else block.project_from(hidden, x, spec)
                 hidden = None
-        expand, mix, classifier = plan.head
-        x = self.head["expand"](x, expand).mean((2, 3), keepdim=True)
-        x = self.head["mix"](x, mix).flatten(1)
-        x = F.dropout(x, self.dropout, self.training)
+        for layer in plan.features:
+            x = self.head[layer.role](x, layer)
+        x = x.mean((2, 3), keepdim=True)
+        *mixed, classifier = plan.head
+        for layer in mixed:
+            x = self.head[layer.role](x, layer)
+        x = F.dropout(x.flatten(1), self.dropout, self.training)
         logits: Tensor = self.head["classifier"](x, classifier)
         return logits
 

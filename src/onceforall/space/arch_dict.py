@@ -23,8 +23,9 @@ def decode(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
     genes = {name: _listed(values, key, space.slots) for name, key in _KEYS.items()}
     stages: list[tuple[Block, ...]] = []
     start = 0
-    for stage, depth in zip(space.stages, depths, strict=True):
+    for stage, given in zip(space.stages, depths, strict=True):
         slots = range(start, start + max(stage.depth))
+        depth = min(given, stage.depth[0]) if len(stage.depth) == 1 and isinstance(given, int) else given
         if not isinstance(depth, int) or depth not in stage.depth:
             raise UserError(f"arch.d[{len(stages)}]", f"{depth!r} is not one of {', '.join(map(str, stage.depth))}")
         stages.append(tuple(Block(tuple((n, _allowed(genes[n][i], allowed, f"arch.{_KEYS[n]}[{i}]", n))

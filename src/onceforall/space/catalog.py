@@ -6,6 +6,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from onceforall.space.errors import UserError
@@ -15,10 +16,7 @@ from onceforall.space.search_space import Head, SearchSpace, StageSpace, Stem, e
 
 def _mobilenet_v3(name: str, strides: Sequence[int], resolutions: Sequence[int], width_mult: float) -> SearchSpace:
     """MobileNetV3-Large made elastic (Howard et al. 2019; Cai et al. 2020)."""
-    if not (isinstance(width_mult, int | float) and math.isfinite(width_mult) and 0.1 <= width_mult <= 8):
-        raise UserError(f"{name}.width_mult", f"{width_mult!r} is not a number from 0.1 to 8")
-    if width_mult != 1:
-        name = f"{name}?width_mult={float(width_mult)!r}"  # every digit: the name rebuilds the space
+    name = _width_mult(name, width_mult, 1)
     choices = elastic({"kernel": (3, 5, 7), "expand": (3, 4, 6)})
     only = elastic({"kernel": (3,), "expand": (1,)})
 
@@ -39,6 +37,13 @@ def _mobilenet_v3(name: str, strides: Sequence[int], resolutions: Sequence[int],
         Head(width(960), width(1280), "hswish"))
 
 
+def _width_mult(name: str, width_mult: float, own: float) -> str:
+    """The name of a space at that width; raises UserError for one that is out of bounds."""
+    if not (isinstance(width_mult, int | float) and math.isfinite(width_mult) and 0.1 <= width_mult <= 8):
+        raise UserError(f"{name}.width_mult", f"{width_mult!r} is not a number from 0.1 to 8")
+    return name if width_mult == own else f"{name}?width_mult={float(width_mult)!r}"  # every digit: it is read back
+
+
 def _mobilenet_v3_large(width_mult: float = 1.0) -> SearchSpace:
     """ImageNet: 224 pixels -> 112, 56, 28, 14, 14, 7."""
     return _mobilenet_v3("mobilenet_v3_large", (2, 2, 2, 2, 1, 2), range(128, 225, 4), width_mult)
@@ -54,10 +59,26 @@ def _mobilenet_v3_large_32px(width_mult: float = 1.0) -> SearchSpace:
     return _mobilenet_v3("mobilenet_v3_large_32px", (1, 2, 2, 1, 1, 2), range(12, 33, 4), width_mult)
 
 
+def _proxyless_nas(width_mult: float = 1.3) -> SearchSpace:
+    """ProxylessNAS on MobileNetV2's blocks (Cai et al. 2019): 224 pixels -> 112, 56, 28, 14, 14, 7, 7."""
+    name = _width_mult("proxyless_nas", width_mult, 1.3)
+    choices = elastic({"kernel": (3, 5, 7), "expand": (3, 4, 6)})
+
+    def row(channels: int, stride: int, depth: tuple[int, ...] = (2, 3, 4)) -> StageSpace:
+        return StageSpace(make_divisible(channels * width_mult), depth, stride, "relu6", se=False, elastic=choices)
+
+    first = replace(row(16, 1, (1,)), elastic=elastic({"kernel": (3,), "expand": (1,)}))
+    return SearchSpace(
+        name, tuple(range(128, 225, 4)), Stem(make_divisible(32 * width_mult), 2, "relu6", (first,)),
+        (row(24, 2), row(40, 2), row(80, 2), row(96, 1), row(192, 2), row(320, 1, (1,))),
+        Head(make_divisible(1280 * width_mult), 0, "relu6"), bn_eps=1e-3)
+
+
 CATALOG: dict[str, Callable[..., SearchSpace]] = {
     "mobilenet_v3_large": _mobilenet_v3_large,
     "mobilenet_v3_large_64px": _mobilenet_v3_large_64px,
     "mobilenet_v3_large_32px": _mobilenet_v3_large_32px,
+    "proxyless_nas": _proxyless_nas,
 }
 
 
@@ -77,6 +98,11 @@ def search_space(name: str, **settings: float) -> SearchSpace:
         if key not in known:
             raise UserError(f"{base}.{key}", "is not a setting of this search space", f"known: {', '.join(known)}")
     return CATALOG[base](**settings)
+
+
+def settings_of(name: str) -> dict[str, float]:
+    """The settings of the search space of that name, as they are where they are not given."""
+    return {key: setting.default for key, setting in inspect.signature(CATALOG[name]).parameters.items()}
 
 
 def named_settings(name: str) -> tuple[str, dict[str, float]]:

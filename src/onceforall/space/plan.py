@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from onceforall.space.arch import Arch, Block
-from onceforall.space.search_space import SearchSpace, StageSpace
+from onceforall.space.search_space import Head, SearchSpace, StageSpace
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -65,13 +65,15 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All layers of one sub-network, in the order of the forward pass."""
+    """All layers of one sub-network, in the order of the forward pass; the global mean stands between `features` and
+    `head`, whose last layer is the classifier."""
 
     resolution: int
     stem: Layer
     first: tuple[BlockPlan, ...]
     stages: tuple[tuple[BlockPlan, ...], ...]
-    head: tuple[Layer, Layer, Layer]
+    features: tuple[Layer, ...]
+    head: tuple[Layer, ...]
 
     def blocks(self) -> Iterator[BlockPlan]:
         """Stem blocks, then the elastic stages' blocks."""
@@ -84,6 +86,7 @@ class Plan:
         yield self.stem
         for block in self.blocks():
             yield from block.layers
+        yield from self.features
         yield from self.head
 
 
@@ -98,11 +101,8 @@ def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
                   for i, stage in enumerate(space.stem.stages) for b, block in enumerate(stage.blocks(-1)))
     stages = tuple(tuple(cursor.block(f"stages.{s}.{b}", stage, block, b) for b, block in enumerate(blocks))
                    for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)))
-    head = space.head
-    return Plan(arch.resolution, stem, first, stages, (
-        Layer("head.expand", cursor.width, head.expand, size=cursor.size, act=head.act),
-        Layer("head.mix", head.expand, head.mix, norm=False, act=head.act),
-        Layer("head.classifier", head.mix, num_classes, bias=True, norm=False)))
+    features, head = _head(space.head, cursor, num_classes)
+    return Plan(arch.resolution, stem, first, stages, features, head)
 
 
 @dataclass
@@ -116,6 +116,18 @@ class _Cursor:
         plan = _LOWER[stage.kind](name, stage, block, self.width, self.size, stage.stride if index == 0 else 1)
         self.width, self.size = plan["project"].outputs, plan["project"].out_size
         return plan
+
+
+def _head(head: Head, cursor: _Cursor, num_classes: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """The layers before the global mean, and those after it."""
+    features, mixed, width = [], [], cursor.width
+    if head.expand:
+        features.append(Layer("head.expand", width, head.expand, size=cursor.size, act=head.act))
+        width = head.expand
+    if head.mix:
+        mixed.append(Layer("head.mix", width, head.mix, norm=False, act=head.act))
+        width = head.mix
+    return tuple(features), (*mixed, Layer("head.classifier", width, num_classes, bias=True, norm=False))
 
 
 def _mbconv(name: str, stage: StageSpace, block: Block, width: int, size: int, stride: int) -> BlockPlan:

@@ -60,7 +60,7 @@ class Stem:
 
 @dataclass(frozen=True)
 class Head:
-    """1x1 convolution to `expand` channels, global average, 1x1 convolution to `mix`, classifier."""
+    """1x1 convolution to `expand` channels, global mean, 1x1 convolution to `mix`, classifier; 0: there is none."""
 
     expand: int
     mix: int
@@ -77,6 +77,7 @@ class SearchSpace:
     stages: tuple[StageSpace, ...]
     head: Head
     in_channels: int = field(default=3)
+    bn_eps: float = 1e-5
 
     @cached_property
     def largest(self) -> Arch:
@@ -138,17 +139,30 @@ class SearchSpace:
 
     def restrict(self, *, resolutions: Sequence[int] | None = None, depth: Sequence[int] | None = None,
                  **choices: Sequence[Value]) -> SearchSpace:
-        """The part of the space with only these choices, as `restrict(kernel=(7,), depth=(4,))`."""
+        """The part of the space with only these choices, as `restrict(kernel=(7,), depth=(4,))`; a stage with but one
+        choice keeps it."""
         for name in choices:
             if not any(name in stage.choices for stage in self.stages):
                 raise UserError(f"{self.name}.{name}", "is no elastic dimension of this space",
                                 f"it has {', '.join(self.stages[0].choices)}, depth, resolutions")
+        depths = self._parts("depth", depth, [stage.depth for stage in self.stages])
+        elastics: list[dict[str, tuple[Value, ...]]] = [stage.choices for stage in self.stages]
+        for name, wanted in choices.items():
+            having = [values for values in elastics if name in values]
+            for values, part in zip(having, self._parts(name, wanted, [v[name] for v in having]), strict=True):
+                values[name] = part
         return replace(
             self, resolutions=_subset(f"{self.name}.resolutions", resolutions, self.resolutions),
-            stages=tuple(replace(
-                stage, depth=_subset(f"{self.name}.depth", depth, stage.depth),
-                elastic=tuple((n, _subset(f"{self.name}.{n}", choices.get(n), v)) for n, v in stage.elastic))
-                for stage in self.stages))
+            stages=tuple(replace(stage, depth=d, elastic=tuple(e.items()))
+                         for stage, d, e in zip(self.stages, depths, elastics, strict=True)))
+
+    def _parts(self, name: str, wanted: Sequence[V] | None, own: Sequence[tuple[V, ...]]) -> list[tuple[V, ...]]:
+        """The wanted choices of each stage, of its own; a stage that has but another one keeps it."""
+        if wanted is None:
+            return list(own)
+        part = _subset(f"{self.name}.{name}", wanted, tuple(sorted({v for values in own for v in values})))
+        return [values if len(values) == 1 else _subset(f"{self.name}.{name}", [v for v in part if v in values] or part,
+                                                        values) for values in own]
 
     def encode(self, arch: Arch) -> list[int]:
         """`arch` as integers: index of the resolution, then for each stage index of the depth and of each
