@@ -21,7 +21,7 @@ from onceforall.train.loop import Learner, train_step
 from onceforall.train.losses import cross_entropy, distillation
 from onceforall.train.schedule import CosineWarmup
 from onceforall.train.stage import Stage
-from onceforall.train.strategy import Term, authors_order
+from onceforall.train.strategy import Moment, Term, authors_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicit dimension choice")  # theirs
 SIZES = (128, 160, 224)
@@ -97,7 +97,7 @@ def test_a_shrinking_step(authors, tmp_path, subnets, dtype):
         loss.backward()
         expected += loss.item()
 
-    terms = authors_order(subnets, teacher=True)(ours.space, random.Random(0), step)
+    terms = authors_order(subnets, teacher=True)(ours.space, random.Random(0), Moment(step, 10_000))
     assert [t.arch for t in terms] == archs
     stage = Stage(ours.space, authors_order(subnets, teacher=True), 1, 0, 0.1, 0.0, 4, 4, 1.0, 0.1, 0)
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
@@ -201,4 +201,5 @@ def test_the_order_of_sampling(authors, tmp_path, expand):
         for k in range(3):
             random.seed(int(f"{step}{k:03d}000"))
             expected.append(Arch.from_dict(ours.space, {**theirs.sample_active_subnet(), "image_size": 224}))
-        assert strategy(ours.space, random.Random(1), step) == [Term(arch, False) for arch in expected]
+        found = strategy(ours.space, random.Random(1), Moment(step, 100_000))
+        assert found == [Term(arch, "labels") for arch in expected]

@@ -66,11 +66,8 @@ def test_nnablanas_files_are_accepted_as_they_are(oracle: Path, name: str) -> No
     assert config.network_place == "network.ofa_mbv3"
     assert len(valid_archs(config)) > 0
     algorithm = "OFATrainer" if name == "train_subnet" else "OFASearcher"
-    if "comp" in name:
-        with pytest.raises(UserError, match=r"network\.ofa_mbv3\.compound: CompOFA training comes later"):
-            checked(config, algorithm, files=False)
-    else:
-        assert checked(config, algorithm, search=True, files=False) == config
+    assert checked(config, algorithm, search=True, files=False) == config
+    assert config.network.compound == ("comp" in name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -208,11 +205,9 @@ def test_what_has_no_effect_is_named() -> None:
 
 
 @pytest.mark.parametrize(("path", "value", "line"), [
-    ("network.ofa.compound", True, "network.ofa.compound: CompOFA training comes later"),
-    ("network.ofa.fixed_kernel", True, "network.ofa.fixed_kernel: CompOFA training comes later"),
     ("network.ofa.weight_init", "pytorch", "network.ofa.weight_init: 'pytorch' comes later"),
     ("network.ofa.base_stage_width", [16, 24], "network.ofa.base_stage_width: the widths of mobilenet_v3_large are"),
-    ("hparams.teacher_network.ofa.compound", True, "hparams.teacher_network.ofa.compound: CompOFA")])
+    ("hparams.teacher_network.ofa.weight_init", "pytorch", "hparams.teacher_network.ofa.weight_init: 'pytorch' ")])
 def test_what_comes_later_is_read_but_not_used(path: str, value: Any, line: str) -> None:
     config = Config.from_dict(put(example("search_kernel"), path, value))
     assert [fault.startswith(line) for fault in config.unsupported()] == [True]
@@ -339,6 +334,9 @@ UNCHECKED: list[tuple[str, str, Any, str, str]] = [
     (KERNEL, "hparams.teacher_network.ofa.space", "mobilenet_v3_large_64px", "OFASearcher",
      "hparams.teacher_network.ofa.space: mobilenet_v3_large_64px has no resolution 128"),
     (KERNEL, "dataloader.imagenet.train_portion", 1, "OFASearcher", "train_portion: 1 leaves no pictures"),
+    ("search_fullnet", "network.ofa.fixed_kernel", True, "OFASearcher", "network.ofa.fixed_kernel: 3 is not one of 7"),
+    (KERNEL, "hparams.sampling", "best_up", "OFASearcher", "hparams.predictor: is missing, and sampling best_up"),
+    (KERNEL, "hparams.strategy", "sandwich", "OFASearcher", "hparams.subnets_per_step: 1 is below 2"),
 ]
 
 
@@ -349,6 +347,33 @@ def test_what_does_not_go_together_is_found_before_training(name: str, path: str
     config = Config.from_dict(put(example(name), path, value))
     with pytest.raises(UserError, match=re.escape(line)):
         checked(config, algorithm, search=True, files=False)
+
+
+@pytest.mark.parametrize(("network", "hparams", "line"), [
+    ({}, {"strategy": "sandwich", "subnets_per_step": 4}, "hparams.lambda_kd: 1 stands beside strategy sandwich"),
+    ({"compound": True}, {"sampling": "authors"}, "network.ofa.compound: stands beside hparams.sampling authors"),
+    ({}, {"sampling": "authors", "delay": 0.5}, "hparams.delay: stands beside hparams.sampling authors"),
+    ({}, {"delay": 0.7, "rise": 0.5}, "hparams.rise: 0.5 after a delay of 0.7 is longer than the stage"),
+    ({"space": "proxyless_nas", "fixed_kernel": True}, {}, "network.ofa.fixed_kernel: is for spaces of 5 stages"),
+])
+def test_strategies_that_do_not_go_together(network: Any, hparams: Any, line: str) -> None:
+    values = example("search_kernel")
+    values["network"]["ofa"] |= network
+    values["hparams"] |= {"valid_genotypes": None, **hparams}
+    if network.get("space"):
+        values["hparams"] |= {"lambda_kd": 0, "teacher_network": None}
+    with pytest.raises(UserError, match=re.escape(line)):
+        checked(Config.from_dict(values), "OFASearcher", files=False)
+
+
+def test_strategies_without_effect() -> None:
+    values = put(put(example("search_kernel"), "hparams.lambda_kd", 0), "hparams.teacher_network", None)
+    values["hparams"] |= {"predictor": "p", "kd_loss": "alpha", "strategy": "sandwich", "delay": 0.5}
+    lines = Config.from_dict(values).ignored("OFATrainer")
+    for place in ("hparams.predictor", "hparams.strategy", "hparams.delay"):
+        assert any(line.startswith(f"{place} has no effect") for line in lines)
+    values["hparams"]["strategy"] = "shrinking"
+    assert any(line.startswith("hparams.kd_loss has no effect") for line in Config.from_dict(values).ignored())
 
 
 def test_named_files_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ from onceforall.train.distributed import detect, joined
 from onceforall.train.evaluate import Compute
 from onceforall.train.loop import Learner, train_step
 from onceforall.train.stage import Stage
-from onceforall.train.strategy import progressive_shrinking
+from onceforall.train.strategy import Moment, progressive_shrinking
 import random
 space = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 me = detect(os.environ)
@@ -62,7 +62,7 @@ with joined(me, torch.device("cpu")) as me:
     learner.processes = me
     for step in range(4):
         part = slice(me.rank * share, (me.rank + 1) * share)
-        terms = stage.strategy(space, random.Random(step), step)
+        terms = stage.strategy(space, random.Random(step), Moment(step, 4))
         train_step(learner, stage, images[step][part], labels[part], terms=terms, lr=0.1)
 if me.rank == 0:
     torch.save({n: p.detach() for n, p in net.named_parameters()}, sys.argv[1])

@@ -22,7 +22,7 @@ from onceforall.train.losses import cross_entropy, distillation
 from onceforall.train.schedule import CosineWarmup
 from onceforall.train.setup import sgd
 from onceforall.train.stage import Stage
-from onceforall.train.strategy import Term, only, progressive_shrinking
+from onceforall.train.strategy import Term, progressive_shrinking
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
@@ -65,7 +65,7 @@ def test_the_step_of_nnablanas(oracle):
     assert cross_entropy(logits, labels, 0.1).item() == pytest.approx(float(expected["loss_ce_ls"]), rel=1e-5)
     assert distillation(logits, probabilities).item() == pytest.approx(float(expected["loss_kd"]), rel=1e-5)
     ours = learner(net, teacher)
-    loss = train_step(ours, stage(space, batch=2, micro_batch=2), images, labels, terms=[Term(arch, True)], lr=0.0)
+    loss = train_step(ours, stage(space, batch=2, micro_batch=2), images, labels, terms=[Term(arch, "teacher")], lr=0.0)
     assert loss.item() == pytest.approx(float(expected["loss_total"]), rel=1e-5)
     largest = max(np.linalg.norm(expected[k]) for k in expected.files if k.startswith("grad/"))
     compared = 0
@@ -89,10 +89,10 @@ def test_gradients_of_a_steps_subnets_add_up(net, batch):
     singles = []
     for arch in archs:
         one = learner(copy.deepcopy(net))
-        train_step(one, stage(), *batch, terms=[Term(arch, False)], lr=0.0)
+        train_step(one, stage(), *batch, terms=[Term(arch, "labels")], lr=0.0)
         singles.append({n: p.grad for n, p in one.net.named_parameters()})
     both = learner(copy.deepcopy(net))
-    train_step(both, stage(), *batch, terms=[Term(arch, False) for arch in archs], lr=0.0)
+    train_step(both, stage(), *batch, terms=[Term(arch, "labels") for arch in archs], lr=0.0)
     for name, parameter in both.net.named_parameters():
         parts = [s[name] for s in singles if s[name] is not None]
         if parts:
@@ -104,7 +104,7 @@ def test_gradients_of_a_steps_subnets_add_up(net, batch):
 def test_distillation_is_weighted_and_reaches_no_teacher(net, batch):
     teacher = extract(net, SMALL.largest).requires_grad_(False)
     plain, taught = learner(copy.deepcopy(net), teacher), learner(copy.deepcopy(net), copy.deepcopy(teacher))
-    terms = [Term(SMALL.middle, True)]
+    terms = [Term(SMALL.middle, "teacher")]
     without = train_step(plain, stage(kd_weight=0.0), *batch, terms=terms, lr=0.0)
     with_it = train_step(taught, stage(kd_weight=2.0), *batch, terms=terms, lr=0.0)
     logits = copy.deepcopy(net)(batch[0], SMALL.middle)
@@ -116,11 +116,11 @@ def test_distillation_is_weighted_and_reaches_no_teacher(net, batch):
 def test_a_parameter_no_subnet_used_keeps_its_value(net, batch):
     """Neither weight decay nor momentum touches it (torch's optimisers skip a gradient of None)."""
     ours = learner(net)
-    train_step(ours, stage(), *batch, terms=[Term(SMALL.largest, False)], lr=0.1)
+    train_step(ours, stage(), *batch, terms=[Term(SMALL.largest, "labels")], lr=0.1)
     deep = net.stages[2][3].project.conv.weight
     before = deep.detach().clone()
     used = net.stages[2][0].project.conv.weight.detach().clone()
-    train_step(ours, stage(), *batch, terms=[Term(SMALL.smallest, False)], lr=0.1)
+    train_step(ours, stage(), *batch, terms=[Term(SMALL.smallest, "labels")], lr=0.1)
     assert torch.equal(deep, before)
     assert not torch.equal(net.stages[2][0].project.conv.weight, used)
 
@@ -128,7 +128,7 @@ def test_a_parameter_no_subnet_used_keeps_its_value(net, batch):
 def test_micro_batches_average_without_batch_norm_the_same(net, batch):
     """With BN in evaluation mode the split of a batch does not matter."""
     whole, split = learner(copy.deepcopy(net).eval()), learner(copy.deepcopy(net).eval())
-    terms = [Term(SMALL.middle, False)]
+    terms = [Term(SMALL.middle, "labels")]
     a = train_step(whole, stage(), *batch, terms=terms, lr=0.1)
     b = train_step(split, stage(micro_batch=2), *batch, terms=terms, lr=0.1)
     assert a.item() == pytest.approx(b.item(), rel=1e-6)
@@ -145,7 +145,7 @@ def test_parameters_that_a_step_does_not_use(net, batch, update_unused, momentum
     ours.optimizer, optimizer = (torch.optim.SGD(n.parameters(), lr=0.1, momentum=momentum, nesterov=momentum > 0,
                                                  weight_decay=1e-2) for n in (ours.net, theirs))
     for arch in (SMALL.middle, SMALL.smallest, SMALL.largest, SMALL.smallest):
-        train_step(ours, stage(update_unused=update_unused), images, labels, terms=[Term(arch, False)], lr=0.1)
+        train_step(ours, stage(update_unused=update_unused), images, labels, terms=[Term(arch, "labels")], lr=0.1)
         for parameter in theirs.parameters():
             parameter.grad = torch.zeros_like(parameter) if update_unused else None
         cross_entropy(theirs(images, arch), labels, 0.1).backward()
@@ -168,7 +168,7 @@ def test_twenty_steps_are_those_of_a_plain_loop(net):
     for _ in range(20):
         archs = [SMALL.sample(rng) for _ in range(3)]
         loss = train_step(ours, stage(batch=24, micro_batch=24), images, labels, lr=0.002,
-                          terms=[Term(arch, True) for arch in archs])
+                          terms=[Term(arch, "teacher") for arch in archs])
         reference.zero_grad()
         probabilities, total = torch.softmax(theirs(images), 1), 0.0
         for arch in archs:
@@ -200,15 +200,6 @@ def test_fused_sgd_takes_first_gradients_in_any_step(memory, momentum):
         plain.step()
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
-
-
-def test_strategies():
-    rng = random.Random(0)
-    terms = progressive_shrinking(4, teacher=True)(SMALL, rng, 0)
-    assert len(terms) == 4
-    assert all(term.teacher and SMALL.contains(term.arch) for term in terms)
-    assert terms == progressive_shrinking(4, teacher=True)(SMALL, random.Random(0), 7)
-    assert only(SMALL.middle, teacher=False)(SMALL, rng, 0) == [Term(SMALL.middle, False)]
 
 
 def test_schedule():

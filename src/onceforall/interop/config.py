@@ -17,6 +17,9 @@ __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "Op
            "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "valid_archs"]
 
 
+FIXED_KERNELS = (3, 5, 3, 3, 5)  # of MobileNetV3's elastic stages (Howard et al. 2019, table 1)
+
+
 def full_space(network: Network) -> SearchSpace:
     """The catalogue's space of a network, at its width."""
     return search_space(network.space, **({} if network.width_mult is None else {"width_mult": network.width_mult}))
@@ -33,7 +36,7 @@ def stage_space(config: Config) -> SearchSpace:
     Those come from train_image_size_list (image_size_continuous: every multiple of image_size_seg between its
     ends), else they are img_size, else all of the space. Raises UserError for a size the space does not have.
     """
-    space, hparams = network_space(config.network), config.hparams
+    space, hparams = _fixed(config), config.hparams
     listed = hparams.train_image_size_list
     if listed is None:
         return space if hparams.img_size is None else space.restrict(resolutions=[_img_size(config, space)])
@@ -50,6 +53,20 @@ def stage_space(config: Config) -> SearchSpace:
         raise UserError("hparams.image_size_seg", f"{step} has no multiple from {min(listed)} to {max(listed)}",
                         "image_size_continuous false trains at the listed sizes")
     return space.restrict(resolutions=sizes)
+
+
+def _fixed(config: Config) -> SearchSpace:
+    """The network's space; under fixed_kernel with one kernel a stage, as CompOFA has it."""
+    network = config.network
+    space, place = network_space(network), f"{config.network_place}.fixed_kernel"
+    if not network.fixed_kernel:
+        return space
+    if len(space.stages) != len(FIXED_KERNELS):
+        raise UserError(place, f"is for spaces of {len(FIXED_KERNELS)} stages; {space.name} has {len(space.stages)}")
+    try:
+        return space.each("kernel", FIXED_KERNELS)
+    except UserError as error:
+        raise UserError(place, error.problem, "list its operators in op_candidates") from None
 
 
 def subnet_arch(config: Config) -> Arch | None:
@@ -133,7 +150,31 @@ def _check_supernet(config: Config) -> tuple[int, ...]:
     if config.hparams.task is None:
         raise UserError("hparams.task", "is missing", "give fullnet, kernel, depth or expand")
     valid_archs(config)
+    _check_strategy(config)
     return stage_space(config).resolutions
+
+
+def _check_strategy(config: Config) -> None:
+    hparams = config.hparams
+    if hparams.sampling == "authors":
+        given = {"strategy": hparams.strategy != "shrinking", "delay": hparams.delay, "rise": hparams.rise}
+        other = next((f"hparams.{key}" for key, value in given.items() if value),
+                     f"{config.network_place}.compound" if config.network.compound else "")
+        if other:
+            raise UserError(other, "stands beside hparams.sampling authors, which draws as their code does",
+                            "leave one of them out")
+    elif hparams.sampling != "seed" and hparams.predictor is None:
+        raise UserError("hparams.predictor", f"is missing, and sampling {hparams.sampling} chooses by it",
+                        "`ofa predictor fit` makes one")
+    if hparams.strategy == "sandwich" and hparams.subnets_per_step < 2:
+        raise UserError("hparams.subnets_per_step", f"{hparams.subnets_per_step} is below 2: strategy sandwich takes "
+                        "the largest and the smallest", "BigNAS has 4")
+    if hparams.strategy == "sandwich" and hparams.lambda_kd:
+        raise UserError("hparams.lambda_kd", f"{hparams.lambda_kd:g} stands beside strategy sandwich, whose teacher is "
+                        "the largest sub-network itself", "give 0")
+    if hparams.delay + hparams.rise > 1:
+        raise UserError("hparams.rise", f"{hparams.rise:g} after a delay of {hparams.delay:g} is longer than the stage",
+                        f"give at most {1 - hparams.delay:g}")
 
 
 def _check_teacher(config: Config, sizes: tuple[int, ...]) -> None:
@@ -156,6 +197,8 @@ def _check_teacher(config: Config, sizes: tuple[int, ...]) -> None:
 def _check_files(config: Config) -> None:
     data, place = config.data, config.data_place
     named = [(f"{config.network_place}.weights", config.network.weights, Path.is_file)]
+    if config.hparams.predictor is not None:
+        named.append(("hparams.predictor", config.hparams.predictor, Path.is_file))
     if config.teacher is not None:
         named.append((f"{config.teacher_place}.weights", config.teacher.weights, Path.is_file))
     named += [(f"{place}.{key}", getattr(data, key), Path.is_file) for key in ("train_file", "valid_file")]

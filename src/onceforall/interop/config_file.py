@@ -179,8 +179,14 @@ class Config(Section):
             yield f"{self.data_place}.root", "the digits come with scikit-learn"
         if hparams.img_size is not None and hparams.train_image_size_list and for_algorithm == "OFASearcher":
             yield "hparams.img_size", "train_image_size_list is given"
-        if hparams.subnets_per_step != 1 and for_algorithm == "OFATrainer":
-            yield "hparams.subnets_per_step", "OFATrainer trains one sub-network"
+        if for_algorithm == "OFATrainer":
+            for key in ("subnets_per_step", "strategy", "sampling", "delay", "rise"):
+                if getattr(hparams, key) != type(hparams).model_fields[key].default:
+                    yield f"hparams.{key}", "OFATrainer trains one sub-network"
+        if hparams.predictor is not None and hparams.sampling not in ("best_up", "worst_up"):
+            yield "hparams.predictor", f"sampling is {hparams.sampling}"
+        if hparams.kd_loss != "cross_entropy" and hparams.lambda_kd == 0 and hparams.strategy != "sandwich":
+            yield "hparams.kd_loss", "nothing is distilled"
         if self.teacher is not None and self.teacher.genotype is not None:
             yield f"{self.teacher_place}.genotype", "the teacher is the largest sub-network"
 
@@ -203,9 +209,9 @@ def _jitter_defaults(data: Data) -> tuple[float, float]:
 
 def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
     """Key, problem and remedy of what a network asks for in vain."""
-    for key in ("compound", "fixed_kernel"):
-        if getattr(network, key):
-            yield key, "CompOFA training comes later", "false trains the whole search space"
+    stages = search_space(network.space).stages
+    if network.compound and any(len(s.depth) not in (1, len(s.choices.get("expand", ()))) for s in stages):
+        yield "compound", f"{network.space} does not have as many expand ratios as depths", "leave it out"
     if network.weight_init != "he_fout":
         yield "weight_init", f"{network.weight_init!r} comes later", 'take "he_fout", the default'
     widths = _table_widths(network.space)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from onceforall.interop.config_sections import Count, Listed, NetworkChoice, Pixels, Section
+from onceforall.interop.config_sections import Count, Listed, NetworkChoice, Pixels, Section, Text
 from onceforall.space import UserError
 
 
@@ -51,8 +51,18 @@ class Hparams(Section):
     mini_batch_valid: Count = Field(None, validate_default=True, description="pictures a forward pass in "
                                     "validation; default: batch_size_valid")
     subnets_per_step: int = Field(1, ge=1, le=1000, description="sub-networks whose gradients a step sums")
-    sampling: Literal["seed", "authors"] = Field("seed", description="which sub-networks a step draws: from the seed, "
-                                                 "or those that the authors' code draws in that step")
+    strategy: Literal["shrinking", "sandwich"] = Field("shrinking", description="what a step trains: subnets_per_step "
+                                                       "random ones; or the largest, the smallest and random ones, "
+                                                       "which learn from the largest")
+    sampling: Literal["seed", "authors", "best_up", "worst_up"] = Field(
+        "seed", description="which sub-networks a step draws: from the seed; those that the authors' code draws in "
+        "that step; or of several of the same MACs the one that predictor gives the highest accuracy, or the lowest")
+    predictor: Text | None = Field(None, description="accuracy predictor for best_up and worst_up")
+    candidates: int = Field(50, ge=2, le=10_000, description="of how many best_up and worst_up take one")
+    delay: float = Field(0.0, ge=0, lt=1, description="share of the steps at first in which the largest sub-network is "
+                         "trained alone; DepS has 0.5")
+    rise: float = Field(0.0, ge=0, le=1, description="share of the steps after it in which the others' losses rise "
+                        "from 0 to their weight")
     channel_sorting: Literal["bands", "authors", "always"] = Field(
         "bands", description="before an expand stage, within the bands that are trained already; authors: the same, "
         "but SE's squeeze channels in full; always: in full before every stage that loads weights, as NNablaNAS does")
@@ -85,6 +95,8 @@ class Hparams(Section):
     setback_clip: float | None = Field(None, gt=0, description="largest norm of all gradients from the first on")
 
     lambda_kd: float = Field(0.0, ge=0, le=1000, description="weight of the distillation loss; 0: no teacher")
+    kd_loss: Literal["cross_entropy", "alpha"] = Field("cross_entropy", description="distillation loss; alpha: "
+                                                       "AlphaNet's clipped alpha-divergence")
     teacher_network: NetworkChoice | None = Field(None, description="the teacher, usually the full net")
     teacher_mode: Literal["train", "eval"] = Field("train", description="whether the teacher normalises by the "
                                                    "batch's statistics, as NNablaNAS's does, or by its own")

@@ -164,6 +164,13 @@ class SearchSpace:
         return [values if len(values) == 1 else _subset(f"{self.name}.{name}", [v for v in part if v in values] or part,
                                                         values) for values in own]
 
+    def each(self, name: str, values: Sequence[Value]) -> SearchSpace:
+        """The part of the space with one choice of a dimension a stage, as `each("kernel", (3, 5, 3, 3, 5))`."""
+        return replace(self, stages=tuple(
+            replace(stage, elastic=tuple((n, _subset(f"{self.name}.{n}", [value], v) if n == name else v)
+                                         for n, v in stage.elastic))
+            for stage, value in zip(self.stages, values, strict=True)))
+
     def encode(self, arch: Arch) -> list[int]:
         """`arch` as integers: index of the resolution, then for each stage index of the depth and of each
         block's choices, 0 where a block does not exist. Equal archs give equal vectors."""

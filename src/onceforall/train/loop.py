@@ -17,9 +17,9 @@ from onceforall.nn import Shared, Supernet
 from onceforall.space import Arch
 from onceforall.train.distributed import Processes, average_gradients
 from onceforall.train.evaluate import Compute
-from onceforall.train.losses import cross_entropy, distillation
+from onceforall.train.losses import cross_entropy
 from onceforall.train.stage import Stage
-from onceforall.train.strategy import Term
+from onceforall.train.strategy import Moment, Term
 
 Mark = Callable[[str], AbstractContextManager[None]]  # a context around one part of a step, by name
 PARTS = ("data wait", "teacher", "forward", "backward", "reduce", "optimizer")
@@ -84,8 +84,9 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
             labels = batch.labels.to(learner.compute.device, non_blocking=True)
         waited = time.perf_counter() - began
         key = f"{stage.seed}/{epoch}/{step}"
-        terms = stage.strategy(stage.space, random.Random(key), epoch * steps + step)
-        rate = learner.rate * schedule(epoch * steps + step)
+        moment = Moment(epoch * steps + step, stage.epochs * steps)
+        terms = stage.strategy(stage.space, random.Random(key), moment)
+        rate = learner.rate * schedule(moment.step)
         with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
             loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
         yield StepReport(epoch, step, steps, batch.resolution, rate, loss, len(images) * learner.processes.world,
@@ -104,14 +105,22 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
     micro = zip(torch.split(images, stage.micro_batch), torch.split(labels, stage.micro_batch), strict=True)
     for part, targets in micro:
         share = len(part) / len(images)
-        probabilities = _teach(learner, part) if any(term.teacher for term in terms) else None
+        probabilities = _teach(learner, part) if any(term.target == "teacher" for term in terms) else None
+        largest: Tensor | None = None
         shared = _share(learner, part, [term.arch for term in terms])
         for term in terms:
             with learner.mark("forward"):
                 logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
-                loss = cross_entropy(logits, targets, stage.label_smoothing)
-                if term.teacher and probabilities is not None:
-                    loss = loss + stage.kd_weight * distillation(logits, probabilities)
+                if term.target == "largest":
+                    assert largest is not None
+                    loss = stage.distil(logits, largest)
+                else:
+                    loss = cross_entropy(logits, targets, stage.label_smoothing)
+                if term.target == "teacher" and probabilities is not None:
+                    loss = loss + stage.kd_weight * stage.distil(logits, probabilities)
+                if term.arch == stage.space.largest:
+                    largest = torch.softmax(logits.detach(), dim=1)
+                loss = loss * term.weight
             with learner.mark("backward"):
                 learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * share

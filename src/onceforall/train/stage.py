@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from onceforall.interop.config import Config, network_space, stage_space, subnet_arch
-from onceforall.space import SearchSpace
+from onceforall.cost.predictor_file import load
+from onceforall.interop.config import Config, full_space, network_space, stage_space, subnet_arch
+from onceforall.space import SearchSpace, UserError
+from onceforall.train.losses import Distillation, alpha_divergence, distillation
+from onceforall.train.sampling import Sampler, attentive, compound, uniform
 from onceforall.train.schedule import CosineWarmup
-from onceforall.train.strategy import Strategy, authors_order, only, progressive_shrinking
+from onceforall.train.strategy import Strategy, authors_order, delayed, only, progressive_shrinking, sandwich
 
 
 @dataclass(frozen=True)
 class Stage:
     """What the loop runs. `batch` and `micro_batch` are pictures of one process; a step's loss is smoothed cross
-    entropy plus `kd_weight` times distillation, added up over its sub-networks. `update_unused`: weight decay and
-    momentum also move parameters that none of these used."""
+    entropy plus `kd_weight` times `distil` of the teacher, or `distil` of the largest sub-network, added up over its
+    sub-networks. `update_unused`: weight decay and momentum also move parameters that none of these used."""
 
     space: SearchSpace
     strategy: Strategy
@@ -28,6 +32,7 @@ class Stage:
     label_smoothing: float
     seed: int
     update_unused: bool = False
+    distil: Distillation = distillation
 
     def schedule(self, steps_per_epoch: int) -> CosineWarmup:
         """The learning rate of each step."""
@@ -44,9 +49,26 @@ def stage_of(config: Config, *, subnet: bool = False) -> Stage:
         assert arch is not None  # checked before
         space, strategy = network_space(config.network).at([arch.resolution]), only(arch, teacher=teacher)
     else:
-        draw = authors_order if hparams.sampling == "authors" else progressive_shrinking
-        space, strategy = stage_space(config), draw(hparams.subnets_per_step, teacher=teacher)
+        space = stage_space(config)
+        strategy = _strategy(config, space, teacher=teacher)
     warmup = hparams.cosine_warmup_epoch if group.lr_scheduler == "CosineSchedulerWarmup" else 0
     return Stage(space, strategy, hparams.epoch, warmup, group.lr, hparams.warmup_lr, hparams.batch_size_train,
                  hparams.mini_batch_train, hparams.lambda_kd, hparams.label_smoothing, hparams.seed,
-                 hparams.update_unused)
+                 hparams.update_unused, alpha_divergence if hparams.kd_loss == "alpha" else distillation)
+
+
+def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
+    """What a step of a supernet's stage trains."""
+    hparams = config.hparams
+    if hparams.sampling == "authors":
+        return authors_order(hparams.subnets_per_step, teacher=teacher)
+    sampler: Sampler = compound if config.network.compound else uniform
+    if hparams.predictor is not None:
+        predictor = load(Path(hparams.predictor), space=full_space(config.network))
+        if not predictor.space.covers(space.at(predictor.space.resolutions)):
+            raise UserError("hparams.predictor", f"{hparams.predictor} does not know all of {space.name} that "
+                            "is trained", "fit it on this supernet")
+        sampler = attentive(sampler, predictor, best=hparams.sampling == "best_up", candidates=hparams.candidates)
+    strategy = (sandwich(hparams.subnets_per_step, sampler=sampler) if hparams.strategy == "sandwich" else
+                progressive_shrinking(hparams.subnets_per_step, teacher=teacher, sampler=sampler))
+    return delayed(strategy, until=hparams.delay, rise=hparams.rise) if hparams.delay or hparams.rise else strategy

@@ -4,36 +4,80 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from onceforall.space import Arch, Block, SearchSpace
+from onceforall.train.sampling import Sampler, uniform
+
+Target = Literal["labels", "teacher", "largest"]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One sub-network of a step; `teacher`: it also learns from the teacher's probabilities."""
+    """One sub-network of a step, and what it learns from: the labels, these and the teacher's probabilities, or instead
+    those of the largest sub-network, which runs before it. `weight` is a factor of its loss."""
 
     arch: Arch
-    teacher: bool
+    target: Target
+    weight: float = 1.0
 
 
-Strategy = Callable[[SearchSpace, random.Random, int], list[Term]]  # space, the step's randomness, its number
+class Moment(NamedTuple):
+    """Where a stage stands: the number of the step, of how many."""
+
+    step: int
+    steps: int
 
 
-def progressive_shrinking(subnets: int, *, teacher: bool) -> Strategy:
-    """`subnets` random sub-networks of the stage's space, each beside the teacher (Cai et al. 2020, section 3.3)."""
+Strategy = Callable[[SearchSpace, random.Random, Moment], list[Term]]  # the stage's space, the step's randomness
 
-    def terms(space: SearchSpace, rng: random.Random, step: int) -> list[Term]:
-        return [Term(space.sample(rng), teacher) for _ in range(subnets)]
+
+def progressive_shrinking(subnets: int, *, teacher: bool, sampler: Sampler = uniform) -> Strategy:
+    """`subnets` sub-networks of the stage's space, each beside the teacher (Cai et al. 2020, section 3.3).
+
+    On the whole space from the first step on it is random sampling without stages.
+    """
+
+    def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
+        return [Term(sampler(space, rng), "teacher" if teacher else "labels") for _ in range(subnets)]
+
+    return terms
+
+
+def sandwich(subnets: int, *, sampler: Sampler = uniform) -> Strategy:
+    """The largest sub-network against the labels; the smallest and `subnets` - 2 others against the largest (sandwich
+    rule and in-place distillation: Yu and Huang 2019; BigNAS, Yu et al. 2020, section 3.2)."""
+
+    def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
+        others = [space.smallest, *(sampler(space, rng) for _ in range(subnets - 2))]
+        return [Term(space.largest, "labels"), *(Term(arch, "largest") for arch in others)]
+
+    return terms
+
+
+def delayed(strategy: Strategy, *, until: float, rise: float = 0.0) -> Strategy:
+    """The largest sub-network alone in the first `until` of the steps, then `strategy`, in which the losses of all
+    others rise to their weight over the next `rise` of them (DepS, Annavajjala et al. 2024: shrinking is delayed until
+    the largest is half trained, and the others' effective learning rate warms up)."""
+
+    def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
+        since = (moment.step + 1) / moment.steps - until
+        if since <= 0:
+            return [Term(space.largest, "labels")]
+        share = min(1.0, since / rise) if rise else 1.0
+        return [term if term.arch == space.largest else replace(term, weight=share * term.weight)
+                for term in strategy(space, rng, moment)]
 
     return terms
 
 
 def authors_order(subnets: int, *, teacher: bool) -> Strategy:
-    """The same, with the kernels, expand ratios and depths that the authors' code draws in that step."""
+    """Progressive shrinking with the kernels, expand ratios and depths that the authors' code draws in that step."""
 
-    def terms(space: SearchSpace, rng: random.Random, step: int) -> list[Term]:
-        return [Term(_authors_sample(space, random.Random(int(f"{step}{k:03}000"))), teacher) for k in range(subnets)]
+    def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
+        drawn = [_authors_sample(space, random.Random(int(f"{moment.step}{k:03}000"))) for k in range(subnets)]
+        return [Term(arch, "teacher" if teacher else "labels") for arch in drawn]
 
     return terms
 
@@ -51,4 +95,4 @@ def _authors_sample(space: SearchSpace, rng: random.Random) -> Arch:
 
 def only(arch: Arch, *, teacher: bool) -> Strategy:
     """`arch` in every step: ordinary training, or fine-tuning, of one sub-network."""
-    return lambda space, rng, step: [Term(arch, teacher)]
+    return lambda space, rng, moment: [Term(arch, "teacher" if teacher else "labels")]
