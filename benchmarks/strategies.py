@@ -1,0 +1,295 @@
+"""Compares ways to train a supernet on one budget, also with sub-networks that are trained alone on as much each.
+
+    python benchmarks/strategies.py RUNS [--data fashion-mnist|cifar10|digits] [--root FOLDER] [--portion 0.1]
+        [--budget 20] [--width 0.25] [--sizes 16 20] [--seeds 3] [--threads 1] [--only NAME ..] [--json]
+
+The budget counts multiply-accumulates of forward passes, three times those of passes with gradients; --budget is in
+epochs of the largest sub-network over --portion of the training pictures, which is all that anything here trains on.
+Every way to train is a row of WAYS; "alone NAME" is a sub-network by itself. Accuracies are of the test pictures,
+statistics recalibrated on training pictures. What RUNS holds is not made again: several of these may share it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+from unittest import mock
+
+import torch
+from scipy.stats import spearmanr
+
+from onceforall.cost.counts import macs
+from onceforall.interop.config import Config
+from onceforall.interop.weights import load, load_supernet
+from onceforall.nn import Subnet
+from onceforall.recipes.recipe import STAGES, StageRow, optimizer
+from onceforall.space import Arch, SearchSpace, search_space
+from onceforall.space.genotype import operators_of
+from onceforall.train import run as runs
+from onceforall.train.evaluate import Evaluator
+from onceforall.train.lock import locked
+from onceforall.train.loop import Learner
+from onceforall.train.memory import keep_large_blocks
+from onceforall.train.output import WEIGHTS
+from onceforall.train.setup import Options, data_of, data_spec, learner_of
+from onceforall.train.stage import stage_of
+from onceforall.train.strategy import Moment
+
+POPULATION, OTHERS = 50, 4  # random sub-networks that are scored; those of them that are trained alone too
+WHOLE = StageRow("whole", "whole", "depth", (3, 5, 7), (3, 4, 6), (2, 3, 4))  # no stages: nothing is sorted before
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One stage of a way to train: its choices, its share of the way's epochs before they are fitted to the budget, its
+    learning rate, and what its configuration has beside that."""
+
+    row: StageRow
+    epochs: float
+    lr: float
+    subnets: int = 1
+    teacher: bool = False
+    network: Mapping[str, Any] = field(default_factory=dict)
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+
+
+# epochs and sub-networks a step in the proportions of the authors' script (Cai et al. 2020)
+SHRINKING = tuple(Leg(row, epochs, lr, subnets, teacher=row.name != "fullnet") for row, epochs, lr, subnets in zip(
+    STAGES, (180, 120, 25, 120, 25, 120), (0.05, 0.02, 0.02, 0.02, 0.02, 0.02), (1, 1, 2, 2, 4, 4), strict=True))
+COMPOUND = {"compound": True}
+
+
+def _sandwich(**hparams: Any) -> tuple[Leg, ...]:
+    return (Leg(WHOLE, 1, 0.05, 4, hparams={"strategy": "sandwich", **hparams}),)
+
+
+WAYS: dict[str, tuple[Leg, ...]] = {
+    "shrinking": SHRINKING,
+    "shrinking, kernels cropped": SHRINKING,  # the matrices stay at identity
+    "shrinking, not sorted": tuple(replace(leg, row=replace(leg.row, task=leg.row.task.replace("expand", "depth")))
+                                   for leg in SHRINKING),
+    "shrinking, no teacher": tuple(replace(leg, teacher=False) for leg in SHRINKING),
+    "compound": (SHRINKING[0], replace(SHRINKING[5], epochs=25, network=COMPOUND),
+                 replace(SHRINKING[5], epochs=125, network=COMPOUND)),
+    "sandwich": _sandwich(),
+    "sandwich, alpha": _sandwich(kd_loss="alpha"),
+    "delayed": _sandwich(delay=0.5, rise=0.1),
+    "random": (Leg(WHOLE, 1, 0.05),),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all ways have in common; `folder` is of this setting alone."""
+
+    folder: Path
+    data: str
+    root: str | None
+    portion: float
+    budget: float
+    width: float
+    sizes: tuple[int, int]
+
+    @property
+    def space(self) -> SearchSpace:
+        """The supernet's space, at the training resolutions."""
+        low, high = self.sizes
+        return search_space("mobilenet_v3_large_32px", width_mult=self.width).restrict(
+            resolutions=range(low, high + 1, 4))
+
+    def levels(self) -> dict[str, Arch]:
+        """The four sub-networks that every way is asked for, by name: two lie between the ends in MACs."""
+        space, high = self.space, self.sizes[1]
+        lower = space.restrict(kernel=(5,), expand=(4,), depth=(3,)).largest
+        upper = space.restrict(kernel=(7,), expand=(6,), depth=(3,)).largest
+        return {"smallest": space.smallest.at(high), "lower": lower.at(high), "upper": upper.at(high),
+                "largest": space.largest.at(high)}
+
+    def population(self) -> list[Arch]:
+        """Random sub-networks, the same for all ways."""
+        rng = random.Random(0)
+        return [self.space.sample(rng).at(self.sizes[1]) for _ in range(POPULATION)]
+
+    def alone(self) -> dict[str, Arch]:
+        """Those that are trained alone."""
+        return {**self.levels(), **{f"random {i}": arch for i, arch in enumerate(self.population()[:OTHERS])}}
+
+    def config(self, leg: Leg, *, epochs: int, seed: int, before: Path | None = None, full: Path | None = None,
+               arch: Arch | None = None) -> Config:
+        """The configuration of one leg, that starts from `before` and learns from `full`."""
+        def network(row: StageRow, **more: Any) -> dict[str, Any]:
+            part = self.space.restrict(kernel=row.kernel, expand=row.expand)
+            return {"space": "mobilenet_v3_large_32px", "width_mult": self.width, "drop_rate": 0.0,
+                    "num_classes": 10, "op_candidates": operators_of(part), "depth_candidates": list(row.depth), **more}
+
+        net, smallest = network(leg.row, **leg.network), min(leg.row.depth)
+        hparams = {"task": leg.row.task, "epoch": epochs, "batch_size_train": 64, "batch_size_valid": 200,
+                   "train_image_size_list": list(self.sizes), "subnets_per_step": leg.subnets, "seed": seed,
+                   "validation_frequency": epochs, "checkpoint_every": None, **leg.hparams}
+        if arch is None:  # validation is not what is compared: one sub-network at the end
+            hparams["valid_genotypes"] = [([0] * smallest + [len(net["op_candidates"])] * (4 - smallest)) * 5]
+        if before is not None:
+            net["weights"] = str(before)
+        if leg.teacher and full is not None:
+            hparams |= {"lambda_kd": 1.0, "teacher_network": {"ofa": network(STAGES[0], weights=str(full))}}
+        if arch is not None:
+            net["genotype"] = arch.to_genotype(self.space)
+            hparams |= {"img_size": arch.resolution}
+        loader = {"train_portion": self.portion, "crop_scale": [0.6, 1.0], "workers": 0,
+                  **({} if self.root is None else {"root": self.root})}
+        return Config.from_dict({"dataloader": {self.data: loader}, "network": {"ofa": net},
+                                 "optimizer": optimizer(leg.lr, 3e-5), "hparams": hparams})
+
+    def cost(self, leg: Leg, *, arch: Arch | None = None) -> float:
+        """MACs of an epoch for one picture: three times those of each sub-network of a step, and the teacher's."""
+        if arch is not None:
+            return 3 * macs(self.space, arch)
+        stage = stage_of(self.config(leg, epochs=1, seed=0))
+        sizes = stage.space.resolutions
+        sums = []
+        for i in range(200):
+            terms = stage.strategy(stage.space, random.Random(i), Moment(i, 200))
+            sums.append(sum(3 * macs(self.space, t.arch.at(size)) for t in terms for size in sizes) / len(sizes))
+        teacher = mean(macs(self.space, self.space.largest.at(size)) for size in sizes) if leg.teacher else 0.0
+        return mean(sums) + teacher
+
+    def epochs(self, legs: Sequence[Leg], *, arch: Arch | None = None) -> tuple[list[int], float]:
+        """Whole epochs of each leg that fit into the budget, and what they cost, in epochs of the largest."""
+        unit = 3 * mean(macs(self.space, self.space.largest.at(size)) for size in self.space.resolutions)
+        costs = [self.cost(leg, arch=arch) / unit for leg in legs]
+        scale = self.budget / sum(leg.epochs * cost for leg, cost in zip(legs, costs, strict=True))
+        counts = [max(1, round(leg.epochs * scale)) for leg in legs]
+
+        def spent() -> float:
+            return sum(n * cost for n, cost in zip(counts, costs, strict=True))
+
+        while spent() > self.budget and max(counts) > 1:
+            counts[counts.index(max(counts))] -= 1
+        while spent() + costs[-1] <= self.budget:
+            counts[-1] += 1
+        return counts, spent()
+
+
+def cropped(config: Config, options: Options, evaluator: Evaluator) -> Learner:
+    """The learner, with kernel matrices that are not trained: smaller kernels are the centre of the largest."""
+    learner = learner_of(config, options, evaluator)
+    for name, parameter in learner.net.named_parameters():
+        if "kernel_" in name:
+            parameter.requires_grad_(False)
+    return learner
+
+
+def trained(setting: Setting, name: str, seed: int) -> dict[str, Any]:
+    """What one way comes to with one seed, made now or read."""
+    folder = setting.folder / name.replace(", ", "-").replace(" ", "-") / str(seed)
+    result = folder / "result.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not result.exists():
+            make = alone if name.startswith("alone ") else supernet
+            made = make(setting, name, seed, folder)
+            result.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return dict(json.loads(result.read_text(encoding="utf-8")))
+
+
+def supernet(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train a supernet leg by leg, and score it."""
+    legs, began = WAYS[name], time.monotonic()
+    epochs, spent = setting.epochs(legs)
+    before = full = config = None
+    with mock.patch.object(runs, "learner_of", cropped if "cropped" in name else learner_of):
+        for i, (leg, count) in enumerate(zip(legs, epochs, strict=True)):
+            config = setting.config(leg, epochs=count, seed=seed, before=before, full=full)
+            runs.train(config, folder / str(i), Options(search=True))
+            before = folder / str(i) / WEIGHTS
+            full = full or before
+    assert config is not None
+    assert before is not None
+    seconds = time.monotonic() - began
+    net, evaluator = load_supernet(before), Evaluator(data_of(data_spec(config, search=True)))
+
+    def score(arch: Arch) -> float:
+        return evaluator.score(net, arch, evaluator.data.test).top1
+
+    return {"epochs": epochs, "spent": spent, "seconds": seconds,
+            "levels": {key: score(arch) for key, arch in setting.alone().items()},
+            "population": [score(arch) for arch in setting.population()]}
+
+
+def alone(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one sub-network by itself, and score it."""
+    arch, began = setting.alone()[name.removeprefix("alone ")], time.monotonic()
+    leg = Leg(replace(WHOLE, task="fullnet"), 1, 0.05)
+    epochs, spent = setting.epochs([leg], arch=arch)
+    config = setting.config(leg, epochs=epochs[0], seed=seed, arch=arch)
+    runs.train(config, folder / "0", Options(subnet=True, search=True))
+    seconds, net = time.monotonic() - began, load(folder / "0" / WEIGHTS)
+    assert isinstance(net, Subnet)
+    evaluator = Evaluator(data_of(data_spec(config, search=True)))
+    score = evaluator.score_net(evaluator.recalibrated(net, arch.resolution), arch.resolution, evaluator.data.test)
+    return {"epochs": epochs, "spent": spent, "seconds": seconds, "top1": score.top1}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation in per cent."""
+    return f"{100 * mean(values):.2f} +- {100 * stdev(values):.2f}" if len(values) > 1 else f"{100 * values[0]:.2f}"
+
+
+def table(setting: Setting, names: Sequence[str], seeds: int) -> list[dict[str, Any]]:
+    """A row a way: accuracies at the levels, of the population, rank correlation with those trained alone, time."""
+    own = {key: [trained(setting, f"alone {key}", seed)["top1"] for seed in range(seeds)] for key in setting.alone()}
+    out = [{"way": "alone", **{key: spread(own[key]) for key in setting.levels()}}]
+    for name in names:
+        found = [trained(setting, name, seed) for seed in range(seeds)]
+        ranks = [float(spearmanr([mean(own[key]) for key in own], [one["levels"][key] for key in own]).statistic)
+                 for one in found]
+        out.append({
+            "way": name, **{key: spread([one["levels"][key] for one in found]) for key in setting.levels()},
+            **{f"population {word}": spread([pick(one["population"]) for one in found])
+               for word, pick in (("minimum", min), ("median", median), ("maximum", max))},
+            "rank correlation": f"{mean(ranks):.2f}", "epochs": found[0]["epochs"],
+            "spent": round(found[0]["spent"], 2), "minutes": round(mean(one["seconds"] for one in found) / 60, 1)})
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, metavar="RUNS")
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--root")
+    parser.add_argument("--portion", type=float, default=0.1)
+    parser.add_argument("--budget", type=float, default=20)
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--sizes", type=int, nargs=2, default=(16, 20))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", help="ways to train now, without the table")
+    parser.add_argument("--json", action="store_true")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    keep_large_blocks()
+    name = f"{a.data}-{a.portion:g}-{a.budget:g}-{a.width:g}-{a.sizes[0]}-{a.sizes[1]}"
+    setting = Setting(a.runs / name, a.data, a.root, a.portion, a.budget, a.width, tuple(a.sizes))
+    if a.only:
+        for way in a.only:
+            for seed in range(a.seeds):
+                print(way, seed, json.dumps(trained(setting, way, seed)), flush=True)
+        return
+    rows = table(setting, list(WAYS), a.seeds)
+    if a.json:
+        print(json.dumps({"rows": rows, "torch": torch.__version__, "machine": platform.processor()}))
+        return
+    for row in rows:
+        print(" | ".join(str(value) for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()
