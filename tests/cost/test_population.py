@@ -13,7 +13,7 @@ from onceforall.cost import macs, params
 from onceforall.cost.memory import block_memory, peak_memory
 from onceforall.cost.population import CostTable, macs_table, memory_table, params_table
 from onceforall.nn import Supernet, extract
-from onceforall.nn.subnet import MBConv, SqueezeExcite
+from onceforall.nn.subnet import PlainBlock, SqueezeExcite
 from onceforall.space import CATALOG, search_space
 
 
@@ -53,7 +53,7 @@ class Live:
         self.peaks: list[int] = [0]  # outside blocks, then block by block
         self.kept, self.source = 0, None
         for module in net.modules():
-            if isinstance(module, MBConv):
+            if isinstance(module, PlainBlock):
                 module.register_forward_pre_hook(self._enter_block)
                 module.register_forward_hook(self._leave_block)
             elif isinstance(module, SqueezeExcite):

@@ -19,17 +19,14 @@ def peak_memory(space: SearchSpace, arch: Arch) -> int:
 
 def block_memory(block: BlockPlan) -> int:
     """The largest set within a block, in bytes."""
-    depthwise, project = block["depthwise"], block["project"]
-    source = _inputs(block.layers[0])
-    kept = source if block.residual else 0
-    hidden = _outputs(depthwise)
-    sets = [hidden + _outputs(project) + kept]
-    if block.layer("expand") is not None:
-        sets += [source + _inputs(depthwise), _inputs(depthwise) + hidden + kept]
-    else:
-        sets.append(source + hidden)  # the block's input is the layer's own
-    if block.layer("reduce") is not None:
-        sets.append(2 * hidden + depthwise.outputs + kept)  # map times gate
+    sets, kept, hidden = [], 0, 0  # kept: the block's input, which is the first layer's own
+    for layer in block.layers:
+        if layer.role == "reduce":
+            sets.append(2 * hidden + layer.inputs + kept)  # map times gate
+        elif layer.role != "excite":
+            hidden = _outputs(layer)
+            sets.append(_inputs(layer) + hidden + kept)
+        kept = _inputs(block.layers[0]) if block.residual else 0
     return _BYTES * max(sets)
 
 

@@ -15,7 +15,7 @@ class Shared:
     """What sub-networks of `net` have in common on `images` (B, 3, H, W): `shared(arch)` gives the logits of one.
 
     Common are the stem, the first blocks, and of the first elastic block all up to its depthwise layer, once for each
-    kernel (see `ElasticMBConv.hidden`). Gradients of the logits stop at the common part, where they add up;
+    kernel (see `ElasticBlock.hidden`). Gradients of the logits stop at the common part, where they add up;
     `backward` takes them through it. Logits are those of `net(images, arch)`, as are gradients and statistics, up to
     the rounding of sums; statistics are updated kernel by kernel.
     """

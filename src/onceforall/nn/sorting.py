@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from onceforall.nn.blocks import ElasticMBConv
 from onceforall.nn.ops import ElasticConvNormAct
 from onceforall.nn.supernet import Supernet
-from onceforall.space import SearchSpace
+from onceforall.space import BlockPlan, Layer, SearchSpace
 
 
 @torch.no_grad()
@@ -28,25 +27,45 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
     bands = [net.space.restrict(expand=(e,)) for e in expands]
     narrower = [net.plan(space.largest) for space in bands]
     for blocks in zip(net.plan(net.space.largest).blocks(), *(plan.blocks() for plan in narrower), strict=True):
-        module = net.get_submodule(blocks[0].name)
-        assert isinstance(module, ElasticMBConv)
-        if module.expand is None:
-            continue
-        order = _order(module.project.conv.weight.abs().sum((0, 2, 3)), [b["depthwise"].outputs for b in blocks[1:]])
-        _permute_outputs(module.expand, order)
-        _permute_outputs(module.depthwise, order)
-        _permute_inputs(module.project, order)
-        if module.se is not None:
-            _permute_inputs(module.se.reduce, order)
-            _permute_outputs(module.se.excite, order)
-            squeeze = _order(module.se.excite.conv.weight.abs().sum((0, 2, 3)),
-                             [b["reduce"].outputs for b in blocks[1:]] if keep_squeeze else [])
-            _permute_outputs(module.se.reduce, squeeze)
-            _permute_inputs(module.se.excite, squeeze)
+        for writers, readers, gate in _groups(blocks[0]):
+            role = readers[0].role
+            order = _order(_layer(net, readers[0]), [b[role].inputs for b in blocks[1:]])
+            for layer in writers:
+                _permute_outputs(_layer(net, layer), order)
+            for layer in readers:
+                _permute_inputs(_layer(net, layer), order)
+            if gate:
+                reduce, excite = (_layer(net, layer) for layer in gate)
+                squeeze = _order(excite, [b["reduce"].outputs for b in blocks[1:]] if keep_squeeze else [])
+                _permute_outputs(reduce, squeeze)
+                _permute_inputs(excite, squeeze)
 
 
-def _order(importance: Tensor, bands: Sequence[int]) -> Tensor:
-    """Indices by falling importance within each band [0, b1), [b1, b2), ..; ties keep their order."""
+def _groups(block: BlockPlan) -> Iterator[tuple[list[Layer], list[Layer], list[Layer]]]:
+    """The hidden channels of a block that are sorted together: the layers that have them as outputs, those that have
+    them as inputs (the one that mixes them first), and a gate's layers between."""
+    writers: list[Layer] = []
+    gate: list[Layer] = []
+    for layer in block.layers:
+        if layer.role in ("reduce", "excite"):
+            gate.append(layer)
+        elif layer.groups > 1:
+            writers += [layer] if writers else []  # the block's own input keeps its order
+        else:
+            if writers:
+                yield [*writers, *gate[1:]], [layer, *gate[:1]], gate
+            writers, gate = [layer], []
+
+
+def _layer(net: Supernet, layer: Layer) -> ElasticConvNormAct:
+    module = net.get_submodule(layer.name)
+    assert isinstance(module, ElasticConvNormAct)
+    return module
+
+
+def _order(reader: ElasticConvNormAct, bands: Sequence[int]) -> Tensor:
+    """Indices of a layer's inputs by falling importance in each band [0, b1), [b1, b2), ..; ties keep their order."""
+    importance = reader.conv.weight.abs().sum((0, 2, 3))
     edges = [0, *sorted({b for b in bands if b < len(importance)}), len(importance)]
     return torch.cat([a + torch.argsort(importance[a:b], descending=True, stable=True)
                       for a, b in pairwise(edges)])

@@ -17,27 +17,22 @@ from onceforall.space import Arch, BlockPlan, Layer, Plan
 class SqueezeExcite(nn.Module):
     """Channel attention: mean over the map, reduce, ReLU, excite, hard sigmoid, multiply (Hu et al. 2018)."""
 
-    def __init__(self, plan: BlockPlan) -> None:
+    def __init__(self, reduce: Layer, excite: Layer) -> None:
         super().__init__()
-        self.reduce, self.excite = conv_norm_act(plan["reduce"]), conv_norm_act(plan["excite"])
+        self.reduce, self.excite = conv_norm_act(reduce), conv_norm_act(excite)
 
     def forward(self, images: Tensor) -> Tensor:
         gate: Tensor = self.excite(self.reduce(images.mean((2, 3), keepdim=True)))
         return images * gate
 
 
-class MBConv(nn.Sequential):
-    """Inverted bottleneck; the input is added where stride and widths allow (Sandler et al. 2018)."""
+class PlainBlock(nn.Sequential):
+    """The layers of a block's plan; its input is added to what they give where the plan says so."""
 
     def __init__(self, plan: BlockPlan) -> None:
-        parts = OrderedDict[str, nn.Module]()
-        if plan.layer("expand") is not None:
-            parts["expand"] = conv_norm_act(plan["expand"])
-        parts["depthwise"] = conv_norm_act(plan["depthwise"])
-        if plan.layer("reduce") is not None:
-            parts["se"] = SqueezeExcite(plan)
-        parts["project"] = conv_norm_act(plan["project"])
-        super().__init__(parts)
+        super().__init__(OrderedDict[str, nn.Module]({
+            name: SqueezeExcite(*layers) if name == "se" else conv_norm_act(layers[0])
+            for name, layers in plan.parts().items()}))
         self.residual = plan.residual
 
     def forward(self, images: Tensor) -> Tensor:
@@ -149,7 +144,4 @@ def _elastic(supernet: Supernet, layer: Layer) -> ElasticConvNormAct | ElasticLi
 
 
 def _blocks(plans: Iterable[BlockPlan]) -> nn.Sequential:
-    return nn.Sequential(*(BLOCKS[plan.kind](plan) for plan in plans))
-
-
-BLOCKS = {"mbconv": MBConv}
+    return nn.Sequential(*map(PlainBlock, plans))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onceforall.nn.blocks import ELASTIC_BLOCKS
+from onceforall.nn.blocks import ElasticBlock
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
 from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, lower
 from onceforall.space.search_space import StageSpace
@@ -62,7 +62,7 @@ class Supernet(nn.Module):
         """Logits from the map that reaches the first stage; `hidden`: what its first block has already computed."""
         for blocks, specs in zip(self.stages, plan.stages, strict=True):
             for block, spec in zip(blocks, specs, strict=False):  # type: ignore[call-overload]  # blocks past depth rest
-                x = block(x, spec) if hidden is None else block.project_from(hidden, x, spec)
+                x = block(x, spec) if hidden is None else block.rest(hidden, x, spec)
                 hidden = None
         for layer in plan.features:
             x = self.head[layer.role](x, layer)
@@ -76,7 +76,7 @@ class Supernet(nn.Module):
 
 
 def _block(plan: BlockPlan, stage: StageSpace) -> nn.Module:
-    return ELASTIC_BLOCKS[plan.kind](plan, [int(k) for k in stage.choices["kernel"]])
+    return ElasticBlock(plan, [int(k) for k in stage.choices.get("kernel", ())])
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ def _result(part: Part) -> tuple[int, ...]:
     """Channels and sides of a part's output; of the classifier the classes alone."""
     if isinstance(part, Pool):
         return part.channels, 1, 1
-    layer = part["project"] if isinstance(part, BlockPlan) else part
+    layer = part.layers[-1] if isinstance(part, BlockPlan) else part
     return (layer.outputs,) if layer.role == "classifier" else (layer.outputs, layer.out_size, layer.out_size)
 
 
@@ -68,7 +68,7 @@ class _Writer:
         return self.conv(x, part)
 
     def block(self, x: str, plan: BlockPlan) -> str:
-        """An inverted bottleneck, as `nn.subnet.MBConv` computes it."""
+        """A block, as `nn.subnet.PlainBlock` computes it."""
         out = x
         for layer in plan.layers:
             if layer.role == "reduce":

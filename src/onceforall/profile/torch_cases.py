@@ -11,7 +11,7 @@ from torch import nn
 
 from onceforall.cost.latency import Part, Pool, input_shape
 from onceforall.nn import Subnet
-from onceforall.nn.subnet import BLOCKS, GlobalMean, conv_norm_act
+from onceforall.nn.subnet import GlobalMean, PlainBlock, conv_norm_act
 from onceforall.profile.runner import pictures
 from onceforall.space import BlockPlan, Plan, UserError
 
@@ -63,7 +63,7 @@ def _module(case: Part | Plan) -> nn.Module:
     if isinstance(case, Pool):
         return GlobalMean()
     if isinstance(case, BlockPlan):
-        return BLOCKS[case.kind](case)
+        return PlainBlock(case)
     if case.role == "classifier":
         return nn.Sequential(nn.Flatten(), nn.Linear(case.inputs, case.outputs))
     return conv_norm_act(case)

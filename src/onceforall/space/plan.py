@@ -48,12 +48,23 @@ class Layer:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """One block: its layers by role, and whether its input is added to its output."""
+    """One block: its layers in the order they run, and whether its input is added to its output.
+
+    Layers whose names go on with `se` are a gate (reduce, excite) on what the layer before them gives.
+    """
 
     kind: str
     name: str
     layers: tuple[Layer, ...]
     residual: bool
+
+    def parts(self) -> dict[str, tuple[Layer, ...]]:
+        """The layers by the next word of their name: each alone, a gate's two together."""
+        out: dict[str, tuple[Layer, ...]] = {}
+        for layer in self.layers:
+            word = layer.name.removeprefix(f"{self.name}.").partition(".")[0]
+            out[word] = (*out.get(word, ()), layer)
+        return out
 
     def layer(self, role: str) -> Layer | None:
         """The layer of that role ("expand", "depthwise", "reduce", "excite", "project"), None if absent."""
