@@ -35,6 +35,8 @@ T = TypeVar("T")
 NAMES = ["search_fullnet", "search_kernel", "search_depth_phase1", "search_depth_phase2", "search_expand_phase1",
          "search_expand_phase2", "train_subnet"]
 ORIGINALS = [*NAMES, "search_comp_phase1", "search_comp_phase2"]
+COMMAND = re.compile(r"^mpirun -n 8 python main\.py (--search )?-f (\S+) -a (\S+) -o (\S+)$", re.M)
+SCRIPTS = sorted(EXAMPLES.rglob("jobs*.sh"))
 TUTORIAL = [5, 2, 9, 9, 6, 4, 2, 1, 7, 7, 8, 9, 8, 3, 9, 9, 8, 4, 3, 1]
 
 
@@ -70,18 +72,19 @@ def test_nnablanas_files_are_accepted_as_they_are(oracle: Path, name: str) -> No
     assert config.network.compound == ("comp" in name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_our_examples_train_what_nnablanas_files_train(oracle: Path, name: str) -> None:
     ours = Config.read(EXAMPLES / f"ofa_imagenet_{name}.json")
     original = Config.read(oracle / "configs" / f"ofa_imagenet_{name}.json")
     assert stage_space(ours) == stage_space(original)
     assert subnet_arch(ours) == subnet_arch(original)
     assert ours.optimizer == original.optimizer
+    assert ours.network.compound == original.network.compound
     wanted, got = (c.hparams.model_dump(exclude={"valid_genotypes", "teacher_network"}) for c in (original, ours))
     assert got == wanted
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_examples_round_trip(name: str, tmp_path: Path) -> None:
     config = Config.read(EXAMPLES / f"ofa_imagenet_{name}.json")
     config.write(tmp_path / "run" / "config.json")
@@ -92,7 +95,7 @@ def test_examples_round_trip(name: str, tmp_path: Path) -> None:
 
 def test_stages_start_from_each_others_folders() -> None:
     jobs = (EXAMPLES / "jobs.sh").read_text()
-    commands = re.findall(r"^mpirun -n 8 python main\.py (--search )?-f (\S+) -a (\S+) -o (\S+)$", jobs, re.M)
+    commands = COMMAND.findall(jobs)
     assert [Path(file).name for _, file, _, _ in commands] == [f"ofa_imagenet_{name}.json" for name in NAMES]
     assert [bool(search) for search, *_ in commands] == [False, *[True] * 5, False]
     written = {f"{folder}weights.h5" for *_, folder in commands}
@@ -103,11 +106,27 @@ def test_stages_start_from_each_others_folders() -> None:
             "K7_E6_D4/weights.h5"
 
 
-def test_each_stage_contains_the_one_before() -> None:
-    spaces = [stage_space(Config.from_dict(example(name))) for name in NAMES[:6]]
+@pytest.mark.parametrize("space", ["mobilenet_v3_large", "proxyless_nas"])
+def test_each_stage_contains_the_one_before(space: str) -> None:
+    folder = "" if space == "mobilenet_v3_large" else f"{space}/"
+    configs = [Config.read(EXAMPLES / folder / f"ofa_imagenet_{name}.json") for name in NAMES[:6]]
+    spaces = [stage_space(checked(config, "OFASearcher", files=False)) for config in configs]
     for before, after in itertools.pairwise(spaces):
         assert after.covers(before)
-    assert spaces[5] == search_space("mobilenet_v3_large")
+    assert spaces[5] == search_space(space)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(EXAMPLES).as_posix())
+def test_every_script_of_commands(script: Path) -> None:
+    """Its files are there, and each stage starts from a folder that a command before it writes."""
+    written: set[str] = set()
+    commands = COMMAND.findall(script.read_text())
+    assert len(commands) == script.read_text().count("mpirun")
+    for _, file, algorithm, output in commands:
+        config = checked(Config.read(EXAMPLES.parents[2] / file), algorithm, files=False)
+        assert config.network.weights in {None, *written}
+        assert config.teacher is None or config.teacher.weights in written
+        written.add(f"{output}weights.h5")
 
 
 def test_the_table_of_the_paper() -> None:
