@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import warnings
 from pathlib import Path
 
@@ -21,16 +22,20 @@ from onceforall.interop.config import Config, checked
 from onceforall.search.front import Row
 from onceforall.search.record import Record, front_arch, read_record
 from onceforall.space import Arch
+from onceforall.train.stage import stage_of
+from onceforall.train.strategy import Moment
 
 _GROUP = {"name": "Nesterov", "lr": 0.1, "momentum": 0.9, "weight_decay": 3e-5, "lr_scheduler": "CosineScheduler"}
 CONFIG = {
     "dataloader": {"digits": {"train_portion": 0.9, "crop_scale": [0.7, 1], "flip": False, "workers": 0}},
     "network": {"ofa": {"space": "mobilenet_v3_large_32px", "num_classes": 10, "bn_param": [0.9, 1e-5],
-                        "width_mult": 0.15, "op_candidates": ["MB6 3x3", "MB6 5x5"], "depth_candidates": [2, 4]}},
+                        "width_mult": 0.15, "op_candidates": ["MB6 3x3", "MB6 5x5"], "depth_candidates": [2, 4],
+                        "compound": True}},
     "optimizer": {"train": _GROUP, "train_no_decay": {**_GROUP, "weight_decay": 0}},
     "hparams": {"task": "expand", "epoch": 2, "batch_size_train": 32, "batch_size_valid": 32, "seed": 1,
                 "train_image_size_list": [12, 16], "valid_image_size_list": [12], "no_decay_keys": ["_b$"],
-                "valid_genotypes": [[0] * 20, [1, 1, 2, 2] * 5], "lambda_kd": 0}}
+                "valid_genotypes": [[0] * 20, [1, 1, 2, 2] * 5], "lambda_kd": 0, "strategy": "sandwich",
+                "sampling": "seed", "subnets_per_step": 3, "delay": 0.5, "rise": 0.25, "kd_loss": "alpha"}}
 TABLE = {"about": {"device": "x"}, "scale": 1.0, "offset_ms": 0.1, "timings": [
     {"resolution": 12, "layer": name, "ms": 0.5, "spread_ms": 0.1, "n": 3} for name in list(all_parts(SPACE, 12))[:4]]}
 ROWS = [{**SPACE.middle.to_dict(SPACE), "top1": 0.5}, {"arch": str(SPACE.largest), "top1": 1}]
@@ -51,6 +56,12 @@ def test_configurations(place, data, algorithm):
     config = judged(lambda: checked(Config.read(path), algorithm))
     if config is not None:
         assert Config.from_dict(config.to_dict()) == config
+        if algorithm == "OFASearcher":
+            stage = stage_of(config)
+            for step in (0, 5, 9):
+                terms = stage.strategy(stage.space, random.Random(0), Moment(step, 10))
+                assert terms
+                assert all(stage.space.contains(term.arch) for term in terms)
 
 
 @cases(150)
