@@ -38,10 +38,7 @@ class ElasticBlock(nn.Module):
 
     def forward(self, images: Tensor, plan: BlockPlan, users: Sequence[BlockPlan] = ()) -> Tensor:
         """Feature map (B, C, H, W) to (B, plan's output width, H / stride, W / stride); `users` as in `ops`."""
-        x = images
-        for name in self._common:
-            x = getattr(self, name)(x, plan[name], _of(users, name))
-        return self.rest(x, images, plan, users)
+        return self.rest(self._run(self._common, images, plan, users), images, plan, users)
 
     def hidden(self, images: Tensor, plans: Sequence[BlockPlan]) -> dict[int, Tensor]:
         """The map after the first depthwise layer (B, hidden width, H / stride, W / stride) for each kernel of `plans`.
@@ -50,20 +47,22 @@ class ElasticBlock(nn.Module):
         expansion and projection. Each plan updates its own channels' statistics.
         """
         widest = max(plans, key=lambda plan: plan["depthwise"].outputs)
-        x = images
-        for name in self._common[:-1]:
-            x = getattr(self, name)(x, widest[name], _of(plans, name))
+        x = self._run(self._common[:-1], images, widest, plans)
         kernels = dict.fromkeys(plan["depthwise"].kernel for plan in plans)
         return {kernel: self.get_submodule("depthwise")(x, replace(widest["depthwise"], kernel=kernel), [
             layer for layer in _of(plans, "depthwise") if layer.kernel == kernel]) for kernel in kernels}
 
     def rest(self, hidden: Tensor, images: Tensor, plan: BlockPlan, users: Sequence[BlockPlan] = ()) -> Tensor:
         """The block's output, from the map after its first depthwise layer and its input."""
-        x = hidden
-        for name in self._parts[len(self._common):]:
+        x = self._run(self._parts[len(self._common):], hidden, plan, users)
+        return images + x if plan.residual else x
+
+    def _run(self, names: Sequence[str], x: Tensor, plan: BlockPlan, users: Sequence[BlockPlan]) -> Tensor:
+        """The map after some of the parts, one after the other."""
+        for name in names:
             part = self.get_submodule(name)
             x = part(x, plan) if name == "se" else part(x, plan[name], _of(users, name))
-        return images + x if plan.residual else x
+        return x
 
 
 def _of(plans: Sequence[BlockPlan], role: str) -> list[Layer]:

@@ -53,7 +53,6 @@ class BlockPlan:
     Layers whose names go on with `se` are a gate (reduce, excite) on what the layer before them gives.
     """
 
-    kind: str
     name: str
     layers: tuple[Layer, ...]
     residual: bool
@@ -155,7 +154,7 @@ def _mbconv(name: str, stage: StageSpace, block: Block, width: int, size: int, s
         layers += [Layer(f"{name}.se.reduce", hidden, squeeze, bias=True, norm=False, act="relu"),
                    Layer(f"{name}.se.excite", squeeze, hidden, bias=True, norm=False, act="hsigmoid")]
     layers.append(Layer(f"{name}.project", hidden, stage.width, size=depthwise.out_size))
-    return BlockPlan("mbconv", name, tuple(layers), stride == 1 and width == stage.width)
+    return BlockPlan(name, tuple(layers), stride == 1 and width == stage.width)
 
 
 _LOWER = {"mbconv": _mbconv}
