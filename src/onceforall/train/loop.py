@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from onceforall.train.distributed import Processes, average_gradients
 from onceforall.train.evaluate import Compute
 from onceforall.train.losses import cross_entropy
 from onceforall.train.stage import Stage
-from onceforall.train.strategy import Moment, Term
+from onceforall.train.strategy import Moment, Target, Term
 
 Mark = Callable[[str], AbstractContextManager[None]]  # a context around one part of a step, by name
 PARTS = ("data wait", "teacher", "forward", "backward", "reduce", "optimizer")
@@ -105,22 +105,15 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
     micro = zip(torch.split(images, stage.micro_batch), torch.split(labels, stage.micro_batch), strict=True)
     for part, targets in micro:
         share = len(part) / len(images)
-        probabilities = _teach(learner, part) if any(term.target == "teacher" for term in terms) else None
-        largest: Tensor | None = None
+        wanted = {term.target for term in terms}
+        taught: dict[Target, Tensor] = {"teacher": _teach(learner, part)} if "teacher" in wanted else {}
         shared = _share(learner, part, [term.arch for term in terms])
         for term in terms:
             with learner.mark("forward"):
                 logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
-                if term.target == "largest":
-                    assert largest is not None
-                    loss = stage.distil(logits, largest)
-                else:
-                    loss = cross_entropy(logits, targets, stage.label_smoothing)
-                if term.target == "teacher" and probabilities is not None:
-                    loss = loss + stage.kd_weight * stage.distil(logits, probabilities)
-                if term.arch == stage.space.largest:
-                    largest = torch.softmax(logits.detach(), dim=1)
-                loss = loss * term.weight
+                loss = term.weight * _loss(stage, term, logits, targets, taught)
+                if "largest" in wanted and term.arch == stage.space.largest:
+                    taught["largest"] = torch.softmax(logits.detach(), dim=1)
             with learner.mark("backward"):
                 learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * share
@@ -129,6 +122,14 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
                 shared.backward()
     _update(learner, stage, lr)
     return total
+
+
+def _loss(stage: Stage, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
+    """The loss of one sub-network by its target; `taught`: the probabilities of each target that gives some."""
+    if term.target == "largest":
+        return stage.distil(logits, taught["largest"])
+    loss = cross_entropy(logits, labels, stage.label_smoothing)
+    return loss + stage.kd_weight * stage.distil(logits, taught["teacher"]) if term.target == "teacher" else loss
 
 
 def _update(learner: Learner, stage: Stage, lr: float) -> None:
