@@ -11,7 +11,7 @@ from torch import nn
 
 from onceforall.cost import macs, params
 from onceforall.cost.memory import block_memory, peak_memory
-from onceforall.cost.population import CostTable, macs_table, memory_table, params_table
+from onceforall.cost.population import CostTable, canonical, macs_table, memory_table, params_table
 from onceforall.nn import Supernet, extract
 from onceforall.nn.subnet import PlainBlock, SqueezeExcite
 from onceforall.space import CATALOG, search_space
@@ -19,7 +19,9 @@ from onceforall.space import CATALOG, search_space
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_tables_equal_the_single_functions(name):
-    space, rng = search_space(name, width_mult=0.6).restrict(depth=(2, 4)), random.Random(3)
+    space, rng = search_space(name, width_mult=0.6), random.Random(3)
+    space = space.each("depth", [sorted({stage.depth[0], stage.depth[-1]}) for stage in space.stages])
+    space = space.restrict(resolutions=space.resolutions[::3])
     archs = [space.smallest, space.largest, space.middle, *(space.sample(rng) for _ in range(300))]
     codes = np.array([space.encode(arch) for arch in archs])
     assert macs_table(space, num_classes=7).of(codes).tolist() == [macs(space, a, num_classes=7) for a in archs]
@@ -39,8 +41,27 @@ def test_the_least_is_the_smallest_of_all():
         assert table.at([16]).smallest >= table.smallest
 
 
-def test_the_smallest_is_the_smallest():
-    space = search_space("mobilenet_v3_large_32px")
+@pytest.mark.parametrize("name", ["resnet50d", "attentive_nas"])
+def test_the_least_with_elastic_widths(name):
+    """Costs without a pattern, of sub-networks around the cheapest: none of its neighbours costs less."""
+    space, rng = search_space(name), np.random.default_rng(0)
+    space = space.restrict(resolutions=space.resolutions[:2])
+    macs_ = macs_table(space)
+    for largest in (False, True):
+        table = CostTable(space, rng.normal(size=2), rng.normal(size=macs_.blocks.shape), largest)
+        least = table.least
+        assert table.smallest == table.of(least[None])[0]
+        near = np.repeat(least[None], sum(space.cardinalities), axis=0)
+        near[np.arange(len(near)), np.repeat(np.arange(len(least)), space.cardinalities)] = [
+            i for n in space.cardinalities for i in range(n)]
+        codes = [space.encode(space.sample(random.Random(i))) for i in range(2000)]
+        assert table.smallest <= min(table.of(canonical(space, near)).min(), table.of(np.array(codes)).min())
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_smallest_is_the_smallest(name):
+    space = search_space(name)
+    space = space.restrict(resolutions=space.resolutions[:1])
     assert macs_table(space).smallest == macs(space, space.smallest)
     assert params_table(space).smallest == params(space, space.smallest)
     assert memory_table(space).smallest == peak_memory(space, space.smallest)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from onceforall.space import Arch, SearchSpace, search_space
 
 _TEXT = str(SPACE.middle)
+FAMILIES = [search_space(name) for name in ("resnet50d", "attentive_nas", "xception41")]
+RESNET = FAMILIES[0]
 
 
 @cases(300)
@@ -55,6 +57,58 @@ def test_arch_dicts(data):
         assert set(values) <= {"ks", "e", "d", "image_size", "r", "wid"} and not {"image_size", "r"} <= set(values)
         assert Arch.parse(SPACE, str(arch)) == arch
         assert all(type(value) is int for stage in arch.stages for block in stage for _, value in block.choices)
+
+
+@cases(300)
+@given(st.sampled_from(FAMILIES), st.data())
+def test_arch_texts_of_families(space, data):
+    """Elastic widths, stages that may be absent, choices that idle another."""
+    text = list(data.draw(st.sampled_from([str(space.middle), str(space.sample(random.Random(1))), "largest@224"])))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        text[at:at + data.draw(st.integers(0, 2))] = data.draw(st.sampled_from(list("wbkle01235678:/,@ .-٣\n\0")))
+    given_text = "".join(text)
+    arch = judged(lambda: Arch.parse(space, given_text))
+    if arch is not None:
+        assert space.contains(arch) and Arch.parse(space, str(arch)) == arch
+        assert space.decode(space.encode(arch)) == arch
+        if ":" in given_text:
+            assert str(arch) == given_text.replace(" ", "").strip()
+
+
+@cases(300)
+@given(st.sampled_from(FAMILIES), st.data())
+def test_genotypes_of_families(space, data):
+    valid = space.sample(random.Random(data.draw(st.integers(0, 99)))).to_genotype(space)
+    genes = data.draw(st.just(valid) | mutated(valid) | st.lists(st.integers(-1, 27), min_size=len(valid),
+                                                                 max_size=len(valid)))
+    arch = judged(lambda: Arch.from_genotype(space, genes))
+    if arch is not None:
+        assert len(genes) == len(valid) and all(type(gene) is int for gene in genes)
+        assert Arch.from_genotype(space, arch.to_genotype(space)) == arch
+
+
+@cases(300)
+@given(st.data())
+def test_arch_dicts_of_resnet(data):
+    valid = RESNET.sample(random.Random(data.draw(st.integers(0, 99)))).to_dict(RESNET)
+    valid = data.draw(st.sampled_from([valid, {"e": 0.2, "d": 2, "w": 0.65, "r": 160}, {"e": 0.35, "d": 0, "w": 1}]))
+    values = data.draw(st.just(valid) | mutated(valid) | st.dictionaries(
+        st.sampled_from(["ks", "e", "d", "w", "image_size", "r", "wid", "x"]), ODD))
+    arch = judged(lambda: Arch.from_dict(RESNET, values))
+    if arch is not None:
+        assert set(values) <= {"e", "d", "w", "image_size", "r", "wid"} and not {"image_size", "r"} <= set(values)
+        assert Arch.parse(RESNET, str(arch)) == arch
+        assert Arch.from_dict(RESNET, arch.to_dict(RESNET)) == arch
+
+
+@cases(200)
+@given(st.sampled_from(FAMILIES).flatmap(lambda space: mutated(space.to_dict())))
+def test_descriptions_of_families(values):
+    found = judged(lambda: SearchSpace.from_dict(values))
+    if found is not None:
+        assert SearchSpace.from_dict(found.to_dict()) == found
+        assert Arch.parse(found, str(found.largest)) == found.largest and found.contains(found.smallest)
 
 
 @cases(200)

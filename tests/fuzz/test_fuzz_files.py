@@ -36,6 +36,16 @@ CONFIG = {
                 "train_image_size_list": [12, 16], "valid_image_size_list": [12], "no_decay_keys": ["_b$"],
                 "valid_genotypes": [[0] * 20, [1, 1, 2, 2] * 5], "lambda_kd": 0, "strategy": "sandwich",
                 "sampling": "seed", "subnets_per_step": 3, "delay": 0.5, "rise": 0.25, "kd_loss": "alpha"}}
+_LISTS = {"train_image_size_list": [128], "valid_image_size_list": [128]}
+RESNET = {**CONFIG, "network": {"ofa_resnet50": {
+    "num_classes": 10, "width_mult": 0.15, "depth_list": [0, 2], "expand_ratio_list": [0.25, 0.35],
+    "width_mult_list": [0.8, 1.0], "genotype": {"d": [0, 2, 0, 2, 0], "e": 0.35, "w": [0.8, 1.0] * 3}}},
+    "hparams": {**CONFIG["hparams"], **_LISTS, "task": "width", "valid_genotypes": [[0, 0.25, 0.8]]}}
+_STAIRS = {**_GROUP, "lr_scheduler": "StepScheduler"}
+XCEPTION = {**CONFIG, "network": {"ofa_xception": {"num_classes": 10, "width_mult": 0.15, "op_candidates": [
+    "XP1 7x7 3", "XP0.8 7x7 3"], "genotype": [0, 1] * 4}},
+    "optimizer": {"train": _STAIRS, "train_no_decay": {**_STAIRS, "weight_decay": 0}},
+    "hparams": {**CONFIG["hparams"], **_LISTS, "valid_genotypes": [[1] * 8], "step_decay_rate": 0.94, "epoch_steps": 2}}
 TABLE = {"about": {"device": "x"}, "scale": 1.0, "offset_ms": 0.1, "timings": [
     {"resolution": 12, "layer": name, "ms": 0.5, "spread_ms": 0.1, "n": 3} for name in list(all_parts(SPACE, 12))[:4]]}
 ROWS = [{**SPACE.middle.to_dict(SPACE), "top1": 0.5}, {"arch": str(SPACE.largest), "top1": 1}]
@@ -48,16 +58,17 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("case")
 
 
-@cases(350)
-@given(data=json_bytes(CONFIG), algorithm=st.sampled_from(["OFASearcher", "OFATrainer"]))
+@cases(600)
+@given(data=json_bytes(CONFIG) | json_bytes(RESNET) | json_bytes(XCEPTION),
+       algorithm=st.sampled_from(["OFASearcher", "OFATrainer"]))
 def test_configurations(place, data, algorithm):
     path = place / "config.json"
     path.write_bytes(data)
     config = judged(lambda: checked(Config.read(path), algorithm))
     if config is not None:
         assert Config.from_dict(config.to_dict()) == config
-        if algorithm == "OFASearcher":
-            stage = stage_of(config)
+        stage = judged(lambda: stage_of(config)) if algorithm == "OFASearcher" else None
+        if stage is not None:
             for step in (0, 5, 9):
                 terms = stage.strategy(stage.space, random.Random(0), Moment(step, 10))
                 assert terms

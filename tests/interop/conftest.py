@@ -25,7 +25,7 @@ def authors() -> Any:
 
 
 @pytest.fixture(scope="session", params=(("mobilenet_v3_large", 1.0), ("mobilenet_v3_large", 1.2),
-                                         ("proxyless_nas", 1.3)), ids=lambda p: f"{p[0]}-{p[1]}")
+                                         ("proxyless_nas", 1.3), ("resnet50d", 1.0)), ids=lambda p: f"{p[0]}-{p[1]}")
 def pair(request: Any, authors: Any, tmp_path_factory: Any) -> tuple[Any, Supernet]:
     """Their net and ours with the same weights, at the widths that they have published."""
     family, width = request.param

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from reference import randomise, theirs_of
+from reference import empty_of, randomise, theirs_of
 from safetensors.torch import load_file
 
 import onceforall
@@ -264,8 +264,7 @@ def test_the_authors_full_net_loads_into_a_supernet(authors, tmp_path):
 def test_a_checkpoint_of_ours_loads_into_the_authors_net(tmp_path, pair):
     theirs, ours = pair
     save(Trained(ours, ours.space), tmp_path / "ours.pth")
-    fresh = type(theirs)(n_classes=10, dropout_rate=0, width_mult=theirs.width_mult, ks_list=[3, 5, 7],
-                         expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4])
+    fresh = empty_of(type(theirs), getattr(theirs, "width_mult", 1.0))
     fresh.load_state_dict(torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"])
     assert all(torch.equal(a, theirs.state_dict()[k]) for k, a in fresh.state_dict().items())
 
@@ -289,7 +288,8 @@ def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
 
     torch.save({"state_dict": reference.state_dict()}, folder / "init")  # nothing of ours in it
     theirs = reference.config
-    for block in theirs["blocks"]:
+    resnet = "input_stem" in theirs
+    for block in theirs["blocks"] if not resnet else ():
         block["mobile_inverted_conv"] = block.pop("conv")
     (folder / "net.config").write_text(json.dumps(theirs))
     assert open_weights(folder).arch == arch
@@ -303,12 +303,18 @@ def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
         inner[path[-1]] = value
         (folder / "net.config").write_text(json.dumps(copy))
 
-    residual = next(i for i, block in enumerate(theirs["blocks"]) if block["shortcut"])
+    if resnet:
+        wrong = [
+            (("blocks", 3, "mid_channels"), 9, r"blocks\[3\].mid_channels: 9 is not"),
+            (("blocks", 0, "downsample_mode"), "conv", r"blocks\[0\].downsample_mode: 'conv' is not 'avgpool_conv'"),
+            (("input_stem", 0, "stride"), 1, r"input_stem\[0\].stride: 1 is not 2")]
+    else:
+        residual = next(i for i, block in enumerate(theirs["blocks"]) if block["shortcut"])
+        wrong = [(("blocks", 3, "mobile_inverted_conv", "kernel_size"), 9, r"blocks\[3\].conv.kernel_size: 9 is not"),
+                 (("blocks", residual, "shortcut"), None, rf"blocks\[{residual}\].shortcut: False is not True"),
+                 (("blocks", 2, "mobile_inverted_conv", "mid_channels"), 5, r"blocks\[2\].conv.mid_channels: 5 is not")]
     for path, value, message in [
-            (("blocks", 3, "mobile_inverted_conv", "kernel_size"), 9, r"blocks\[3\].conv.kernel_size: 9 is not"),
-            (("blocks", residual, "shortcut"), None, rf"blocks\[{residual}\].shortcut: False is not True"),
-            (("blocks", 2, "mobile_inverted_conv", "mid_channels"), 5, r"blocks\[2\].conv.mid_channels: 5 is not"),
-            (("name",), "ResNets", "name: 'ResNets' is not"), (("bn",), {"eps": "x"}, "eps: 'x' is not a number"),
+            *wrong, (("name",), "DenseNet", "name: 'DenseNet' is not"), (("bn",), {"eps": "x"}, "eps: 'x' is not a n"),
             (("bn",), {"momentum": 3}, "momentum: 3 is not a number"),
             (("classifier",), 4, "out_features: None is not")]:
         changed(path, value)
@@ -459,3 +465,52 @@ def test_training_starts_from_any_form(files, tmp_path):
 def test_load_is_public(files):
     assert isinstance(onceforall.load(files["mit"]), Supernet)
     randomise(onceforall.load(files["mit"]), 1)  # an ordinary module
+
+
+def without_about(path):
+    with h5py.File(path, "a") as file:
+        del file.attrs["onceforall"]
+
+
+@pytest.mark.parametrize(("name", "names"), [
+    ("resnet50d", ["input_stem/1/conv/conv/conv/_W", "blocks/17/conv2/bn/bn/_gamma", "blocks/4/downsample/conv/conv/_W",
+                   "classifier/0/linear/linear/_W"]),
+    ("xception41", ["second_conv/bn/_mean", "entryblocks/2/rep/sepconv2/pointwise/_W", "exitblocks/0/_skipbn/_beta",
+                    "middleblocks/7/_depth_conv3/dwconv/7to5_matrix", "middleblocks/0/_point_linear1/ptconv/conv/_W",
+                    "middleblocks/3/_point_linear2/bn/bn/_var", "expand_block2/dwconv/_W", "classifier/linear/_b"]),
+    ("xception65?width_mult=0.25", ["middleblocks/15/_depth_conv1/dwconv/conv/_W"])])
+def test_files_of_families_that_do_not_say_what_they_are(tmp_path, name, names):
+    """NNablaNAS's names; space and sub-network are read off the shapes."""
+    space = search_space(name)
+    net = Supernet(space, 10, generator=torch.Generator().manual_seed(0)).eval()
+    randomise(net, 3)
+    save(Trained(net, space), tmp_path / "net.h5")
+    without_about(tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5") as file:
+        assert all(key in file for key in names)
+    again = open_weights(tmp_path / "net.h5")
+    assert again.space == space
+    assert all(torch.equal(tensor, again.net.state_dict()[key]) for key, tensor in net.state_dict().items()
+               if not key.endswith("num_batches_tracked"))
+    rng = random.Random(4)
+    for arch in (space.smallest, space.largest, *(space.sample(rng) for _ in range(3))):
+        save(Trained(extract(net, arch), space, arch), tmp_path / "subnet.h5")
+        without_about(tmp_path / "subnet.h5")
+        found = open_weights(tmp_path / "subnet.h5")
+        assert found.arch == arch.at(max(space.resolutions))
+        images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(found.net(images), net(images, arch))
+
+
+def test_a_family_that_a_file_is_not_of(tmp_path):
+    """Named by --space, or by a genotype that is not of the file's."""
+    for name in ("mobilenet_v3_large_32px?width_mult=0.15", "xception41?width_mult=0.15", "resnet50d?width_mult=0.15"):
+        space = search_space(name)
+        net = Supernet(space, 10, generator=torch.Generator().manual_seed(0))
+        for trained in (Trained(net, space), Trained(extract(net, space.smallest), space, space.smallest)):
+            save(trained, tmp_path / "net.h5")
+            without_about(tmp_path / "net.h5")
+            for other in ("mobilenet_v3_large", "xception41", "resnet50d", "attentive_nas"):
+                if other[:6] != name[:6]:
+                    with pytest.raises(UserError, match="its arrays are not of"):
+                        open_weights(tmp_path / "net.h5", space=other)

@@ -90,12 +90,13 @@ def test_gradients_reach_every_used_and_no_unused_parameter(case):
             if name in used:
                 grad = plain.get_parameter(name).grad
                 part = parameter.grad[tuple(slice(n) for n in grad.shape)]
-                if ".depthwise.conv" not in name:  # an elastic kernel's gradient passes through its matrices
+                if ".depthwise" not in name:  # an elastic kernel's gradient passes through its matrices
                     torch.testing.assert_close(part, grad, rtol=1e-9, atol=1e-12)
                 assert parameter.grad is not None
             elif "kernel_" in name:
                 block = name.split(".conv.")[0]
-                kernel = plain.get_submodule(block)[0].kernel_size[0] if block in dict(plain.named_modules()) else 7
+                there = block in dict(plain.named_modules())
+                kernel = plain.get_submodule(f"{block}.conv").kernel_size[0] if there else 7
                 larger = int(name.rpartition("_")[2].split("to")[0])
                 assert (parameter.grad is not None) == (kernel < larger), name
             else:
@@ -121,6 +122,10 @@ def test_macs_and_parameters_of_the_built_net(case):
         assert sum(p.numel() for p in plain.parameters()) == params(space, arch, num_classes=7)
 
 
+def elastic_kernels(space, layer):
+    return space.stages[int(layer.name.split(".")[1])].choices.get("kernel", ())
+
+
 def test_the_largest_subnets_state_is_the_supernets(case):
     space, net, _ = case
     state = {k: v for k, v in net.state_dict().items() if "kernel_" not in k}
@@ -128,7 +133,9 @@ def test_the_largest_subnets_state_is_the_supernets(case):
     assert state.keys() == largest.keys()
     assert all(torch.equal(v, largest[k]) for k, v in state.items())
     extra = sum(v.numel() for k, v in net.state_dict().items() if "kernel_" in k)
-    assert extra == space.slots * (25 * 25 + 9 * 9)
+    depthwise = [layer for blocks in net.plan(space.largest).stages for block in blocks for layer in block.layers
+                 if layer.groups > 1]
+    assert extra == sum(sum(k ** 4 for k in elastic_kernels(space, layer)[:-1]) for layer in depthwise)
 
 
 def test_an_extracted_net_is_rebuilt_from_plan_and_state(case):
@@ -138,22 +145,28 @@ def test_an_extracted_net_is_rebuilt_from_plan_and_state(case):
     assert torch.equal(again(images), plain(images))
 
 
-def test_sorting_keeps_the_largest_and_the_nested_bands(case):
+def test_sorting_keeps_the_largest_and_what_was_trained(case):
     space, net, images = case
     net = copy.deepcopy(net).double().eval()
     images = images.double()
-    before = net(images, space.largest)
-    narrow = space.restrict(expand=(4, 6)).smallest
-    narrow_before = net(images, narrow)
-    sort_channels(net, space.restrict(expand=(4, 6)))
-    torch.testing.assert_close(net(images, space.largest), before, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(net(images, narrow), narrow_before, rtol=1e-9, atol=1e-9)
-    sort_channels(net, space.restrict(expand=(6,)))
-    torch.testing.assert_close(net(images, space.largest), before, rtol=1e-9, atol=1e-9)
-    importance = net.stages[1][0].project.conv.weight.abs().sum((0, 2, 3))
+    trained = space.restrict(expand=sorted({e for stage in space.stages for e in stage.choices.get("expand", ())})[-2:])
+    narrow = [trained.smallest, trained.middle, *(trained.sample(random.Random(i)) for i in range(6)), space.largest]
+    before = [net(images, arch) for arch in narrow]
+    sort_channels(net, trained)
+    for arch, logits in zip(narrow, before, strict=True):
+        torch.testing.assert_close(net(images, arch), logits, rtol=1e-9, atol=1e-9)
+    alone = space.restrict(**{name: [max(v for stage in space.stages for v in stage.choices.get(name, (0,)))]
+                              for name in space.dimensions if name != "kernel"})
+    sort_channels(net, alone.each("width", [values[-1:] for values in space.widths]))
+    torch.testing.assert_close(net(images, space.largest), before[-1], rtol=1e-9, atol=1e-9)
+    block = next(block for blocks, stage in zip(net.stages, space.stages, strict=True) for block in blocks[-1:]
+                 if len(stage.choices.get("expand", ())) > 1)
+    last = net.get_submodule(next(plan.path[-1].name for plan in net.plan(space.largest).blocks()
+                                  if net.get_submodule(plan.name) is block))
+    importance = last.conv.weight.abs().sum((0, 2, 3))
     assert (importance.diff() <= 0).all()
-    if hasattr(net.stages[1][0], "se"):
-        squeeze = net.stages[1][0].se.excite.conv.weight.abs().sum((0, 2, 3))
+    if hasattr(block, "se"):
+        squeeze = block.se.excite.conv.weight.abs().sum((0, 2, 3))
         assert (squeeze.diff() <= 0).all()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -37,10 +38,54 @@ def test_round_trips(space):
     for arch in [space.largest, space.middle, space.smallest, *(space.sample(rng) for _ in range(100))]:
         assert space.contains(arch)
         assert Arch.parse(space, str(arch)) == arch
-        assert Arch.from_dict(space, arch.to_dict(space)) == arch
+        if space.name.startswith(("mobilenet", "proxyless", "resnet")):  # the authors have no other family
+            assert Arch.from_dict(space, json.loads(json.dumps(arch.to_dict(space)))) == arch
         assert space.decode(space.encode(arch)) == arch
         assert Arch.from_genotype(space, arch.to_genotype(space), resolution=arch.resolution) == arch
         assert all(0 <= v < n for v, n in zip(space.encode(arch), space.cardinalities, strict=True))
+
+
+def test_figures_of_the_families():
+    """Parameters and MACs at 224 pixels of the largest and the smallest sub-network, as the authors' code has them."""
+    space = search_space("resnet50d")
+    figures = [(params(space, arch), macs(space, arch.at(224))) for arch in (space.largest, space.smallest)]
+    assert [(round(p / 1e6, 2), round(m / 1e6, 1)) for p, m in figures] == [(48.11, 7491.6), (6.54, 962.2)]
+    assert space.count == 2 * 2 * 3 ** 5 * (3 ** 2 + 3 ** 3 + 3 ** 4) ** 3 * (3 ** 4 + 3 ** 5 + 3 ** 6)
+    assert search_space("xception41").count == 21 ** 8 and search_space("xception65").count == 21 ** 16
+
+
+def test_the_authors_resnet_dict():
+    """Depths beside those that a stage always has; the stem's convolution is there at 2; widths by their multiplier."""
+    space = search_space("resnet50d")
+    values = {"d": [0, 2, 1, 2, 0], "e": [0.35, 0.2, 0.25] * 6, "w": [0.65, 0.65, 1.0, 0.65, 0.8, 1.0]}
+    arch = Arch.from_dict(space, values)
+    assert arch.depths == (0, 1, 4, 3, 6, 2) and arch.widths == (24, 40, 256, 336, 816, 2048)
+    assert Arch.from_dict(space, {**values, "w": [0, 0, 2, 0, 1, 2]}) == arch
+    assert arch.to_dict(space)["w"] == [0, 0, 2, 0, 1, 2]
+    assert [Arch.from_dict(space, {**values, "d": d}).depths[0] for d in (0, 1, 2)] == [0, 0, 1]
+    for wrong, message in (({"d": 3}, r"arch.d\[0\]: 3 is not one of 0, 1, 2"), ({"w": 0.7}, r"w\[0\]: 0.7 is not"),
+                           ({"ks": 3}, "arch.ks: is not a key"), ({"w": [0]}, "has 1 entries instead of 6")):
+        with pytest.raises(UserError, match=message):
+            Arch.from_dict(space, {**values, **wrong})
+    with pytest.raises(UserError, match="none of the authors' families"):
+        search_space("attentive_nas").largest.to_dict(search_space("attentive_nas"))
+
+
+def test_xception_operators():
+    """NNablaNAS's names and order; with one layer the expand ratio is no choice."""
+    space = search_space("xception41")
+    assert operators_of(space)[:4] == ["XP0.6 3x3 1", "XP0.6 3x3 2", "XP0.6 3x3 3", "XP0.8 3x3 1"]
+    theirs = [f"XP{e} {k}x{k} {n}" for k in (3, 5, 7) for e in ("1", "0.8", "0.6") for n in (1, 2, 3)]
+    arch = Arch.from_genotype(space, [19, 2, 20, 5, 8, 10, 26, 21], operators=theirs)
+    assert str(arch) == "224:k7l2e1,k3l3e1,k7l3e1,k3l3e0.8,k3l3e0.6,k5l2e1,k7l3e0.6,k7l1/b/b/b"
+    assert Arch.from_genotype(space, [19, 2, 20, 5, 8, 10, 26, 24], operators=theirs) == arch
+    assert restrict_to(space, ["XP1 7x7 3"]).count == 1
+    for genotype, message in (([27] * 8, r"27 is not an index of the operators \(27 operators\); allowed: 0..26"),
+                              ([0] * 7, "has 7 entries; xception41 has 8")):
+        with pytest.raises(UserError, match=message):
+            Arch.from_genotype(space, genotype)
+    with pytest.raises(UserError, match="number of layers"):
+        restrict_to(space, ["XP1 7x7 3", "XP1 5x5 2"])
 
 
 def test_the_name_rebuilds_the_space(space):
@@ -49,7 +94,11 @@ def test_the_name_rebuilds_the_space(space):
 
 
 def test_a_space_is_a_json_value(space):
-    part = space.restrict(kernel=(5, 7), depth=(2,), resolutions=space.resolutions[:2])
+    name, values = next((name, values) for stage in space.stages for name, values in stage.elastic if len(values) > 1)
+    part = space.restrict(resolutions=space.resolutions[:2], **{name: values[1:]})
+    part = part.each("depth", [stage.depth[-1:] for stage in space.stages])
+    part = part.each("width", [values[1:] for values in space.widths])
+    assert space.covers(part) and not part.covers(space) and part.contains(part.smallest)
     for each in (space, part):
         assert SearchSpace.from_dict(json.loads(json.dumps(each.to_dict()))) == each
     for wrong in ({}, {**part.to_dict(), "name": 3}, {**part.to_dict(), "resolutions": [1]}):
@@ -109,9 +158,15 @@ def test_plan_feature_maps(space):
         plan = lower(space, arch)
         before = plan.stem
         for block in plan.blocks():
-            first, last = block.layers[0], block.layers[-1]
-            assert first.inputs == before.outputs
-            assert first.size == before.out_size
+            first, last = block.path[0], block.path[-1]
+            assert (first.inputs, first.size) == (before.outputs, before.out_size)
+            assert all((a.outputs, a.out_size) == (b.inputs, b.size) for a, b in pairwise(
+                [layer for layer in block.path if ".se." not in layer.name]))
+            if block.shortcut is not None:
+                assert (block.shortcut.inputs, block.shortcut.size) == (first.inputs, first.size)
+                assert (block.shortcut.outputs, block.shortcut.out_size) == (last.outputs, last.out_size)
+            elif block.residual:
+                assert (first.inputs, first.size) == (last.outputs, last.out_size)
             before = last
         assert (*plan.features, *plan.head)[0].inputs == before.outputs
 
@@ -144,6 +199,21 @@ def test_make_divisible(value, expected):
 def test_bad_arch_text(text, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         Arch.parse(search_space("mobilenet_v3_large"), text)
+
+
+@pytest.mark.parametrize(("space", "text", "message"), [
+    ("resnet50d", "224:b/b/e0.2,e0.2/e0.2,e0.2/e0.2,e0.2,e0.2,e0.2/e0.2,e0.2", "has no widths after the resolution"),
+    ("resnet50d", "224:w24,40,168,336,664:/b/e0.2,e0.2/e0.2,e0.2/e0.2,e0.2,e0.2,e0.2/e0.2,e0.2", "has 5 widths"),
+    ("resnet50d", "224:w24,40,168,336,664,9:/b/e0.2,e0.2/e0.2,e0.2/e0.2,e0.2,e0.2,e0.2/e0.2,e0.2", "width 6: 9 is not"),
+    ("resnet50d", "224:w24,x,168:/b", "width 2: 'x' is not a whole number of channels"),
+    ("resnet50d", "224:w24,40,168,336,664,1328://e0.2,e0.2/e0.2,e0.2/e0.2,e0.2,e0.2,e0.2/e0.2,e0.2", "stage 2 block 1"),
+    ("xception41", "224:k3l1e1,k3l1,k3l1,k3l1,k3l1,k3l1,k3l1,k3l1/b/b/b", "layers, expand instead of kernel, l"),
+    ("xception41", "224:k3l2,k3l1,k3l1,k3l1,k3l1,k3l1,k3l1,k3l1/b/b/b", "layers instead of kernel, layers, e"),
+    ("xception41", "224:k3l1,k3l1,k3l1,k3l1,k3l1,k3l1,k3l1,k3l1/b/c/b", "'c' is not of the form b"),
+])
+def test_bad_arch_text_of_families(space, text, message):
+    with pytest.raises(UserError, match=message):
+        Arch.parse(search_space(space), text)
 
 
 @pytest.mark.parametrize(("change", "message"), [

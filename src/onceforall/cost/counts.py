@@ -7,7 +7,7 @@ from onceforall.space import Arch, Layer, SearchSpace, lower
 
 def layer_macs(layer: Layer) -> int:
     """Multiply-accumulates of the convolution or linear layer, one picture."""
-    return layer.out_size ** 2 * layer.outputs * (layer.inputs // layer.groups) * layer.kernel ** 2
+    return layer.conv_size ** 2 * layer.outputs * (layer.inputs // layer.groups) * layer.kernel ** 2
 
 
 def layer_params(layer: Layer) -> int:

@@ -10,7 +10,7 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from onceforall.cost.population import Codes, CostTable, choices
+from onceforall.cost.population import Codes, CostTable, choices, slots
 from onceforall.space import SearchSpace
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ Key = tuple[str, tuple[float, ...]]  # the group a column belongs to, and which 
 class Features:
     """Columns for regression, in groups.
 
-    `sizes`: (resolutions, columns) of the resolution. `blocks`: (slots, 1 + choices, columns), what a block adds; row 0
+    `sizes`: (resolutions, columns) of the resolution. `blocks`: (slots, 1 + cases, columns), what a slot adds; row 0
     is a block that does not exist. `groups`: of each column of `matrix`: resolution, blocks, blocks times resolution.
     """
 
@@ -54,7 +54,7 @@ def features(space: SearchSpace, seen: Sequence[int]) -> Features:
     sizes = np.stack([scale, scale ** 2, *((pixels == size).astype(float) for size in seen)], axis=1)
     described = list(_blocks(space))
     columns = {key: i for i, key in enumerate(sorted({key for _, _, values in described for key in values}))}
-    blocks = np.zeros((space.slots, 1 + max(number for _, number, _ in described), len(columns)))
+    blocks = np.zeros((len(slots(space)), 1 + max(number for _, number, _ in described), len(columns)))
     for slot, number, values in described:
         for key, value in values.items():
             blocks[slot, number, columns[key]] = value
@@ -65,15 +65,29 @@ def features(space: SearchSpace, seen: Sequence[int]) -> Features:
 
 
 def _blocks(space: SearchSpace) -> Iterator[tuple[int, int, Mapping[Key, float]]]:
-    """Every slot with every block it can hold: slot, number of the choice, columns that are not 0."""
-    slot = 0
-    for s, stage in enumerate(space.stages):
-        for _ in range(max(stage.depth)):
-            for number, picks in enumerate(product(*(values for _, values in stage.elastic))):
-                out: dict[Key, float] = {("present", (slot,)): 1.0}
-                for (name, values), value in zip(stage.elastic, picks, strict=True):
-                    level = log(value * value / (values[0] * values[-1]))  # -x .. x
-                    out |= {(f"{name} anywhere", ()): level, (f"{name} in stage", (s,)): level,
-                            (f"{name} in slot", (slot,)): level, (f"{name} itself", (slot, value)): 1.0}
-                yield slot, 1 + number, out
-            slot += 1
+    """Every slot with every case of it: slot, number of the case, columns that are not 0."""
+    outside = {"stem": -1, "head": -2}
+    for number, slot in enumerate(slots(space)):
+        stage = None if slot.stage < 0 else space.stages[slot.stage]
+        for case, picks in enumerate(product(*(space.genes[gene] for gene in slot.genes))):
+            out: dict[Key, float] = {("present", (number,)): 1.0} if stage else {}
+            found = dict(zip(slot.genes, picks, strict=True))
+            there = {gene[-1] for gene in found} if stage is None else {
+                "width", *stage.dimensions({str(gene[-1]): value for gene, value in found.items()})}
+            for gene, value in found.items():
+                name, place = str(gene[-1]), outside.get(str(gene[0]), gene[0])
+                if name not in there or (stage is None) != (gene[0] in outside) or place not in (*outside.values(),
+                                                                                                slot.stage):
+                    continue  # an idle choice, or the width of another stage
+                values = space.genes[gene]
+                level = _level(value, values)
+                out |= {(f"{name} anywhere", ()): level, (f"{name} in stage", (float(place),)): level,
+                        (f"{name} in slot", (number,)): level, (f"{name} itself", (number, value)): 1.0}
+            yield number, 1 + case, out
+
+
+def _level(value: float, values: Sequence[float]) -> float:
+    """How large a choice is, -x .. x; on a logarithmic scale where all choices are above 0."""
+    if values[0] > 0:
+        return log(value * value / (values[0] * values[-1]))
+    return (2 * value - values[0] - values[-1]) / (values[-1] - values[0] or 1)

@@ -19,21 +19,34 @@ def peak_memory(space: SearchSpace, arch: Arch) -> int:
 
 def block_memory(block: BlockPlan) -> int:
     """The largest set within a block, in bytes."""
+    start = _inputs(block.path[0])
     sets, kept, hidden = [], 0, 0  # kept: the block's input, which is the first layer's own
-    for layer in block.layers:
+    for layer in block.path:
         if layer.role == "reduce":
             sets.append(2 * hidden + layer.inputs + kept)  # map times gate
         elif layer.role != "excite":
             hidden = _outputs(layer)
-            sets.append(_inputs(layer) + hidden + kept)
-        kept = _inputs(block.layers[0]) if block.residual else 0
+            sets.append(_within(layer) + kept)
+        kept = start if block.residual else 0
+    if block.shortcut is not None:
+        sets.append(_within(block.shortcut) + hidden)
     return _BYTES * max(sets)
 
 
 def rest_memory(plan: Plan) -> int:
     """The largest set in the layers before and after the blocks, in bytes."""
-    layers = (plan.stem, *plan.features, *plan.head)
-    return _BYTES * max(_inputs(layer) + _outputs(layer) for layer in layers)
+    return _BYTES * max(map(_within, (plan.stem, *plan.features, *plan.head)))
+
+
+def _within(layer: Layer) -> int:
+    """The largest set of one layer: its input and output, with a pooled map between."""
+    if layer.pool == "max":
+        convolved = layer.outputs * layer.conv_size ** 2
+        return max(_inputs(layer) + convolved, convolved + _outputs(layer))
+    if layer.pool == "mean":
+        pooled = layer.inputs * layer.conv_size ** 2
+        return pooled + max(_inputs(layer), _outputs(layer))
+    return _inputs(layer) + _outputs(layer)
 
 
 def _inputs(layer: Layer) -> int:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onceforall.cost.counts import layer_macs, layer_params
 from onceforall.cost.memory import block_memory, rest_memory
-from onceforall.space import Arch, Block, BlockPlan, Layer, Plan, SearchSpace, Value, lower
+from onceforall.space import BlockPlan, Gene, Layer, Plan, SearchSpace, lower
 
 Codes = NDArray[np.integer]
+Floats = NDArray[np.float64]
 _ROWS = 1 << 15  # rows at a time, so that what is looked up stays in the cache
 
 
@@ -28,8 +29,8 @@ class CostTable:
     """
 
     space: SearchSpace
-    rest: NDArray[np.float64]
-    blocks: NDArray[np.float64]
+    rest: Floats
+    blocks: Floats
     largest: bool = False
 
     def of(self, codes: Codes) -> NDArray[np.float64]:
@@ -60,17 +61,32 @@ class CostTable:
         return float(self.of(self.least[None])[0])
 
     def _least(self, resolution: int) -> Codes:
-        """The same at one resolution: its cheapest blocks, and of each stage the cheapest depth."""
-        row, slot = [resolution], 0
-        for stage in self.space.stages:
-            costs = self.blocks[resolution, slot:slot + max(stage.depth)].T
-            best, places = costs[1:].argmin(0), np.arange(max(stage.depth))
-            parts = [np.where(places < depth, costs[1:].min(0), costs[0]) for depth in stage.depth]
-            row.append(int(np.argmin([part.max() if self.largest else part.sum() for part in parts])))
-            ways = [len(values) for _, values in stage.elastic]
-            row += [int(gene) for way in best for gene in np.unravel_index(way, ways)]
-            slot += max(stage.depth)
-        least: Codes = canonical(self.space, np.array([row], np.int16))[0]
+        """The same at one resolution: at all widths the cheapest blocks, and the cheapest depth of each stage."""
+        space, together = self.space, np.max if self.largest else np.sum
+        genes = {gene: np.zeros(1, np.intp) for gene in space.genes}
+        names = [gene for gene in genes if gene[-1] == "width"]
+        widths = np.array(list(product(*(range(len(space.genes[name])) for name in names))), np.intp)
+        genes |= dict(zip(names, widths.T, strict=True))
+        best: list[list[Floats]] = [[] for _ in (*space.stages, "outside")]  # of each stage the slots' costs (widths,)
+        for slot, costs in zip(slots(space), self.blocks[resolution], strict=True):
+            free = [gene for gene in slot.genes if gene[-1] != "width"]
+            ways = [len(space.genes[gene]) for gene in free]
+            number = _number(space, [gene for gene in slot.genes if gene[-1] == "width"], genes)
+            part = costs[1:1 + slot.cases(space)].reshape(-1, prod(ways))[number]
+            genes |= dict(zip(free, np.unravel_index(part.argmin(1), ways or (1,)), strict=False))
+            best[slot.stage].append(np.broadcast_to(part.min(1), len(widths)))
+        total = [*best[-1]]
+        start = 0
+        for s, stage in enumerate(space.stages):
+            absent = [self.blocks[resolution, start + b, 0] * np.ones(len(widths)) for b in range(max(stage.depth))]
+            start += max(stage.depth)
+            parts = np.stack([together([*best[s][:depth], *absent[depth:]], axis=0) if absent else np.zeros(len(widths))
+                              for depth in stage.depth])
+            genes[s, "depth"] = parts.argmin(0)
+            total.append(parts.min(0))
+        row = int(together(total, axis=0).argmin())
+        picked = [resolution, *(int(np.broadcast_to(genes[gene], len(widths))[row]) for gene in list(space.genes)[1:])]
+        least: Codes = canonical(space, np.array([picked], np.int16))[0]
         return least
 
     def _of(self, genes: Codes) -> NDArray[np.float64]:
@@ -84,31 +100,71 @@ class CostTable:
         return total
 
 
-def choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
-    """For each slot the number of each row's block, 0 where it does not exist."""
-    row = 1
-    for stage in space.stages:
-        depth = np.asarray(stage.depth)[genes[row]]
-        row += 1
+@dataclass(frozen=True)
+class Slot:
+    """A part of the network whose cost follows from a few genes: block `place` of stage number `stage`, or what is
+    outside the stages (stage -1). `genes`: elastic widths around it, then its own choices; the last counts fastest."""
+
+    stage: int
+    place: int
+    genes: tuple[Gene, ...]
+
+    def cases(self, space: SearchSpace) -> int:
+        """Combinations of its genes."""
+        return prod(len(space.genes[gene]) for gene in self.genes)
+
+
+@lru_cache(maxsize=16)
+def slots(space: SearchSpace) -> tuple[Slot, ...]:
+    """Every block there is place for, stage by stage, and last the layers outside the stages."""
+    out = []
+
+    def width(of: int | str) -> tuple[Gene, ...]:
+        return ((of, "width"),) if (of, "width") in space.genes else ()
+
+    stem = inside = width("stem")
+    for s, stage in enumerate(space.stages):
+        own = width(s) if stage.width else inside
         for b in range(max(stage.depth)):
-            number = np.zeros(genes.shape[1], np.intp)
-            for _, values in stage.elastic:
-                number = number * len(values) + genes[row]
-                row += 1
-            yield np.where(depth > b, number + 1, 0)
+            around = dict.fromkeys((*(inside if b == 0 else ()), *own))
+            out.append(Slot(s, b, (*around, *((s, b, name) for name, _ in stage.elastic))))
+        inside = own
+    return (*out, Slot(-1, 0, tuple(dict.fromkeys((*stem, *inside, *width("head"))))))
+
+
+def choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
+    """For each slot the number of each row's case, 0 where it does not exist; genes (genes, N)."""
+    rows, depth = dict(zip(space.genes, genes, strict=True)), np.zeros(0)
+    for slot in slots(space):
+        number = 1 + _number(space, slot.genes, rows)
+        if slot.stage >= 0 and slot.place == 0:
+            depth = np.asarray(space.stages[slot.stage].depth)[rows[slot.stage, "depth"]]
+        yield np.where(depth > slot.place, number, 0) if slot.stage >= 0 else np.broadcast_to(number, genes.shape[1])
+
+
+def _number(space: SearchSpace, genes: Sequence[Gene], rows: Mapping[Gene, Codes]) -> NDArray[np.intp]:
+    """The combination of some genes as one number, the last counting fastest."""
+    number = np.zeros(1, np.intp)
+    for gene in genes:
+        number = number * len(space.genes[gene]) + rows[gene]
+    return number
 
 
 def canonical(space: SearchSpace, codes: Codes) -> Codes:
-    """The rows (N, genes) with 0 in the genes of blocks that do not exist, so that equal networks are equal rows."""
+    """The rows (N, genes) with 0 in the genes of blocks that do not exist, and in idle ones, so that equal networks are
+    equal rows."""
     out = np.array(codes)
-    row = 1
-    for stage in space.stages:
-        depth = np.asarray(stage.depth)[out[:, row]]
-        genes = len(stage.elastic)
-        row += 1
-        place = np.repeat(np.arange(max(stage.depth)), genes)
-        out[:, row:row + len(place)] *= depth[:, None] > place
-        row += len(place)
+    column = {gene: i for i, gene in enumerate(space.genes)}
+    for s, stage in enumerate(space.stages):
+        depth = np.asarray(stage.depth)[out[:, column[s, "depth"]]]
+        if not stage.elastic:
+            continue
+        start, count = column[s, 0, stage.elastic[0][0]], len(stage.elastic)
+        out[:, start:start + count * max(stage.depth)] *= depth[:, None] > np.repeat(np.arange(max(stage.depth)), count)
+        if stage.idle and stage.idle[1] in stage.choices[stage.idle[0]]:
+            name, value, idle = stage.idle
+            for b in range(max(stage.depth)):
+                out[out[:, column[s, b, name]] == stage.choices[name].index(value), column[s, b, idle]] = 0
     return out
 
 
@@ -116,49 +172,48 @@ def recoded(codes: Codes, space: SearchSpace, wider: SearchSpace) -> Codes:
     """Rows (N, genes) of `space` in the encoding of a space that covers it."""
     if space == wider:
         return codes
-    mine, out = gene_values(space), np.zeros((len(codes), len(wider.cardinalities)), codes.dtype)
-    for column, (gene, values) in enumerate(gene_values(wider).items()):
+    mine, out = space.genes, np.zeros((len(codes), len(wider.cardinalities)), codes.dtype)
+    for column, (gene, values) in enumerate(wider.genes.items()):
         if gene in mine:
             places = np.array([values.index(value) for value in mine[gene]], codes.dtype)
             out[:, column] = places[codes[:, list(mine).index(gene)]]
     return canonical(wider, out)
 
 
-def gene_values(space: SearchSpace) -> dict[tuple[Any, ...], tuple[Value, ...]]:
-    """The encoding's entries in their order: which choice it is of, its dimension last, and the values there are."""
-    out: dict[tuple[Any, ...], tuple[Value, ...]] = {("resolution",): space.resolutions}
-    for s, stage in enumerate(space.stages):
-        out[s, "depth"] = stage.depth
-        out |= {(s, b, name): values for b in range(max(stage.depth)) for name, values in stage.elastic}
-    return out
-
-
 def tabulate(space: SearchSpace, block: Callable[[Plan, BlockPlan], float], rest: Callable[[Plan], float], *,
              largest: bool = False, num_classes: int = 1000) -> CostTable:
     """The table of a cost that is `block` of each elastic block of a plan and `rest` of its other layers."""
-    ways = [prod(len(values) for _, values in stage.elastic) for stage in space.stages]
-    blocks = np.zeros((len(space.resolutions), space.slots, 1 + max(ways)))
-    rests = np.zeros(len(space.resolutions))
-    for r, resolution in enumerate(space.resolutions):
-        for way in range(max(ways)):
-            plan = lower(space, _uniform(space, resolution, way), num_classes)
-            slot = 0
-            for plans, count in zip(plan.stages, ways, strict=True):
-                blocks[r, slot:slot + len(plans), 1 + way] = [block(plan, p) for p in plans] if way < count else np.inf
-                slot += len(plans)
-        rests[r] = rest(plan)
-    return CostTable(space, rests, blocks, largest)
+    blocks = np.full((len(space.resolutions), len(slots(space)), 1 + max(s.cases(space) for s in slots(space))), np.inf)
+    blocks[:, :, 0] = 0
+    for r in range(len(space.resolutions)):
+        for row in _rows(space):
+            row[0] = r
+            plan = lower(space, space.decode(row), num_classes)
+            costs = [*(block(plan, p) for plans in plan.stages for p in plans), rest(plan)]
+            for slot, (number, cost) in enumerate(zip(choices(space, np.array([row]).T), costs, strict=True)):
+                blocks[r, slot, number] = cost
+    return CostTable(space, np.zeros(len(space.resolutions)), blocks, largest)
 
 
-def _uniform(space: SearchSpace, resolution: int, way: int) -> Arch:
-    """All blocks there are, each with choice number `way` of its stage (its last, where there are fewer)."""
-    stages = []
-    for stage in space.stages:
-        ways = list(product(*(values for _, values in stage.elastic)))
-        values = ways[min(way, len(ways) - 1)]
-        block = Block(tuple((name, value) for (name, _), value in zip(stage.elastic, values, strict=True)))
-        stages.append((block,) * max(stage.depth))
-    return Arch(resolution, tuple(stages))
+def _rows(space: SearchSpace) -> Iterator[list[int]]:
+    """Sub-networks (genes,) with all blocks there are that together have every case of every slot."""
+    widths = [gene for gene in space.genes if gene[-1] == "width"]
+    many = [len(space.genes[gene]) for gene in widths]
+    found = {tuple(min(pair[w % 2], n - 1) for w, n in enumerate(many))  # neighbours in all combinations
+             for pair in product(range(max(many, default=1)), repeat=2)}
+    ends = slots(space)[-1].genes
+    found |= {tuple(dict(zip(ends, picks, strict=True)).get(gene, 0) for gene in widths)
+              for picks in product(*(range(len(space.genes[gene])) for gene in ends))}
+    ways = [list(product(*(range(len(values)) for _, values in stage.elastic))) for stage in space.stages]
+    for picked in sorted(found):
+        for way in range(max(map(len, ways))):
+            row = dict(zip(widths, picked, strict=True))
+            for s, stage in enumerate(space.stages):
+                row[s, "depth"] = len(stage.depth) - 1
+                for b in range(max(stage.depth)):
+                    picks = ways[s][min(way, len(ways[s]) - 1)]
+                    row |= {(s, b, name): i for (name, _), i in zip(stage.elastic, picks, strict=True)}
+            yield [row.get(gene, 0) for gene in space.genes]
 
 
 def macs_table(space: SearchSpace, *, num_classes: int = 1000) -> CostTable:
@@ -175,7 +230,7 @@ def params_table(space: SearchSpace, *, num_classes: int = 1000) -> CostTable:
 
 def memory_table(space: SearchSpace) -> CostTable:
     """Peak activation memory, as `peak_memory` has it."""
-    return tabulate(space, lambda p, b: block_memory(b), lambda p: max(rest_memory(p), *map(block_memory, p.first)),
+    return tabulate(space, lambda p, b: block_memory(b), lambda p: max([rest_memory(p), *map(block_memory, p.first)]),
                     largest=True)
 
 

@@ -128,7 +128,7 @@ def _one_hot(space: SearchSpace) -> Features:
     """Their columns: 20 slots' kernel, 20 slots' expand ratio, a place each; eight resolutions."""
     full = {"kernel": (3, 5, 7), "expand": (3, 4, 6)}
     stage = space.stages[0]
-    blocks = np.zeros((_AUTHORS_SLOTS, 1 + len(list(product(*(v for _, v in stage.elastic)))), 120))
+    blocks = np.zeros((_AUTHORS_SLOTS + 1, 1 + len(list(product(*(v for _, v in stage.elastic)))), 120))
     for slot in range(_AUTHORS_SLOTS):
         for number, picks in enumerate(product(*(values for _, values in stage.elastic))):
             for (name, _), value in zip(stage.elastic, picks, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onceforall.cost.population import Codes, CostTable, canonical, gene_values
+from onceforall.cost.population import Codes, CostTable, canonical
 
 _TRIES = 50  # for each that is kept
 _LEAN = 1.5
@@ -14,7 +14,7 @@ def spread(table: CostTable, count: int, rng: np.random.Generator) -> Codes:
     """`count` different sub-networks (count, genes) whose costs are spread evenly over the table's; fewer where the
     space has fewer. Each candidate leans to small or large choices by a lot drawn for it, and in each elastic dimension
     by another; the smallest and the largest sub-network are candidates too. Ascending by cost."""
-    cardinalities, dimensions = np.array(table.space.cardinalities), [key[-1] for key in gene_values(table.space)]
+    cardinalities, dimensions = np.array(table.space.cardinalities), [str(gene[-1]) for gene in table.space.genes]
     kinds = sorted(set(dimensions))
     lean = rng.uniform(-_LEAN, _LEAN, (_TRIES * count, 1 + len(kinds)))
     power = np.exp(lean[:, :1] + lean[:, [1 + kinds.index(dimension) for dimension in dimensions]])

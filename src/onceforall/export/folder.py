@@ -126,5 +126,5 @@ def _loaded_by(data: DataSet) -> dict[str, Any] | None:
 def _rows(net: Subnet) -> list[dict[str, Any]]:
     """The layers in the order of the forward pass; `residual`: after it the block's input is added."""
     blocks = (*net.plan.first, *(block for stage in net.plan.stages for block in stage))
-    last = {block.layers[-1].name for block in blocks if block.residual}
+    last = {block.path[-1].name for block in blocks if block.residual}
     return [{**asdict(layer), "residual": layer.name in last} for layer in net.plan.layers()]

@@ -11,7 +11,7 @@ from onceforall.interop.config_file import Algorithm, Config, schema
 from onceforall.interop.config_hparams import Hparams, decay_exemptions
 from onceforall.interop.config_sections import Network, Optimizer, OptimizerGroup
 from onceforall.space import CATALOG, Arch, SearchSpace, UserError, search_space
-from onceforall.space.genotype import decode, restrict_to
+from onceforall.space.genotype import decode
 
 __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "OptimizerGroup", "checked",
            "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "valid_archs"]
@@ -26,8 +26,8 @@ def full_space(network: Network) -> SearchSpace:
 
 
 def network_space(network: Network) -> SearchSpace:
-    """The part of the full space with the network's op_candidates and depth_candidates, at all resolutions."""
-    return restrict_to(full_space(network), network.op_candidates, network.depth_candidates)
+    """The part of the full space that the network's lists of choices name, at all resolutions."""
+    return network.part(full_space(network))
 
 
 def stage_space(config: Config) -> SearchSpace:
@@ -61,10 +61,10 @@ def _fixed(config: Config) -> SearchSpace:
     space, place = network_space(network), f"{config.network_place}.fixed_kernel"
     if not network.fixed_kernel:
         return space
-    if len(space.stages) != len(FIXED_KERNELS):
+    if len(space.stages) != len(FIXED_KERNELS) or space.dimensions != ("kernel", "expand"):
         raise UserError(place, f"is for spaces of {len(FIXED_KERNELS)} stages; {space.name} has {len(space.stages)}")
     try:
-        return space.each("kernel", FIXED_KERNELS)
+        return space.each("kernel", [(kernel,) for kernel in FIXED_KERNELS])
     except UserError as error:
         raise UserError(place, error.problem, "list its operators in op_candidates") from None
 
@@ -148,15 +148,23 @@ def _check_subnet(config: Config) -> tuple[int, ...]:
 def _check_supernet(config: Config) -> tuple[int, ...]:
     """Resolutions that OFASearcher trains at."""
     if config.hparams.task is None:
-        raise UserError("hparams.task", "is missing", "give fullnet, kernel, depth or expand")
+        raise UserError("hparams.task", "is missing", "give fullnet, kernel, depth, expand or width")
     valid_archs(config)
     _check_strategy(config)
+    if config.optimizer.train.lr_scheduler == "StepScheduler":
+        for key in ("step_decay_rate", "epoch_steps"):
+            if getattr(config.hparams, key) is None:
+                raise UserError(f"hparams.{key}", "is missing, and lr_scheduler is StepScheduler",
+                                "NNablaNAS's Xception has step_decay_rate 0.94 and epoch_steps 2")
     return stage_space(config).resolutions
 
 
 def _check_strategy(config: Config) -> None:
     hparams = config.hparams
     if hparams.sampling == "authors":
+        if (space := network_space(config.network)).dimensions != ("kernel", "expand") or space.widths:
+            raise UserError("hparams.sampling", f"authors is known of MobileNetV3 and ProxylessNAS, not of "
+                            f"{space.name}", "leave it out")
         given = {"strategy": hparams.strategy != "shrinking", "delay": hparams.delay, "rise": hparams.rise}
         other = next((f"hparams.{key}" for key, value in given.items() if value),
                      f"{config.network_place}.compound" if config.network.compound else "")

@@ -15,7 +15,7 @@ from onceforall.interop.config_data import Data, Dataloader
 from onceforall.interop.config_hparams import Hparams
 from onceforall.interop.config_problems import as_user_error, check_plain, parse_json
 from onceforall.interop.config_sections import Network, NetworkChoice, Optimizer, Section
-from onceforall.space import UserError, search_space
+from onceforall.space import UserError, lower, search_space
 
 Algorithm = Literal["OFASearcher", "OFATrainer"]
 
@@ -24,8 +24,6 @@ _WITHOUT_EFFECT = {
     "target_shapes": "labels are class indices",
     "loss_weights": "there is one output, hence one loss",
     "warmup": "it belongs to architecture search; the warm-up here is cosine_warmup_epoch",
-    "step_decay_rate": "it belongs to StepScheduler",
-    "epoch_steps": "it belongs to StepScheduler",
     "regularizer": "training a supernet has no latency or memory term",
 }
 _OF_ONE_ALGORITHM: dict[str, tuple[str, ...]] = {
@@ -147,10 +145,7 @@ class Config(Section):
             yield "regularizer", _WITHOUT_EFFECT["regularizer"]
         if list(self.network.base_stage_width or ()) == _table_widths(self.network.space):
             yield f"{self.network_place}.base_stage_width", f"these are the widths of {self.network.space} anyway"
-        if self.optimizer.train.lr_scheduler == "CosineScheduler" and hparams.cosine_warmup_epoch:
-            yield "hparams.cosine_warmup_epoch", "CosineScheduler has no warm-up"
-        elif hparams.warmup_lr and not hparams.cosine_warmup_epoch:
-            yield "hparams.warmup_lr", "cosine_warmup_epoch is 0"
+        yield from self._not_of_the_schedule()
         if hparams.teacher_network is not None and hparams.lambda_kd == 0:
             yield "hparams.teacher_network", "lambda_kd is 0"
         if hparams.image_size_seg != 4 and not hparams.image_size_continuous:
@@ -169,6 +164,18 @@ class Config(Section):
             if getattr(getattr(self, section), key) is not None:
                 place = f"{self.network_place}.{key}" if section == "network" else path
                 yield place, f"{for_algorithm} does not read it"
+
+    def _not_of_the_schedule(self) -> Iterator[tuple[str, str]]:
+        """Keys that another schedule of the learning rate has."""
+        hparams = self.hparams
+        if (scheduler := self.optimizer.train.lr_scheduler) != "StepScheduler":
+            for key in ("step_decay_rate", "epoch_steps"):
+                if getattr(hparams, key) is not None:
+                    yield f"hparams.{key}", "it belongs to StepScheduler"
+        if scheduler != "CosineSchedulerWarmup" and hparams.cosine_warmup_epoch:
+            yield "hparams.cosine_warmup_epoch", f"{scheduler} has no warm-up"
+        elif hparams.warmup_lr and not hparams.cosine_warmup_epoch:
+            yield "hparams.warmup_lr", "cosine_warmup_epoch is 0"
 
     def _superseded(self, for_algorithm: Algorithm | None) -> Iterator[tuple[str, str]]:
         """Keys that another key's value leaves without effect."""
@@ -209,8 +216,9 @@ def _jitter_defaults(data: Data) -> tuple[float, float]:
 
 def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
     """Key, problem and remedy of what a network asks for in vain."""
-    stages = search_space(network.space).stages
-    if network.compound and any(len(s.depth) not in (1, len(s.choices.get("expand", ()))) for s in stages):
+    space = search_space(network.space)
+    if network.compound and (space.dimensions != ("kernel", "expand") or any(
+            len(s.depth) not in (1, len(s.choices["expand"])) for s in space.stages)):
         yield "compound", f"{network.space} does not have as many expand ratios as depths", "leave it out"
     if network.weight_init != "he_fout":
         yield "weight_init", f"{network.weight_init!r} comes later", 'take "he_fout", the default'
@@ -222,8 +230,11 @@ def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
 def _table_widths(space: str) -> list[int]:
     """Widths of a space's table from the first convolution to the head, at width 1."""
     table = search_space(space)
-    stages = [stage.width for stage in (*table.stem.stages, *table.stages)]
-    return [table.stem.width, *stages, *filter(None, (table.head.expand, table.head.mix))]
+    plan = lower(table, table.largest)
+    blocks = (*plan.first, *(blocks[-1] for blocks in plan.stages))
+    widths = [plan.stem.outputs, *(block.path[-1].outputs for block in blocks),
+              *(layer.outputs for layer in (*plan.features, *plan.head[:-1]))]
+    return list(dict.fromkeys(widths)) if table.stages[0].kind == "separable" else widths  # Xception's last entry width
 
 
 def schema() -> dict[str, Any]:

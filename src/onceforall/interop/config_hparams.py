@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from onceforall.interop.config_sections import Count, Listed, NetworkChoice, Pixels, Section, Text
+from onceforall.interop.config_sections import Count, Genotype, Listed, NetworkChoice, Pixels, Section, Text
 from onceforall.space import UserError
 
 
@@ -39,7 +39,7 @@ NoDecay = Annotated[Listed[str] | str, BeforeValidator(_patterns)]
 class Hparams(Section):
     """How the supernet, or one sub-network of it, is trained and validated."""
 
-    task: Literal["fullnet", "kernel", "depth", "expand"] | None = Field(
+    task: Literal["fullnet", "kernel", "depth", "expand", "width"] | None = Field(
         None, description="stage of progressive shrinking; expand sorts channels first")
     epoch: Count = Field(50, description="epochs, the warm-up counted")
     cosine_warmup_epoch: int = Field(0, ge=0, le=1_000_000, description="epochs of warm-up among them")
@@ -51,9 +51,8 @@ class Hparams(Section):
     mini_batch_valid: Count = Field(None, validate_default=True, description="pictures a forward pass in "
                                     "validation; default: batch_size_valid")
     subnets_per_step: int = Field(1, ge=1, le=1000, description="sub-networks whose gradients a step sums")
-    strategy: Literal["shrinking", "sandwich"] = Field("shrinking", description="what a step trains: subnets_per_step "
-                                                       "random ones; or the largest, the smallest and random ones, "
-                                                       "which learn from the largest")
+    strategy: Text = Field("shrinking", description="what a step trains: shrinking, subnets_per_step random ones; "
+                           "sandwich, the largest, the smallest and random ones, which learn from the largest")
     sampling: Literal["seed", "authors", "best_up", "worst_up"] = Field(
         "seed", description="which sub-networks a step draws: from the seed; those that the authors' code draws in "
         "that step; or of several of the same MACs the one that predictor gives the highest accuracy, or the lowest")
@@ -80,7 +79,7 @@ class Hparams(Section):
     image_size_seg: Count = Field(4, description="step of those resolutions, pixels")
     img_size: Pixels | None = Field(None, description="resolution of the one sub-network; default: the largest")
     valid_image_size_list: Listed[Pixels] | None = Field(None, min_length=1, description="validation resolutions")
-    valid_genotypes: Listed[Listed[int]] | None = Field(
+    valid_genotypes: Listed[Genotype] | None = Field(
         None, min_length=1, description="sub-networks to validate; default: smallest, middle, largest")
     valid_ce_loss: bool = Field(True, description="validate with plain cross entropy instead of training's loss")
     validation_frequency: Count = Field(1, description="epochs from one validation to the next")
@@ -105,8 +104,8 @@ class Hparams(Section):
     target_shapes: Listed[Listed[Count]] | None = Field(None, description="NNablaNAS's label shapes")
     loss_weights: Listed[float] | None = Field(None, description="NNablaNAS's weights of several losses")
     warmup: int | None = Field(None, ge=0, description="NNablaNAS's warm-up of an architecture search")
-    step_decay_rate: float | None = Field(None, description="NNablaNAS's StepScheduler: factor")
-    epoch_steps: int | None = Field(None, ge=1, description="NNablaNAS's StepScheduler: epochs a step")
+    step_decay_rate: float | None = Field(None, gt=0, le=1, description="of StepScheduler: factor of the learning rate")
+    epoch_steps: int | None = Field(None, ge=1, description="of StepScheduler: every so many epochs")
     regularizer: dict[str, Any] | None = Field(None, description="NNablaNAS's latency or memory term")
 
     @field_validator("mini_batch_train", "mini_batch_valid", mode="before")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-from onceforall.space import UserError, search_space
+from onceforall.space import SearchSpace, UserError, search_space
+from onceforall.space.arch_dict import restrict_resnet
 from onceforall.space.catalog import settings_of
-from onceforall.space.genotype import decode, operators_of, restrict_to
+from onceforall.space.genotype import decode, has_operators, operators_of, restrict_to
 
 T = TypeVar("T")
 Listed = Annotated[tuple[T, ...], Field(strict=False)]
@@ -17,6 +28,26 @@ Pair = Annotated[tuple[float, float], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+
+
+def _genes(value: Any) -> tuple[float, ...] | dict[str, Any]:
+    """A list of numbers, or of ResNet50D an object with d, e and w."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, list | tuple):
+        raise UserError("", f"{json.dumps(value, default=repr)} is not a list of whole numbers", "write [5, 2, ..]")
+    for i, gene in enumerate(value):
+        if not isinstance(gene, int | float) or isinstance(gene, bool):
+            quoted = isinstance(gene, str) and gene.isdigit()
+            raise UserError(f"[{i}]", f"{json.dumps(gene, default=repr)} is not a whole number",
+                            f"write {gene}, without quotes" if quoted else "")
+    return tuple(value)
+
+
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+Genotype = Annotated[Any, PlainValidator(_genes), WithJsonSchema({"anyOf": [_NUMBERS, {"type": "object"}]})]
 
 
 class Section(BaseModel):
@@ -63,12 +94,20 @@ class Network(Section):
     drop_rate: float = Field(0.1, ge=0, lt=1, description="dropout before the classifier")
     width_mult: float | None = Field(None, validate_default=True, description="factor of all widths; default: the "
                                      "space's own, mostly 1")
-    op_candidates: Listed[str] = Field(None, validate_default=True, description="operators of a block, all pairs of "
-                                       "some kernels and some expand ratios; default: all of the space")
+    op_candidates: Listed[str] = Field(None, validate_default=True, description="operators of a block, all "
+                                       "combinations of some kernels, expand ratios and, of Xception, numbers of "
+                                       "layers; default: all of the space")
     depth_candidates: Listed[int] = Field(None, validate_default=True,
                                           description="blocks of a stage; default: all of the space")
-    genotype: Listed[int] | None = Field(None, description="one sub-network: for each block an index into "
-                                         "op_candidates, their number for a skipped block")
+    depth_list: Listed[int] | None = Field(None, min_length=1, description="of resnet50d alone: blocks of a stage "
+                                           "beside those it always has; default: all")
+    expand_ratio_list: Listed[float] | None = Field(None, min_length=1, description="of resnet50d alone: expand "
+                                                    "ratios; default: all")
+    width_mult_list: Listed[float] | None = Field(None, min_length=1, description="of resnet50d alone: factors of the "
+                                                  "elastic widths; default: all")
+    genotype: Genotype | None = Field(None, description="one sub-network: for each block an index into op_candidates, "
+                                      "their number for a skipped block; of resnet50d d, e and w of all stages, blocks "
+                                      "and widths; of a space without operators an index for each of its choices")
     weights: Text | None = Field(None, description="weights to start from: a supernet's, or those of the sub-network "
                                  "that the genotype encodes")
     new_classifier: bool = Field(False, description="start the classifier anew, for other classes than the weights of "
@@ -114,14 +153,15 @@ class Network(Section):
                             "NNablaNAS has [0.9, 1e-5]")
         return value
 
-    @field_validator("op_candidates", "depth_candidates", mode="before")
+    @field_validator("op_candidates", "depth_candidates", "depth_list", "expand_ratio_list", "width_mult_list",
+                     mode="before")
     @classmethod
     def _one_or_all(cls, value: Any, info: ValidationInfo) -> Any:
         """One value stands for a list of it, as in the original; none for all of the space's."""
-        if value is None:
+        if value is None and info.field_name in ("op_candidates", "depth_candidates"):
             space = search_space(info.data.get("space", "mobilenet_v3_large"))
-            return tuple(operators_of(space)) if info.field_name == "op_candidates" else space.stages[0].depth
-        return (value,) if isinstance(value, str | int) else value
+            return tuple(operators_of(space)) if info.field_name == "op_candidates" else _depths_of(space)
+        return (value,) if isinstance(value, str | int | float) else value
 
     @field_validator("op_candidates")
     @classmethod
@@ -133,30 +173,63 @@ class Network(Section):
     @field_validator("depth_candidates")
     @classmethod
     def _depths(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        allowed = search_space(info.data.get("space", "mobilenet_v3_large")).stages[0].depth
+        space = search_space(info.data.get("space", "mobilenet_v3_large"))
+        allowed = _depths_of(space)
+        if value and not allowed:
+            raise UserError("", f"{space.name} has none", "leave it out")
         for i, depth in enumerate(value):
             if depth not in allowed or depth in value[:i]:
                 fault = "is listed twice" if depth in value[:i] else f"is not one of {', '.join(map(str, allowed))}"
                 raise UserError(f"[{i}]", f"{depth} {fault}")
-        if not value:
+        if allowed and not value:
             raise UserError("", "is empty", f"list some of {', '.join(map(str, allowed))}")
         return value
 
-    @field_validator("genotype")
+    @field_validator("depth_list", "expand_ratio_list", "width_mult_list")
     @classmethod
-    def _decodes(cls, value: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
-        known = info.data
-        if value is not None and {"space", "op_candidates", "depth_candidates"} <= known.keys():
-            space = restrict_to(search_space(known["space"]), known["op_candidates"], known["depth_candidates"])
-            decode(space, value, operators=known["op_candidates"], place="")
+    def _of_resnet(cls, value: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+        if value is not None and "space" in info.data:
+            given: dict[str, Any] = {str(info.field_name): value}
+            restrict_resnet(search_space(info.data["space"]), **given, place="")
         return value
+
+    @model_validator(mode="after")
+    def _decodes(self) -> Network:
+        if self.genotype is not None:
+            decode(self.part(search_space(self.space)), self.genotype, operators=self.op_candidates, place="genotype")
+        return self
+
+    def part(self, space: SearchSpace) -> SearchSpace:
+        """The part of a space of the network's family that its lists of choices name."""
+        if self.depth_list or self.expand_ratio_list or self.width_mult_list:
+            return restrict_resnet(space, self.depth_list, self.expand_ratio_list, self.width_mult_list)
+        return restrict_to(space, self.op_candidates, self.depth_candidates)
+
+
+def _depths_of(space: SearchSpace) -> tuple[int, ...]:
+    """Numbers of blocks that depth_candidates can list."""
+    return space.stages[0].depth if has_operators(space) and len(space.stages[0].depth) > 1 else ()
+
+
+_OTHERS = {"ofa_resnet50": ("resnet50d",), "ofa_xception": ("xception41", "xception65")}
 
 
 class NetworkChoice(Choice):
-    """The network under one of NNablaNAS's two names for it, which mean the same."""
+    """The network under one of NNablaNAS's names for it; but for the space that they stand for they mean the same."""
 
     ofa: Network | None = Field(None, description="Once-for-All network")
     ofa_mbv3: Network | None = Field(None, description="the same under its later name")
+    ofa_resnet50: Network | None = Field(None, description="the same of space resnet50d")
+    ofa_xception: Network | None = Field(None, description="the same of space xception41 (or xception65)")
+
+    @field_validator(*_OTHERS, mode="before")
+    @classmethod
+    def _own_space(cls, value: Any, info: ValidationInfo) -> Any:
+        spaces = _OTHERS[str(info.field_name)]
+        if isinstance(value, Mapping) and value.get("space", spaces[0]) not in spaces:
+            raise UserError("space", f"{value['space']!r} is not one of {', '.join(spaces)}",
+                            'other spaces go under "ofa"')
+        return {"space": spaces[0], **value} if isinstance(value, Mapping) else value
 
     @property
     def section(self) -> Network:
@@ -173,8 +246,9 @@ class OptimizerGroup(Section):
     lr: float = Field(gt=0, le=1000, description="learning rate after the warm-up")
     momentum: float = Field(None, validate_default=True, ge=0, lt=1, description="momentum; default 0.9, for Sgd 0")
     weight_decay: float = Field(0.0, ge=0, le=1, description="L2 penalty's factor")
-    lr_scheduler: Literal["CosineSchedulerWarmup", "CosineScheduler"] = Field(
-        "CosineSchedulerWarmup", description="cosine to 0, step by step, after a linear warm-up or without it")
+    lr_scheduler: Literal["CosineSchedulerWarmup", "CosineScheduler", "StepScheduler"] = Field(
+        "CosineSchedulerWarmup", description="cosine to 0, step by step, after a linear warm-up or without it; or "
+        "step_decay_rate times as much every epoch_steps epochs")
 
     @field_validator("momentum", mode="before")
     @classmethod

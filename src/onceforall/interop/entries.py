@@ -87,6 +87,17 @@ def entries(plan: Plan, space: SearchSpace | None = None) -> list[Entry]:
 
 
 def _entries(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
+    roles = {layer.role for blocks in plan.stages for block in blocks for layer in block.layers}
+    if "conv1" in roles:
+        yield from _resnet(plan, "" if space is None else "elastic")
+    elif "depthwise1" in roles:
+        yield from _xception(plan, space)
+    else:
+        yield from _mobile(plan, space)
+
+
+def _mobile(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
+    """Of networks of inverted bottlenecks."""
     yield from _conv_bn(plan.stem, "first_conv", "", ())
     for number, block in enumerate(plan.first):
         yield from _block(block, f"blocks/{number}/conv", None)
@@ -96,11 +107,76 @@ def _entries(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
         for block in blocks:
             yield from _block(block, f"blocks/{number}/conv", kernels)
             number += 1
-    *mixed, classifier = plan.head
+    *mixed, _ = plan.head
     for layer, prefix in zip((*plan.features, *mixed), HEADS[len(mixed)], strict=True):
         yield from _conv_bn(layer, prefix, "", ())
-    yield Entry(f"{classifier.name}.weight", "classifier/linear/_W", True)
-    yield Entry(f"{classifier.name}.bias", "classifier/linear/_b", True)
+    yield from _classifier(plan, "classifier/linear")
+
+
+def _classifier(plan: Plan, prefix: str) -> Iterator[Entry]:
+    yield Entry(f"{plan.head[-1].name}.weight", f"{prefix}/_W", True)
+    yield Entry(f"{plan.head[-1].name}.bias", f"{prefix}/_b", True)
+
+
+def _resnet(plan: Plan, nested: str) -> Iterator[Entry]:
+    """Of ResNet50D, in whose supernet every layer is elastic."""
+    optional, (second,), *stages = plan.stages
+    yield from _conv_bn(plan.stem, "input_stem/0", nested, ())
+    for block in optional:
+        yield from _conv_bn(block["conv"], "input_stem/1/conv", nested, ())
+    yield from _conv_bn(second["conv"], f"input_stem/{1 + len(optional)}", nested, ())
+    for number, block in enumerate(block for blocks in stages for block in blocks):
+        for layer in block.layers:
+            word = "downsample" if layer.role == "shortcut" else layer.role
+            yield from _conv_bn(layer, f"blocks/{number}/{word}", nested, ())
+    yield from _classifier(plan, "classifier/0/linear/linear" if nested else "classifier/0/linear")
+
+
+def _xception(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
+    """Of Xception, in whose supernet the middle flow is elastic."""
+    second, *entry = plan.first
+    middle, (leaving,), *ends = plan.stages
+    yield from _conv_bn(plan.stem, "first_conv", "", ())
+    yield from _conv_bn(second["conv"], "second_conv", "", ())
+    for number, block in enumerate(entry):
+        yield from _flow(block, f"entryblocks/{number}")
+    for number, block in enumerate(middle):
+        if space is None:
+            yield from _flow(block, f"middleblocks/{number}")
+        else:
+            yield from _middle(block, f"middleblocks/{number}", tuple(map(int, space.stages[0].choices["kernel"])))
+    yield from _flow(leaving, "exitblocks/0")
+    for number, (block,) in enumerate(ends, 1):
+        yield from _separable(block.path, f"expand_block{number}")
+    yield from _classifier(plan, "classifier/linear")
+
+
+def _flow(block: BlockPlan, prefix: str) -> Iterator[Entry]:
+    """A block of Xception that is not elastic."""
+    if block.shortcut is not None:
+        yield Entry(f"{block.shortcut.name}.conv.weight", f"{prefix}/_skip/_W", True)
+        yield from _norm(block.shortcut, f"{prefix}/_skipbn")
+    for number, (depthwise, pointwise) in enumerate(zip(block.path[::2], block.path[1::2], strict=True), 1):
+        yield from _separable((depthwise, pointwise), f"{prefix}/rep/sepconv{number}")
+
+
+def _separable(layers: tuple[Layer, ...], prefix: str) -> Iterator[Entry]:
+    depthwise, pointwise = layers
+    yield Entry(f"{depthwise.name}.conv.weight", f"{prefix}/dwconv/_W", True)
+    yield Entry(f"{pointwise.name}.conv.weight", f"{prefix}/pointwise/_W", True)
+    yield from _norm(pointwise, f"{prefix}/bn")
+
+
+def _middle(block: BlockPlan, prefix: str, kernels: tuple[int, ...]) -> Iterator[Entry]:
+    """An elastic block of Xception."""
+    for layer in block.path:
+        number = layer.role[-1]
+        if layer.groups > 1:
+            yield from _matrices(layer, f"{prefix}/_depth_conv{number}/dwconv", kernels)
+            yield Entry(f"{layer.name}.conv.weight", f"{prefix}/_depth_conv{number}/dwconv/conv/_W", True)
+        else:
+            yield Entry(f"{layer.name}.conv.weight", f"{prefix}/_point_linear{number}/ptconv/conv/_W", True)
+            yield from _norm(layer, f"{prefix}/_point_linear{number}/bn/bn")
 
 
 def _block(block: BlockPlan, prefix: str, kernels: tuple[int, ...] | None) -> Iterator[Entry]:
@@ -117,8 +193,16 @@ def _block(block: BlockPlan, prefix: str, kernels: tuple[int, ...] | None) -> It
 
 def _conv_bn(layer: Layer, prefix: str, nested: str, kernels: tuple[int, ...]) -> Iterator[Entry]:
     conv, norm = ("conv/conv", "bn/bn") if nested else ("conv", "bn")
-    for smaller, larger in pairwise(kernels):
-        yield Entry(f"{layer.name}.conv.kernel_{larger}to{smaller}", f"{prefix}/conv/{larger}to{smaller}_matrix", True)
+    yield from _matrices(layer, f"{prefix}/conv", kernels)
     yield Entry(f"{layer.name}.conv.weight", f"{prefix}/{conv}/_W", True)
+    yield from _norm(layer, f"{prefix}/{norm}")
+
+
+def _matrices(layer: Layer, prefix: str, kernels: tuple[int, ...]) -> Iterator[Entry]:
+    for smaller, larger in pairwise(kernels):
+        yield Entry(f"{layer.name}.conv.kernel_{larger}to{smaller}", f"{prefix}/{larger}to{smaller}_matrix", True)
+
+
+def _norm(layer: Layer, prefix: str) -> Iterator[Entry]:
     for ours, theirs in _BN.items() if layer.norm else ():
-        yield Entry(f"{layer.name}.norm.{ours}", f"{prefix}/{norm}/{theirs}", ours in ("weight", "bias"))
+        yield Entry(f"{layer.name}.norm.{ours}", f"{prefix}/{theirs}", ours in ("weight", "bias"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from onceforall.interop.entries import HEADS, Content, Entry
@@ -29,7 +31,25 @@ class Foreign:
     @property
     def elastic(self) -> bool:
         """Whether it is a supernet: its elastic layers wrap torch's."""
-        return self.has("blocks/1/conv/inverted_bottleneck/conv/conv/_W")
+        return any(map(self.has, ("blocks/1/conv/inverted_bottleneck/conv/conv/_W", "input_stem/0/conv/conv/_W",
+                                  "middleblocks/0/_depth_conv1/dwconv/conv/_W")))
+
+    @property
+    def classes(self) -> int:
+        """Classes it tells apart."""
+        names = ("classifier/0/linear/linear/_b", "classifier/0/linear/_b")
+        return self.first(next(filter(self.has, names), "classifier/linear/_b"))
+
+    @property
+    def family(self) -> str:
+        """The catalogue's table for ImageNet that it is of."""
+        if self.has("input_stem/0/bn/_mean") or self.has("input_stem/0/bn/bn/_mean"):
+            return "resnet50d"
+        if self.has("second_conv/conv/_W"):
+            sixteen = self.has("middleblocks/15/_depth_conv1/dwconv/conv/_W") or self.has(
+                "middleblocks/15/rep/sepconv1/dwconv/_W")
+            return "xception65" if sixteen else "xception41"
+        return "mobilenet_v3_large" if self.has("final_expand_layer/conv/_W") else "proxyless_nas"
 
     def first(self, name: str) -> int:
         """First entry of a shape that has to be there."""
@@ -39,41 +59,84 @@ class Foreign:
                             "it is of another network")
         return shape[0]
 
-    def conv(self, block: int, layer: str) -> tuple[int, ...] | None:
-        """Shape of a convolution's weight in the block of that number, elastic or not."""
-        prefix = f"blocks/{block}/conv/{layer}/conv"
-        return self.shape(f"{prefix}/conv/_W") or self.shape(f"{prefix}/_W")
+    def layer(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a convolution's weight, elastic or not."""
+        return self.shape(f"{name}/conv/conv/_W") or self.shape(f"{name}/conv/_W")
 
 
 def space_of_arrays(file: Foreign, name: str | None) -> SearchSpace:
     """The space the net is of: `name` (by default its family's table for ImageNet), at the width its arrays have."""
-    base = name or ("mobilenet_v3_large" if file.has("final_expand_layer/conv/_W") else "proxyless_nas")
+    base = name or file.family
     space = search_space(base)
-    found = _widths(file)
-    if found != _table_widths(space):
+    if _kind(space) != _kind(search_space(file.family)):
+        raise UserError(str(file.path), f"its arrays are not of {base}", f"they look like those of {file.family}")
+    found = _widths(file, space)
+    if found != _table_widths(space, found):
         space = _scaled(file, base, found)
-    if not file.elastic:
+    kernels = space.stages[0].choices.get("kernel", ())
+    if not file.elastic or not kernels:
         return space
-    matrices = [(a, b) for a, b in ((7, 5), (5, 3)) if file.has(f"blocks/1/conv/depth_conv/conv/{a}to{b}_matrix")]
-    return space.restrict(kernel=[7, *(b for _, b in matrices)])
+    places = ("blocks/1/conv/depth_conv/conv", "middleblocks/0/_depth_conv1/dwconv")
+    smaller = [b for b, a in pairwise(kernels) if any(file.has(f"{place}/{a}to{b}_matrix") for place in places)]
+    return space.restrict(kernel=[*smaller, kernels[-1]])
+
+
+def _kind(space: SearchSpace) -> tuple[str, bool]:
+    """What differs between families whose arrays have other names."""
+    return space.stages[-1].kind, bool(space.widths)
 
 
 def arch_of_arrays(file: Foreign, space: SearchSpace, resolution: int | None = None) -> Arch:
     """The sub-network that an extracted net's arrays are of, stage by stage, at the space's largest resolution."""
+    if file.family == "resnet50d":
+        return _resnet_arch(file, space, resolution)
+    if file.family.startswith("xception"):
+        return _xception_arch(file, space, resolution)
     stages: list[list[Block]] = [[] for _ in space.stages]
     width = lower(space, space.largest).first[-1]["project"].outputs
     number, stage = len(space.stem.stages), 0
-    while (project := file.conv(number, "point_linear")) is not None:
-        depthwise, place = file.conv(number, "depth_conv"), f"{file.path} block {number}"
+    while (project := file.layer(f"blocks/{number}/conv/point_linear")) is not None:
+        depthwise, place = file.layer(f"blocks/{number}/conv/depth_conv"), f"{file.path} block {number}"
         if project[0] != space.stages[stage].width or len(stages[stage]) == max(space.stages[stage].depth):
             stage += 1
         if stage == len(space.stages) or project[0] != space.stages[stage].width or depthwise is None:
             raise UserError(place, f"its {project[0]} output channels do not fit {space.name}",
                             "name the file's search space with --space")
         known = {"kernel": depthwise[-1], "expand": _expand(space, stage, width, depthwise[0], place)}
-        stages[stage].append(Block(tuple((name, known[name]) for name, _ in space.stages[stage].elastic)))
+        stages[stage].append(space.stages[stage].block(known))
         number, width = number + 1, project[0]
     return space.check(Arch(resolution or max(space.resolutions), tuple(tuple(blocks) for blocks in stages)))
+
+
+def _resnet_arch(file: Foreign, space: SearchSpace, resolution: int | None) -> Arch:
+    optional = file.layer("input_stem/1/conv")
+    widths = [file.first("input_stem/0/conv/_W"), file.first(f"input_stem/{1 if optional is None else 2}/conv/_W")]
+    stages: list[list[Block]] = []
+    number = 0
+    while (last := file.layer(f"blocks/{number}/conv3")) is not None:
+        if file.layer(f"blocks/{number}/downsample") is not None:
+            stages.append([])
+            widths.append(last[0])
+        place = f"{file.path} block {number}"
+        if not stages or len(stages) > len(space.stages) - 2:
+            raise UserError(place, f"begins no stage of {space.name}", "it is of another network")
+        stage = len(stages) + 1
+        stages[-1].append(space.stages[stage].block({"expand": _expand(space, stage, widths[-1], last[1], place)}))
+        number += 1
+    fixed = [space.stages[0].blocks(-1) if optional is not None else (), space.stages[1].blocks(-1)]
+    return space.check(Arch(resolution or max(space.resolutions), (*fixed, *map(tuple, stages)), tuple(widths)))
+
+
+def _xception_arch(file: Foreign, space: SearchSpace, resolution: int | None) -> Arch:
+    middle: list[Block] = []
+    while (first := file.shape(f"middleblocks/{len(middle)}/rep/sepconv1/dwconv/_W")) is not None:
+        prefix, place = f"middleblocks/{len(middle)}/rep/sepconv", f"{file.path} middle block {len(middle)}"
+        layers = next((n for n in (3, 2, 1) if file.has(f"{prefix}{n}/dwconv/_W")), 1)
+        hidden = file.first(f"{prefix}1/pointwise/_W")
+        expand = 1 if layers == 1 else _expand(space, 0, first[0], hidden, place)
+        middle.append(space.stages[0].block({"kernel": first[-1], "layers": layers, "expand": expand}))
+    fixed = [stage.blocks(-1) for stage in space.stages[1:]]
+    return space.check(Arch(resolution or max(space.resolutions), (tuple(middle), *fixed)))
 
 
 def _expand(space: SearchSpace, stage: int, width: int, hidden: int, place: str) -> float:
@@ -83,11 +146,16 @@ def _expand(space: SearchSpace, stage: int, width: int, hidden: int, place: str)
     raise UserError(place, f"{hidden} hidden channels on {width} are no expand ratio of {space.name}")
 
 
-def _widths(file: Foreign) -> list[int]:
-    """Output channels of stem, each stage, and head."""
+def _widths(file: Foreign, space: SearchSpace) -> list[int]:
+    """Output channels by which a family's tables at different widths differ."""
+    if space.stages[-1].kind == "bottleneck":  # the widths of a sub-network do not tell its table's
+        names = ("input_stem/0", *(f"blocks/{n}/conv3" for n in (0, 4, 8, 14)))
+        return [found[0] for name in names if (found := file.layer(name))] if file.elastic else []
+    if space.stages[-1].kind == "sepconv":
+        return [file.first("first_conv/conv/_W"), file.first("expand_block2/pointwise/_W")]
     stages: list[int] = []
     number = 1
-    while (project := file.conv(number, "point_linear")) is not None:
+    while (project := file.layer(f"blocks/{number}/conv/point_linear")) is not None:
         if not stages or stages[-1] != project[0]:
             stages.append(project[0])
         number += 1
@@ -95,23 +163,28 @@ def _widths(file: Foreign) -> list[int]:
     return [file.first("first_conv/conv/_W"), *stages, *(file.first(f"{name}/conv/_W") for name in head)]
 
 
-def _table_widths(space: SearchSpace) -> list[int]:
+def _table_widths(space: SearchSpace, found: Sequence[int]) -> list[int]:
+    """The same of a space's table."""
     plan = lower(space, space.largest)
-    stages = [stage.width for stage in space.stages]
-    return [space.stem.width, *(w for i, w in enumerate(stages) if i == 0 or w != stages[i - 1]),
+    outputs = [blocks[-1].path[-1].outputs for blocks in plan.stages]
+    if space.stages[-1].kind == "bottleneck":
+        return [plan.stem.outputs, *outputs[2:]] if found else []
+    if space.stages[-1].kind == "sepconv":
+        return [plan.stem.outputs, outputs[-1]]
+    return [plan.stem.outputs, *(w for i, w in enumerate(outputs) if i == 0 or w != outputs[i - 1]),
             *(layer.outputs for layer in (*plan.features, *plan.head[:-1]))]
 
 
 def _scaled(file: Foreign, base: str, found: list[int]) -> SearchSpace:
     """The space at the roundest width multiplier that gives the widths found."""
     if "?" not in base:
-        ratio = found[-1] / _table_widths(search_space(base))[-1]
+        ratio = found[-1] / _table_widths(search_space(base), found)[-1]
         for digits in (1, 2, 3, 4):
             steps = 10 ** digits
             for k in sorted(range(-4, 5), key=abs):
                 width_mult = round(ratio * steps + k) / steps
                 space = search_space(base, width_mult=width_mult) if 0.1 <= width_mult <= 8 else None
-                if space is not None and _table_widths(space) == found:
+                if space is not None and _table_widths(space, found) == found:
                     return space
     raise UserError(str(file.path), f"its widths {found} are not those of {base}",
                     "name the file's search space with --space")

@@ -27,8 +27,9 @@ _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError,
 
 
 def key(name: str) -> str:
-    """The authors' name of the array that NNablaNAS calls `name`: the same modules, torch's leaves."""
-    *modules, leaf = name.split("/")
+    """The authors' name of the array that NNablaNAS calls `name`: the same modules, torch's leaves. The classifier of
+    their ResNet50D stands by itself, NNablaNAS's in a sequence."""
+    *modules, leaf = name.replace("classifier/0/", "classifier/").split("/")
     return ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
 

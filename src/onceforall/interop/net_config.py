@@ -17,17 +17,29 @@ from onceforall.space import BlockPlan, Layer, Plan, UserError
 
 NET, RUN = "net.config", "run.config"
 _NAMES = {1: "MobileNetV3", 0: "ProxylessNASNets"}  # by the number of convolutions after the global mean
+_RESNET = "ResNets"
 _ACTS = {"relu": "relu", "relu6": "relu6", "hswish": "h_swish"}
 
 
 def write(folder: Path, net: Subnet) -> None:
-    """Write both files, in the present key style."""
+    """Write both files, in the present key style; raises UserError for a family that is none of the authors'."""
     norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d))
-    config = {"name": _NAMES[len(net.plan.head) - 1], "bn": {"momentum": norm.momentum, "eps": norm.eps},
+    config = {"name": _name(net.plan), "bn": {"momentum": norm.momentum, "eps": norm.eps},
               **_layers(net.plan)}
     config["classifier"]["dropout_rate"] = next(m.p for m in net.modules() if isinstance(m, nn.Dropout))
     (folder / NET).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
     (folder / RUN).write_text(json.dumps({"image_size": net.plan.resolution}, indent=4) + "\n", encoding="utf-8")
+
+
+def _name(plan: Plan) -> str:
+    """The authors' class of such a net."""
+    blocks = list(plan.blocks())
+    if blocks[-1].layer("conv3") is not None:
+        return _RESNET
+    if any(block.layer("depthwise") is None or block["depthwise"].act == "swish" for block in blocks):
+        raise UserError(NET, "is for the authors' families, of which this net is none",
+                        "give a file in .pth, which holds its weights under our names")
+    return _NAMES[len(plan.head) - 1]
 
 
 @dataclass(frozen=True)
@@ -59,14 +71,15 @@ def read(folder: Path) -> NetConfig | None:
     if not path.is_file():
         return None
     config = _json(path)
-    if config.get("name") not in _NAMES.values():
-        raise UserError(f"{path}:name", f"{config.get('name')!r} is not one of {', '.join(_NAMES.values())}")
+    names = (*_NAMES.values(), _RESNET)
+    if config.get("name") not in names:
+        raise UserError(f"{path}:name", f"{config.get('name')!r} is not one of {', '.join(names)}")
     size = _json(folder / RUN).get("image_size") if (folder / RUN).is_file() else None
     size = size[0] if isinstance(size, list) and len(size) == 1 else size
     if size is not None and not isinstance(size, int):
         raise UserError(f"{folder / RUN}:image_size", f"{size!r} is not a number of pixels")
     bn = config.get("bn") or {}
-    eps = 1e-5 if config["name"] == _NAMES[1] else 1e-3  # as their code has it where the file does not say
+    eps = 1e-3 if config["name"] == _NAMES[0] else 1e-5  # as their code has it where the file does not say
     return NetConfig(path, config, size, (_number(path, bn, "momentum", 0.1), _number(path, bn, "eps", eps)),
                      _number(path, config.get("classifier"), "dropout_rate", 0.0))
 
@@ -80,11 +93,16 @@ def _number(path: Path, values: Any, key: str, known: float) -> float:
 
 def _layers(plan: Plan) -> dict[str, Any]:
     *mixed, classifier = plan.head
-    return {"first_conv": _conv(plan.stem), "blocks": [_block(block) for block in plan.blocks()],
-            **{name: _conv(layer) for name, layer in zip(HEADS[len(mixed)], (*plan.features, *mixed), strict=True)},
-            "classifier": {"name": "LinearLayer", "in_features": classifier.inputs, "bias": True,
+    last = {"classifier": {"name": "LinearLayer", "in_features": classifier.inputs, "bias": True,
                            "out_features": classifier.outputs, "use_bn": False, "act_func": None, "dropout_rate": 0.0,
                            "ops_order": "weight_bn_act"}}
+    if _name(plan) == _RESNET:
+        optional, second, *stages = plan.stages
+        stem = [_conv(plan.stem), *(_residual(_conv(block["conv"])) for block in optional), _conv(second[0]["conv"])]
+        return {"input_stem": stem, "blocks": [_bottleneck(block) for blocks in stages for block in blocks], **last}
+    return {"first_conv": _conv(plan.stem), "blocks": [_block(block) for block in plan.blocks()],
+            **{name: _conv(layer) for name, layer in zip(HEADS[len(mixed)], (*plan.features, *mixed), strict=True)},
+            **last}
 
 
 def _conv(layer: Layer) -> dict[str, Any]:
@@ -98,27 +116,48 @@ def _block(block: BlockPlan) -> dict[str, Any]:
     depthwise, project = block["depthwise"], block["project"]
     inputs = block.layers[0].inputs
     ratio = depthwise.inputs / inputs
-    identity = {"name": "IdentityLayer", "in_channels": inputs, "out_channels": inputs, "use_bn": False,
+    return _residual({"name": "MBConvLayer", "in_channels": inputs, "out_channels": project.outputs,
+                      "kernel_size": depthwise.kernel, "stride": depthwise.stride,
+                      "expand_ratio": int(ratio) if ratio.is_integer() else ratio,
+                      "mid_channels": depthwise.inputs, "act_func": _ACTS[depthwise.act or ""],
+                      "use_se": block.layer("reduce") is not None}, added=block.residual)
+
+
+def _residual(conv: dict[str, Any], *, added: bool = True) -> dict[str, Any]:
+    """A layer, and whether its input is added to it."""
+    channels = conv["in_channels"]
+    identity = {"name": "IdentityLayer", "in_channels": channels, "out_channels": channels, "use_bn": False,
                 "act_func": None, "dropout_rate": 0, "ops_order": "weight_bn_act"}
-    return {"name": "ResidualBlock", "shortcut": identity if block.residual else None,
-            "conv": {"name": "MBConvLayer", "in_channels": inputs, "out_channels": project.outputs,
-                     "kernel_size": depthwise.kernel, "stride": depthwise.stride,
-                     "expand_ratio": int(ratio) if ratio.is_integer() else ratio,
-                     "mid_channels": depthwise.inputs, "act_func": _ACTS[depthwise.act or ""],
-                     "use_se": block.layer("reduce") is not None}}
+    return {"name": "ResidualBlock", "conv": conv, "shortcut": identity if added else None}
+
+
+def _bottleneck(block: BlockPlan) -> dict[str, Any]:
+    middle, last = block["conv2"], block["conv3"]
+    return {"name": "ResNetBottleneckBlock", "in_channels": block["conv1"].inputs, "out_channels": last.outputs,
+            "kernel_size": middle.kernel, "stride": middle.stride, "expand_ratio": middle.outputs / last.outputs,
+            "mid_channels": middle.outputs, "act_func": _ACTS[block.act or ""], "groups": 1,
+            "downsample_mode": "avgpool_conv"}
 
 
 def _facts(layers: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The entries that decide what the net computes, by their path."""
-    for name in ("first_conv", *(name for name in HEADS[1] if name in layers)):
-        for key in ("in_channels", "out_channels", "kernel_size", "stride", "act_func", "use_bn", "use_se"):
+    conv = ("in_channels", "out_channels", "kernel_size", "stride", "act_func", "use_bn", "use_se")
+    for name in ("first_conv", *HEADS[1]):
+        for key in conv if name in layers else ():
             yield (name, key), layers[name][key]
     yield ("classifier", "out_features"), layers["classifier"]["out_features"]
-    yield ("blocks", len(layers["blocks"])), None
-    for i, block in enumerate(layers["blocks"]):
-        for key in ("in_channels", "mid_channels", "out_channels", "kernel_size", "stride", "act_func", "use_se"):
-            yield ("blocks", i, "conv", key), block["conv"][key]
-        yield ("blocks", i, "shortcut"), block["shortcut"] is not None
+    for rows, keys in (("input_stem", conv), ("blocks", ("in_channels", "mid_channels", "out_channels", "kernel_size",
+                                                         "stride", "act_func", "use_se", "downsample_mode"))):
+        if rows not in layers:
+            continue
+        yield (rows, len(layers[rows])), None
+        for i, row in enumerate(layers[rows]):
+            inside = ("conv",) if "conv" in row else ()
+            for key in keys:
+                if key in (found := row["conv"] if inside else row):
+                    yield (rows, i, *inside, key), found[key]
+            if inside:
+                yield (rows, i, "shortcut"), row["shortcut"] is not None
 
 
 def _part(values: Any, part: str | int) -> Any:

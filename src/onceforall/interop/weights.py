@@ -172,7 +172,7 @@ def weights_file(source: Path) -> Path:
 def _inferred(path: Path, form: Form, content: Content, name: str | None) -> About:
     """What a foreign file does not say of itself."""
     file = Foreign(path, form, content)
-    classes = file.first("classifier/linear/_b")
+    classes = file.classes
     space = space_of_arrays(file, name)
     about = About(kind="supernet", space=space.to_dict(), num_classes=classes, bn=(0.1, space.bn_eps))
     if file.elastic:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from onceforall.nn.ops import ElasticConvNormAct
+from onceforall.nn.ops import ElasticConvNormAct, activation
 from onceforall.space import BlockPlan, Layer
 
 
@@ -25,7 +25,8 @@ class ElasticSqueezeExcite(nn.Module):
 
 
 class ElasticBlock(nn.Module):
-    """The block `largest` with elastic channels, and elastic kernels in its depthwise layers."""
+    """The block `largest` with elastic channels, elastic kernels in its depthwise layers, and as many layers as a plan
+    has. `common`: its first parts, which give narrower plans the first channels of what they give the widest."""
 
     def __init__(self, largest: BlockPlan, kernels: Sequence[int]) -> None:
         super().__init__()
@@ -33,29 +34,34 @@ class ElasticBlock(nn.Module):
         for name, layers in parts.items():
             self.add_module(name, ElasticSqueezeExcite(*layers) if name == "se" else ElasticConvNormAct(
                 layers[0], kernels if layers[0].groups > 1 else ()))
-        self._parts = tuple(parts)
-        self._common = self._parts[:self._parts.index("depthwise") + 1]
+        self.shortcut = None if largest.shortcut is None else ElasticConvNormAct(largest.shortcut)
+        self.act = activation(largest.act)
+        names = list(parts)
+        self.common = tuple(names[:names.index("depthwise") + 1]) if "depthwise" in names else ()
 
     def forward(self, images: Tensor, plan: BlockPlan, users: Sequence[BlockPlan] = ()) -> Tensor:
         """Feature map (B, C, H, W) to (B, plan's output width, H / stride, W / stride); `users` as in `ops`."""
-        return self.rest(self._run(self._common, images, plan, users), images, plan, users)
+        return self.rest(self._run(self.common, images, plan, users), images, plan, users)
 
     def hidden(self, images: Tensor, plans: Sequence[BlockPlan]) -> dict[int, Tensor]:
-        """The map after the first depthwise layer (B, hidden width, H / stride, W / stride) for each kernel of `plans`.
+        """The map after the depthwise layer (B, hidden width, H / stride, W / stride) for each kernel of `plans`.
 
         Each is as wide as the widest plan: a narrower one's is the first channels, since nothing mixes channels between
         expansion and projection. Each plan updates its own channels' statistics.
         """
         widest = max(plans, key=lambda plan: plan["depthwise"].outputs)
-        x = self._run(self._common[:-1], images, widest, plans)
+        x = self._run(self.common[:-1], images, widest, plans)
         kernels = dict.fromkeys(plan["depthwise"].kernel for plan in plans)
         return {kernel: self.get_submodule("depthwise")(x, replace(widest["depthwise"], kernel=kernel), [
             layer for layer in _of(plans, "depthwise") if layer.kernel == kernel]) for kernel in kernels}
 
     def rest(self, hidden: Tensor, images: Tensor, plan: BlockPlan, users: Sequence[BlockPlan] = ()) -> Tensor:
-        """The block's output, from the map after its first depthwise layer and its input."""
-        x = self._run(self._parts[len(self._common):], hidden, plan, users)
-        return images + x if plan.residual else x
+        """The block's output, from the map after its common parts and its input."""
+        x = self._run(list(plan.parts())[len(self.common):], hidden, plan, users)
+        if plan.residual:
+            x = (images if self.shortcut is None else self.shortcut(images, plan.shortcut, _of(users, "shortcut"))) + x
+        out: Tensor = self.act(x)
+        return out
 
     def _run(self, names: Sequence[str], x: Tensor, plan: BlockPlan, users: Sequence[BlockPlan]) -> Tensor:
         """The map after some of the parts, one after the other."""

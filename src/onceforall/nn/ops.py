@@ -15,12 +15,20 @@ from onceforall.nn.convolution import conv2d
 from onceforall.space import Layer
 
 
-def activation(name: str | None) -> nn.Module:
-    """The module of an activation's name; identity for None."""
+def activation(name: str | None, *, first: bool = False) -> nn.Module:
+    """The module of an activation's name; identity for None. `first`: it leaves its input as it is; others may work in
+    place."""
     kinds: dict[str | None, Callable[[], nn.Module]] = {
-        None: nn.Identity, "relu": partial(nn.ReLU, inplace=True), "relu6": partial(nn.ReLU6, inplace=True),
-        "hswish": nn.Hardswish, "hsigmoid": nn.Hardsigmoid}  # hswish's gradient needs its input: not in place
+        None: nn.Identity, "relu": partial(nn.ReLU, inplace=not first), "relu6": partial(nn.ReLU6, inplace=not first),
+        "hswish": nn.Hardswish, "swish": nn.SiLU, "hsigmoid": nn.Hardsigmoid}  # those need their input for the gradient
     return kinds[name]()
+
+
+def pool(layer: Layer) -> nn.Module:
+    """The module of a layer's pooling."""
+    if layer.pool == "mean":
+        return nn.AvgPool2d(layer.stride, ceil_mode=True)
+    return nn.MaxPool2d(3, 2, 1)
 
 
 class ElasticConv2d(nn.Conv2d):
@@ -31,7 +39,7 @@ class ElasticConv2d(nn.Conv2d):
     """
 
     def __init__(self, layer: Layer, kernels: Sequence[int]) -> None:
-        super().__init__(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.kernel // 2,
+        super().__init__(layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, layer.kernel // 2,
                          groups=layer.groups, bias=layer.bias)
         self.steps = [(larger, smaller) for smaller, larger in reversed(list(pairwise(kernels)))]
         for larger, smaller in self.steps:
@@ -51,7 +59,7 @@ class ElasticConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
         part = self.tensors(layer)
-        return conv2d(images, part["weight"], part.get("bias"), stride=layer.stride, groups=layer.groups)
+        return conv2d(images, part["weight"], part.get("bias"), stride=layer.conv_stride, groups=layer.groups)
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d):
@@ -86,13 +94,14 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
 
 
 class ElasticConvNormAct(nn.Module):
-    """Convolution, then normalisation and activation where the layer has them."""
+    """Convolution, with normalisation, activation and pooling where the layer has them."""
 
     def __init__(self, layer: Layer, kernels: Sequence[int] = ()) -> None:
         super().__init__()
         self.conv = ElasticConv2d(layer, kernels)
         self.norm = ElasticBatchNorm2d(layer.outputs) if layer.norm else None
-        self.act = activation(layer.act)
+        self.act = activation(layer.act, first=layer.act_first)
+        self.pool = pool(layer) if layer.pool else None
 
     def tensors(self, layer: Layer) -> dict[str, Tensor]:
         """Parameters and statistics of the layer under their names in the extracted net."""
@@ -103,11 +112,16 @@ class ElasticConvNormAct(nn.Module):
 
     def forward(self, images: Tensor, layer: Layer, users: Sequence[Layer] = ()) -> Tensor:
         """`users` as in `ElasticBatchNorm2d`."""
+        if layer.act_first:
+            images = self.act(images)
+        if self.pool is not None and layer.pool == "mean":
+            images = self.pool(images)
         images = self.conv(images, layer)
         if self.norm is not None:
             images = self.norm(images, layer, users)
-        out: Tensor = self.act(images)
-        return out
+        if not layer.act_first:
+            images = self.act(images)
+        return self.pool(images) if self.pool is not None and layer.pool == "max" else images
 
 
 class ElasticLinear(nn.Linear):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from onceforall.nn.ops import ElasticConvNormAct
 from onceforall.nn.supernet import Supernet
-from onceforall.space import BlockPlan, Layer, SearchSpace
+from onceforall.space import Arch, BlockPlan, Layer, SearchSpace
+
+V = TypeVar("V")
 
 
 @torch.no_grad()
@@ -23,22 +26,39 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
     SE's squeeze channels likewise, unless `keep_squeeze` is False, as in the authors' code: they are then sorted in
     full, which changes what sub-networks of a trained narrower ratio answer.
     """
-    expands = sorted({e for stage in trained.stages for e in stage.choices["expand"]})
-    bands = [net.space.restrict(expand=(e,)) for e in expands]
-    narrower = [net.plan(space.largest) for space in bands]
-    for blocks in zip(net.plan(net.space.largest).blocks(), *(plan.blocks() for plan in narrower), strict=True):
-        for writers, readers, gate in _groups(blocks[0]):
+    narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
+    for block in net.plan(net.space.largest).blocks():
+        others = [other for plan in narrower for other in plan.blocks() if other.name == block.name]
+        for writers, readers, gate in _groups(block):
             role = readers[0].role
-            order = _order(_layer(net, readers[0]), [b[role].inputs for b in blocks[1:]])
+            if any(other.path[-1].role == writers[0].role for other in others):
+                continue  # these channels are the output of a block with fewer layers, which others are added to
+            order = _order(_layer(net, readers[0]), [b[role].inputs for b in others])
             for layer in writers:
                 _permute_outputs(_layer(net, layer), order)
             for layer in readers:
                 _permute_inputs(_layer(net, layer), order)
             if gate:
                 reduce, excite = (_layer(net, layer) for layer in gate)
-                squeeze = _order(excite, [b["reduce"].outputs for b in blocks[1:]] if keep_squeeze else [])
+                squeeze = _order(excite, [b["reduce"].outputs for b in others] if keep_squeeze else [])
                 _permute_outputs(reduce, squeeze)
                 _permute_inputs(excite, squeeze)
+
+
+def _trained(space: SearchSpace, trained: SearchSpace) -> Iterator[Arch]:
+    """Of the sub-networks of `trained` one for each way to be narrow: its expand ratio, its widths, its layers."""
+    def some(values: Sequence[V], i: int) -> V:
+        return values[min(i, len(values) - 1)]
+
+    ratios, layers = (max(1, *(len(stage.choices.get(name, ())) for stage in trained.stages))
+                      for name in ("expand", "layers"))
+    for e, w, n in product(range(ratios), range(max(map(len, trained.widths), default=1)), range(layers)):
+        index = {"expand": e, "layers": n}
+        yield Arch(max(space.resolutions), tuple(
+            (stage.block({name: some(values, index[name]) if name in index else full.choices[name][-1]
+                          for name, values in stage.elastic}),) * max(full.depth)
+            for stage, full in zip(trained.stages, space.stages, strict=True)),
+            tuple(some(values, w) for values in trained.widths))
 
 
 def _groups(block: BlockPlan) -> Iterator[tuple[list[Layer], list[Layer], list[Layer]]]:

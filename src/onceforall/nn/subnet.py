@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, activation
+from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, activation, pool
 from onceforall.nn.supernet import Supernet
 from onceforall.space import Arch, BlockPlan, Layer, Plan
 
@@ -26,21 +27,27 @@ class SqueezeExcite(nn.Module):
         return images * gate
 
 
-class PlainBlock(nn.Sequential):
-    """The layers of a block's plan; its input is added to what they give where the plan says so."""
+class PlainBlock(nn.Module):
+    """The layers of a block's plan, one after the other; what the plan says is added to what they give."""
 
     def __init__(self, plan: BlockPlan) -> None:
-        super().__init__(OrderedDict[str, nn.Module]({
-            name: SqueezeExcite(*layers) if name == "se" else conv_norm_act(layers[0])
-            for name, layers in plan.parts().items()}))
+        super().__init__()
+        self._length = len(plan.parts())
+        for name, layers in plan.parts().items():
+            self.add_module(name, SqueezeExcite(*layers) if name == "se" else conv_norm_act(layers[0]))
         self.residual = plan.residual
+        self.shortcut = None if plan.shortcut is None else conv_norm_act(plan.shortcut)
+        self.act = None if plan.act is None else activation(plan.act)
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map (B, C, H, W) to (B, output width, H / stride, W / stride)."""
         x = images
-        for layer in self:
+        for layer in islice(self._modules.values(), self._length):  # by name they would take 7 % of a small net's time
+            assert layer is not None
             x = layer(x)
-        return images + x if self.residual else x
+        if self.residual:
+            x = (images if self.shortcut is None else self.shortcut(images)) + x
+        return x if self.act is None else self.act(x)
 
 
 class GlobalMean(nn.Module):
@@ -70,15 +77,18 @@ class Subnet(nn.Sequential):
 
 
 def conv_norm_act(layer: Layer) -> nn.Sequential:
-    """The layer's convolution, normalisation and activation, as plain torch modules whose tensors hold anything."""
-    parts = OrderedDict[str, nn.Module](conv=_empty(
-        nn.Conv2d, layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.kernel // 2, groups=layer.groups,
-        bias=layer.bias))
+    """The layer's convolution, normalisation, activation and pooling, as plain torch modules whose tensors hold
+    anything."""
+    act = [] if layer.act is None else [("act", activation(layer.act, first=layer.act_first))]
+    parts: list[tuple[str, nn.Module]] = [("conv", _empty(
+        nn.Conv2d, layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, layer.kernel // 2, groups=layer.groups,
+        bias=layer.bias))]
     if layer.norm:
-        parts["norm"] = _empty(nn.BatchNorm2d, layer.outputs)
-    if layer.act is not None:
-        parts["act"] = activation(layer.act)
-    return nn.Sequential(parts)
+        parts.append(("norm", _empty(nn.BatchNorm2d, layer.outputs)))
+    parts = [*act, *parts] if layer.act_first else [*parts, *act]
+    if layer.pool is not None:
+        parts.insert(0 if layer.pool == "mean" else len(parts), ("pool", pool(layer)))
+    return nn.Sequential(OrderedDict[str, nn.Module](parts))
 
 
 def _empty(kind: type[nn.Conv2d | nn.BatchNorm2d | nn.Linear], *sizes: int, **settings: Any) -> nn.Module:

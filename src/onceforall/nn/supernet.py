@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from onceforall.nn.blocks import ElasticBlock
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
-from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, lower
-from onceforall.space.search_space import StageSpace
+from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, lower
 
 
 class Supernet(nn.Module):

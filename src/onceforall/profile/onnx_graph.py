@@ -44,7 +44,7 @@ def _result(part: Part) -> tuple[int, ...]:
     """Channels and sides of a part's output; of the classifier the classes alone."""
     if isinstance(part, Pool):
         return part.channels, 1, 1
-    layer = part.layers[-1] if isinstance(part, BlockPlan) else part
+    layer = part.path[-1] if isinstance(part, BlockPlan) else part
     return (layer.outputs,) if layer.role == "classifier" else (layer.outputs, layer.out_size, layer.out_size)
 
 
@@ -70,25 +70,39 @@ class _Writer:
     def block(self, x: str, plan: BlockPlan) -> str:
         """A block, as `nn.subnet.PlainBlock` computes it."""
         out = x
-        for layer in plan.layers:
+        for layer in plan.path:
             if layer.role == "reduce":
                 gate = self.conv(self.node("GlobalAveragePool", out), layer)
             elif layer.role == "excite":
                 out = self.node("Mul", out, self.conv(gate, layer))
             else:
                 out = self.conv(out, layer)
-        return self.node("Add", x, out) if plan.residual else out
+        if plan.residual:
+            out = self.node("Add", x if plan.shortcut is None else self.conv(x, plan.shortcut), out)
+        return out if plan.act is None else self.act(out, plan.act)
 
     def conv(self, x: str, layer: Layer) -> str:
         shape = (layer.outputs, layer.inputs // layer.groups, layer.kernel, layer.kernel)
+        if layer.act is not None and layer.act_first:
+            x = self.act(x, layer.act)
+        if layer.pool == "mean":  # a border window has the pixels that there are, which padding leaves out of the mean
+            end = -layer.size % layer.stride
+            x = self.node("AveragePool", x, kernel_shape=[layer.stride] * 2, strides=[layer.stride] * 2,
+                          pads=[0, 0, end, end], count_include_pad=0)
         out = self.node("Conv", x, *self.weights(layer, shape), kernel_shape=[layer.kernel] * 2,
-                        strides=[layer.stride] * 2, pads=[layer.kernel // 2] * 4, group=layer.groups)
-        return out if layer.act is None else self.act(out, layer.act)
+                        strides=[layer.conv_stride] * 2, pads=[layer.kernel // 2] * 4, group=layer.groups)
+        if layer.act is not None and not layer.act_first:
+            out = self.act(out, layer.act)
+        if layer.pool == "max":
+            out = self.node("MaxPool", out, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        return out
 
     def act(self, x: str, kind: str) -> str:
         if kind == "relu6":
             ends = (helper.make_tensor("", self._type, [], [end]) for end in (0.0, 6.0))
             return self.node("Clip", x, *(self.node("Constant", value=end) for end in ends))
+        if kind == "swish":
+            return self.node("Mul", x, self.node("Sigmoid", x))
         name, attributes = _ACTS[kind]
         return self.node(name, x, **attributes)
 

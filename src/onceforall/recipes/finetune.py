@@ -21,7 +21,7 @@ from onceforall.recipes.fit import root_of
 from onceforall.recipes.recipe import Recipe, optimizer
 from onceforall.space import SearchSpace, UserError, search_space
 from onceforall.space.catalog import named_settings
-from onceforall.space.genotype import operators_of
+from onceforall.space.genotype import has_operators, operators_of
 from onceforall.train.distributed import wait
 from onceforall.train.evaluate import Compute, Evaluator, Score
 from onceforall.train.output import CONFIG, finished
@@ -106,6 +106,7 @@ def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -
     recipe, known = recipe_of(data), start.about.classes == list(data.classes)
     classes = start.about.num_classes if known else len(data.classes)
     space, arch, _ = start.about.network(request.subnet / ABOUT)
+    space = space if has_operators(space) else search_space(space.name)  # a part of which no configuration can name
     network = {
         **_network(space, classes), "drop_rate": start.dropout, "genotype": list(arch.to_genotype(space)),
         "bn_param": [round(1 - (start.norm.momentum or 0.0), 12), start.norm.eps],
@@ -155,8 +156,10 @@ def _dataloader(request: Request, recipe: Recipe, data: DataSet) -> dict[str, An
 
 def _network(space: SearchSpace, classes: int) -> dict[str, Any]:
     base, settings = named_settings(space.name)
-    return {"space": base, **settings, "num_classes": classes, "op_candidates": operators_of(space),
-            "depth_candidates": list(space.stages[0].depth)}
+    lists: dict[str, Any] = {} if not has_operators(space) else {"op_candidates": operators_of(space)}
+    if lists and len(search_space(base).stages[0].depth) > 1:
+        lists["depth_candidates"] = list(space.stages[0].depth)
+    return {"space": base, **settings, "num_classes": classes, **lists}
 
 
 def _hparams(request: Request, recipe: Recipe, batch: int, *, pictures: int, processes: int) -> dict[str, Any]:

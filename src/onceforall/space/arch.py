@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onceforall.space.search_space import SearchSpace
 
 Value = int | float
+_PLAIN = "b"  # a block without choices
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,26 @@ class Block:
         return dict(self.choices)[dimension]
 
     def __str__(self) -> str:
-        return "".join(f"{name[0]}{value:g}" for name, value in self.choices)
+        return "".join(f"{name[0]}{value:g}" for name, value in self.choices) or _PLAIN
 
 
 @dataclass(frozen=True)
 class Arch:
-    """A sub-network: input resolution in pixels and, stage by stage, its blocks.
+    """A sub-network: input resolution in pixels, stage by stage its blocks, and the elastic widths in channels (stem,
+    stages, head; those that are not elastic are not there).
 
     It has no dead genes: a block that is skipped is not there, so equal networks are equal values.
-    It prints as one line, `224:k5e4,k7e6/...` (stages parted by `/`), which `Arch.parse` reads back.
+    It prints as one line, `224:k5e4,k7e6/...` (stages parted by `/`), with widths `224:w24,64:k5e4,..`, which
+    `Arch.parse` reads back.
     """
 
     resolution: int
     stages: tuple[tuple[Block, ...], ...]
+    widths: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.resolution}:" + "/".join(",".join(map(str, blocks)) for blocks in self.stages)
+        widths = f"w{','.join(map(str, self.widths))}:" if self.widths else ""
+        return f"{self.resolution}:{widths}" + "/".join(",".join(map(str, blocks)) for blocks in self.stages)
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -52,7 +57,7 @@ class Arch:
 
     def at(self, resolution: int) -> Arch:
         """The same sub-network at another input resolution (pixels)."""
-        return Arch(resolution, self.stages)
+        return Arch(resolution, self.stages, self.widths)
 
     @staticmethod
     def parse(space: SearchSpace, text: str) -> Arch:
@@ -68,13 +73,21 @@ class Arch:
         if not colon:
             raise UserError("arch", f"{text!r} has no ':' after the resolution",
                             f"the form is {space.largest}, or largest, middle, smallest")
+        widths: tuple[int, ...] = ()
+        if space.widths:
+            listed, colon, body = body.partition(":")
+            if not colon or not listed.startswith("w"):
+                raise UserError("arch", f"{text!r} has no widths after the resolution",
+                                f"the form is {space.largest}, or largest, middle, smallest")
+            widths = tuple(_integer(width, f"arch width {w + 1}", "channels")
+                           for w, width in enumerate(listed[1:].split(",")))
         stages = body.split("/")
         if len(stages) != len(space.stages):
             raise UserError("arch", f"{len(stages)} stages are given; {space.name} has {len(space.stages)}",
                             "part them with '/'")
         return space.check(Arch(_integer(head, "arch resolution"), tuple(
             tuple(_parse_block(space, s, b, word) for b, word in enumerate(stage.split(",")))
-            for s, stage in enumerate(stages))))
+            if stage or 0 not in space.stages[s].depth else () for s, stage in enumerate(stages)), widths))
 
     @staticmethod
     def from_genotype(space: SearchSpace, genotype: Sequence[int], *, resolution: int | None = None,
@@ -100,25 +113,25 @@ class Arch:
         return encode(space, self)
 
 
-def _integer(text: str, place: str) -> int:
+def _integer(text: str, place: str, unit: str = "pixels") -> int:
     if not re.fullmatch(r" *[1-9][0-9]{0,5} *", text):
-        raise UserError(place, f"{text!r} is not a whole number of pixels")
+        raise UserError(place, f"{text!r} is not a whole number of {unit}")
     return int(text)
 
 
 def _parse_block(space: SearchSpace, stage: int, index: int, text: str) -> Block:
     """One block's word, such as `k5e4`."""
-    place = f"arch stage {stage + 1} block {index + 1}"
-    choices = space.stages[stage].choices
-    pattern = "".join(rf"{name[0]}([0-9.]+)" for name in choices)
+    place, row = f"arch stage {stage + 1} block {index + 1}", space.stages[stage]
+    form, choices = "".join(f"{name[0]}{values[-1]:g}" for name, values in row.elastic) or _PLAIN, row.choices
+    last = row.idle[2] if row.idle else None
+    pattern = "".join(rf"(?:{name[0]}([0-9.]+)){'?' if name == last else ''}" for name in choices) or _PLAIN
     match = re.fullmatch(pattern, text.strip(" "))
     if match is None:
-        form = "".join(f"{name[0]}{values[-1]:g}" for name, values in choices.items())
         raise UserError(place, f"{text!r} is not of the form {form}")
     values = []
     for (name, allowed), digits in zip(choices.items(), match.groups(), strict=True):
         value = next((v for v in allowed if f"{v:g}" == digits), None)
-        if value is None:
+        if value is None and digits is not None:
             raise UserError(place, f"{name} {digits} is not one of {', '.join(f'{v:g}' for v in allowed)}")
-        values.append((name, value))
+        values += [] if value is None else [(name, value)]
     return Block(tuple(values))

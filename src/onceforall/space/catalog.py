@@ -7,11 +7,15 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from urllib.parse import parse_qsl
 
 from onceforall.space.errors import UserError
 from onceforall.space.plan import make_divisible
-from onceforall.space.search_space import Head, SearchSpace, StageSpace, Stem, elastic
+from onceforall.space.rows import Head, StageSpace, Stem, elastic
+from onceforall.space.search_space import SearchSpace
+
+_IMAGENET = tuple(range(128, 225, 4))  # pixels
 
 
 def _mobilenet_v3(name: str, strides: Sequence[int], resolutions: Sequence[int], width_mult: float) -> SearchSpace:
@@ -46,7 +50,7 @@ def _width_mult(name: str, width_mult: float, own: float) -> str:
 
 def _mobilenet_v3_large(width_mult: float = 1.0) -> SearchSpace:
     """ImageNet: 224 pixels -> 112, 56, 28, 14, 14, 7."""
-    return _mobilenet_v3("mobilenet_v3_large", (2, 2, 2, 2, 1, 2), range(128, 225, 4), width_mult)
+    return _mobilenet_v3("mobilenet_v3_large", (2, 2, 2, 2, 1, 2), _IMAGENET, width_mult)
 
 
 def _mobilenet_v3_large_64px(width_mult: float = 1.0) -> SearchSpace:
@@ -69,16 +73,98 @@ def _proxyless_nas(width_mult: float = 1.3) -> SearchSpace:
 
     first = replace(row(16, 1, (1,)), elastic=elastic({"kernel": (3,), "expand": (1,)}))
     return SearchSpace(
-        name, tuple(range(128, 225, 4)), Stem(make_divisible(32 * width_mult), 2, "relu6", (first,)),
+        name, _IMAGENET, Stem(make_divisible(32 * width_mult), 2, "relu6", (first,)),
         (row(24, 2), row(40, 2), row(80, 2), row(96, 1), row(192, 2), row(320, 1, (1,))),
         Head(make_divisible(1280 * width_mult), 0, "relu6"), bn_eps=1e-3)
 
 
+def resnet_widths(multiplier: float, width_mult: float = 1.0) -> tuple[int, ...]:
+    """Channels of ResNet50D's stem, of what follows it, and of its four stages at one of its elastic multipliers."""
+    stem, *stages = (make_divisible(channels * multiplier * width_mult) for channels in (64, 256, 512, 1024, 2048))
+    return make_divisible(stem // 2), stem, *stages
+
+
+def _resnet50d(width_mult: float = 1.0) -> SearchSpace:
+    """ResNet-50-D made elastic (He et al. 2019; the authors' code): 224 pixels -> 112, 56, 56, 28, 14, 7."""
+    name = _width_mult("resnet50d", width_mult, 1)
+    stem, second, *widths = (tuple(sorted(set(choices))) for choices in zip(
+        *(resnet_widths(multiplier, width_mult) for multiplier in RESNET_MULTIPLIERS), strict=True))
+    ratios = elastic({"expand": (0.2, 0.25, 0.35)})
+    conv = StageSpace(0, (0, 1), 1, "relu", se=False, elastic=(), kind="conv")
+    return SearchSpace(
+        name, _IMAGENET, Stem(stem, 2, "relu"),
+        (conv, replace(conv, width=second, depth=(1,), fixed=(("pool", 1),)),
+         *(StageSpace(width, (base, base + 1, base + 2), stride, "relu", se=False, elastic=ratios, kind="bottleneck")
+           for width, base, stride in zip(widths, (2, 2, 4, 2), (1, 2, 2, 2), strict=True))),
+        Head(0, 0, "relu"))
+
+
+def _attentive_nas(width_mult: float = 1.0) -> SearchSpace:
+    """AttentiveNAS (Wang et al. 2021, the table of its search space): 224 pixels -> 112, 112, 56, 28, 14, 14, 7, 7."""
+    name = _width_mult("attentive_nas", width_mult, 1)
+
+    def widths(*choices: int) -> tuple[int, ...]:
+        return tuple(sorted({make_divisible(channels * width_mult) for channels in choices}))
+
+    def row(width: tuple[int, ...], depth: tuple[int, ...], stride: int, expand: tuple[int, ...], *,
+            se: bool) -> StageSpace:
+        return StageSpace(widths(*width), depth, stride, "swish", se, elastic({"kernel": (3, 5), "expand": expand}))
+
+    return SearchSpace(
+        name, (192, 224, 256, 288), Stem(widths(16, 24), 2, "swish"),
+        (row((16, 24), (1, 2), 1, (1,), se=False),
+         row((24, 32), (3, 4, 5), 2, (4, 5, 6), se=False),
+         row((32, 40), (3, 4, 5, 6), 2, (4, 5, 6), se=True),
+         row((64, 72), (3, 4, 5, 6), 2, (4, 5, 6), se=False),
+         row((112, 120, 128), (3, 4, 5, 6, 7, 8), 1, (4, 5, 6), se=True),
+         row((192, 200, 208, 216), (3, 4, 5, 6, 7, 8), 2, (6,), se=True),
+         row((216, 224), (1, 2), 1, (6,), se=True)),
+        Head(0, widths(1792, 1984), "swish", ratio=6))
+
+
+def _xception(name: str, middle: int, width_mult: float) -> SearchSpace:
+    """Xception with an elastic middle flow (Chollet 2017; NNablaNAS): 224 pixels -> 112, 112, 56, 28, 14, 14, 7."""
+    name = _width_mult(name, width_mult, 1)
+    stem, second, *entry, last, fifth, sixth = (make_divisible(channels * width_mult)
+                                                for channels in (32, 64, 128, 256, 728, 1024, 1536, 2048))
+
+    def block(before: int, width: int, grown: int) -> StageSpace:
+        return StageSpace(width, (1,), 2, "relu", se=False, elastic=(), kind="separable",
+                          fixed=(("kernel", 3), ("layers", 2), ("expand", grown / before)))
+
+    def convolution(width: int, kind: str) -> StageSpace:
+        return StageSpace(width, (1,), 1, "relu", se=False, elastic=(), kind=kind)
+
+    choices = elastic({"kernel": (3, 5, 7), "layers": (1, 2, 3), "expand": (0.6, 0.8, 1)})
+    return SearchSpace(
+        name, _IMAGENET, Stem(stem, 2, "relu", (convolution(second, "conv"), *(
+            block(before, width, width) for before, width in pairwise((second, *entry))))),
+        (StageSpace(entry[-1], (middle,), 1, "relu", se=False, elastic=choices, kind="separable",
+                    idle=("layers", 1, "expand")),
+         block(entry[-1], last, entry[-1]), convolution(fifth, "sepconv"), convolution(sixth, "sepconv")),
+        Head(0, 0, "relu"))
+
+
+def _xception41(width_mult: float = 1.0) -> SearchSpace:
+    """Eight blocks in the middle flow."""
+    return _xception("xception41", 8, width_mult)
+
+
+def _xception65(width_mult: float = 1.0) -> SearchSpace:
+    """Sixteen."""
+    return _xception("xception65", 16, width_mult)
+
+
+RESNET_MULTIPLIERS = (0.65, 0.8, 1.0)
 CATALOG: dict[str, Callable[..., SearchSpace]] = {
     "mobilenet_v3_large": _mobilenet_v3_large,
     "mobilenet_v3_large_64px": _mobilenet_v3_large_64px,
     "mobilenet_v3_large_32px": _mobilenet_v3_large_32px,
     "proxyless_nas": _proxyless_nas,
+    "resnet50d": _resnet50d,
+    "attentive_nas": _attentive_nas,
+    "xception41": _xception41,
+    "xception65": _xception65,
 }
 
 

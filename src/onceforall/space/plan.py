@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
-from onceforall.space.arch import Arch, Block
-from onceforall.space.search_space import Head, SearchSpace, StageSpace
+from onceforall.space.arch import Arch, Block, Value
+from onceforall.space.rows import Head, StageSpace, Width
+from onceforall.space.search_space import SearchSpace
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -18,10 +20,12 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution or linear layer with what directly follows it.
+    """One convolution or linear layer with what directly belongs to it.
 
     `name`: its dotted path in supernet and extracted net alike; `size`: side of its square input map in
-    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "hsigmoid" or None.
+    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "swish", "hsigmoid" or None, after
+    that, or before the convolution where `act_first`; `pool`: "mean" means windows of stride x stride before the
+    convolution, which then has no stride; "max" of 3 x 3 at stride 2 at the end.
     """
 
     name: str
@@ -34,11 +38,23 @@ class Layer:
     bias: bool = False
     norm: bool = True
     act: str | None = None
+    act_first: bool = False
+    pool: str | None = None
+
+    @property
+    def conv_size(self) -> int:
+        """Side of the convolution's output map, at padding kernel // 2; windows that a border cuts count."""
+        return (self.size - 1) // self.stride + 1
 
     @property
     def out_size(self) -> int:
-        """Side of the output map, at padding kernel // 2."""
-        return (self.size - 1) // self.stride + 1
+        """Side of the output map."""
+        return (self.conv_size - 1) // 2 + 1 if self.pool == "max" else self.conv_size
+
+    @property
+    def conv_stride(self) -> int:
+        """The convolution's own stride."""
+        return 1 if self.pool == "mean" else self.stride
 
     @property
     def role(self) -> str:
@@ -48,19 +64,27 @@ class Layer:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """One block: its layers in the order they run, and whether its input is added to its output.
+    """One block: its layers in the order they run, whether its input is added to its output (`shortcut`: through which
+    layer), and the activation after that.
 
     Layers whose names go on with `se` are a gate (reduce, excite) on what the layer before them gives.
     """
 
     name: str
-    layers: tuple[Layer, ...]
+    path: tuple[Layer, ...]
     residual: bool
+    shortcut: Layer | None = None
+    act: str | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All its layers, the shortcut's last."""
+        return self.path if self.shortcut is None else (*self.path, self.shortcut)
 
     def parts(self) -> dict[str, tuple[Layer, ...]]:
-        """The layers by the next word of their name: each alone, a gate's two together."""
+        """The path's layers by the next word of their name: each alone, a gate's two together."""
         out: dict[str, tuple[Layer, ...]] = {}
-        for layer in self.layers:
+        for layer in self.path:
             word = layer.name.removeprefix(f"{self.name}.").partition(".")[0]
             out[word] = (*out.get(word, ()), layer)
         return out
@@ -104,15 +128,22 @@ class Plan:
 def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
     """The plan of `arch`, a sub-network of `space`; raises UserError where it is not one."""
     space.check(arch)
-    stem = Layer("stem", space.in_channels, space.stem.width, 3, space.stem.stride, size=arch.resolution,
+    widths = iter(arch.widths)
+
+    def own(width: Width) -> int:
+        return next(widths) if isinstance(width, tuple) else width
+
+    stem = Layer("stem", space.in_channels, own(space.stem.width), 3, space.stem.stride, size=arch.resolution,
                  act=space.stem.act)
     cursor = _Cursor(stem.outputs, stem.out_size)
-    first = tuple(cursor.block(f"first.{i}", stage, block, b)
-                  for i, stage in enumerate(space.stem.stages) for b, block in enumerate(stage.blocks(-1)))
-    stages = tuple(tuple(cursor.block(f"stages.{s}.{b}", stage, block, b) for b, block in enumerate(blocks))
-                   for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)))
-    features, head = _head(space.head, cursor, num_classes)
-    return Plan(arch.resolution, stem, first, stages, features, head)
+    first = tuple(cursor.block(f"first.{i}", stage, stage.blocks(-1)[0], 0, own(stage.width))
+                  for i, stage in enumerate(space.stem.stages))
+    stages = []
+    for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)):
+        width = own(stage.width)
+        stages.append(tuple(cursor.block(f"stages.{s}.{b}", stage, block, b, width) for b, block in enumerate(blocks)))
+    features, head = _head(space.head, cursor, own(space.head.mix), num_classes)
+    return Plan(arch.resolution, stem, first, tuple(stages), features, head)
 
 
 @dataclass
@@ -122,39 +153,108 @@ class _Cursor:
     width: int
     size: int
 
-    def block(self, name: str, stage: StageSpace, block: Block, index: int) -> BlockPlan:
-        plan = _LOWER[stage.kind](name, stage, block, self.width, self.size, stage.stride if index == 0 else 1)
-        self.width, self.size = plan["project"].outputs, plan["project"].out_size
+    def block(self, name: str, stage: StageSpace, block: Block, index: int, width: int) -> BlockPlan:
+        """The stage's next block, to `width` channels; 0: as many as come in."""
+        plan = KINDS[stage.kind](Place(name, stage, block, index, self.width, width or self.width, self.size))
+        self.width, self.size = plan.path[-1].outputs, plan.path[-1].out_size
         return plan
 
 
-def _head(head: Head, cursor: _Cursor, num_classes: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+@dataclass(frozen=True)
+class Place:
+    """Where a block stands: its stage, its number there, the channels that come in and go out, its map's size."""
+
+    name: str
+    stage: StageSpace
+    block: Block
+    index: int
+    inputs: int
+    outputs: int
+    size: int
+
+    @property
+    def stride(self) -> int:
+        """The stage's, in its first block."""
+        return self.stage.stride if self.index == 0 else 1
+
+    @property
+    def same(self) -> bool:
+        """Whether what comes in can be added to what goes out. A stage's first block does so only where it could never
+        be otherwise: not where its width is elastic."""
+        return self.stride == 1 and self.inputs == self.outputs and (
+            self.index > 0 or not isinstance(self.stage.width, tuple))
+
+    def __getitem__(self, dimension: str) -> Value:
+        return self.stage.value(self.block, dimension)
+
+
+def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """The layers before the global mean, and those after it."""
     features, mixed, width = [], [], cursor.width
-    if head.expand:
-        features.append(Layer("head.expand", width, head.expand, size=cursor.size, act=head.act))
-        width = head.expand
-    if head.mix:
-        mixed.append(Layer("head.mix", width, head.mix, norm=False, act=head.act))
-        width = head.mix
+    if expand := head.expand or head.ratio * width:
+        features.append(Layer("head.expand", width, expand, size=cursor.size, act=head.act))
+        width = expand
+    if mix:
+        mixed.append(Layer("head.mix", width, mix, norm=False, act=head.act))
+        width = mix
     return tuple(features), (*mixed, Layer("head.classifier", width, num_classes, bias=True, norm=False))
 
 
-def _mbconv(name: str, stage: StageSpace, block: Block, width: int, size: int, stride: int) -> BlockPlan:
+def mbconv(at: Place) -> BlockPlan:
     """Inverted bottleneck: expand 1x1, depthwise, squeeze-and-excitation, project 1x1 (Sandler et al. 2018)."""
-    kernel, expand = int(block["kernel"]), block["expand"]
-    hidden = make_divisible(round(width * expand)) if expand != 1 else width
-    layers = []
-    if expand != 1:
-        layers.append(Layer(f"{name}.expand", width, hidden, size=size, act=stage.act))
-    depthwise = Layer(f"{name}.depthwise", hidden, hidden, kernel, stride, hidden, size, act=stage.act)
-    layers.append(depthwise)
-    if stage.se:
+    name, expand, act = at.name, at["expand"], at.stage.act
+    hidden = make_divisible(round(at.inputs * expand)) if expand != 1 else at.inputs
+    path = [Layer(f"{name}.expand", at.inputs, hidden, size=at.size, act=act)] if expand != 1 else []
+    depthwise = Layer(f"{name}.depthwise", hidden, hidden, int(at["kernel"]), at.stride, hidden, at.size, act=act)
+    path.append(depthwise)
+    if at.stage.se:
         squeeze = make_divisible(hidden // 4)
-        layers += [Layer(f"{name}.se.reduce", hidden, squeeze, bias=True, norm=False, act="relu"),
-                   Layer(f"{name}.se.excite", squeeze, hidden, bias=True, norm=False, act="hsigmoid")]
-    layers.append(Layer(f"{name}.project", hidden, stage.width, size=depthwise.out_size))
-    return BlockPlan(name, tuple(layers), stride == 1 and width == stage.width)
+        path += [Layer(f"{name}.se.reduce", hidden, squeeze, bias=True, norm=False, act="relu"),
+                 Layer(f"{name}.se.excite", squeeze, hidden, bias=True, norm=False, act="hsigmoid")]
+    path.append(Layer(f"{name}.project", hidden, at.outputs, size=depthwise.out_size))
+    return BlockPlan(name, tuple(path), at.same)
 
 
-_LOWER = {"mbconv": _mbconv}
+def _conv(at: Place) -> BlockPlan:
+    """One 3x3 convolution; where it keeps the width, its input is added to it."""
+    layer = Layer(f"{at.name}.conv", at.inputs, at.outputs, 3, at.stride, size=at.size, act=at.stage.act,
+                  pool="max" if at["pool"] else None)
+    return BlockPlan(at.name, (layer,), at.same)
+
+
+def _bottleneck(at: Place) -> BlockPlan:
+    """Bottleneck of ResNet-D: 1x1, 3x3, 1x1, and on the shortcut mean and 1x1 (He et al. 2016; He et al. 2019)."""
+    name, act, hidden = at.name, at.stage.act, make_divisible(round(at.outputs * at["expand"]))
+    reduce = Layer(f"{name}.conv1", at.inputs, hidden, size=at.size, act=act)
+    middle = Layer(f"{name}.conv2", hidden, hidden, 3, at.stride, size=at.size, act=act)
+    shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size,
+                                          pool="mean" if at.stride > 1 else None)
+    return BlockPlan(name, (reduce, middle, Layer(f"{name}.conv3", hidden, at.outputs, size=middle.out_size)), True,
+                     shortcut, act)
+
+
+def _separable(at: Place) -> BlockPlan:
+    """Separable convolutions, each after its activation, then max pooling where there is a stride; on the shortcut 1x1
+    where it has another width or size (Chollet 2017)."""
+    name, count = at.name, int(at["layers"])
+    widths = [at.inputs, *[make_divisible(round(at.inputs * at["expand"]))] * (count - 1), at.outputs]
+    path = []
+    for i, (width, wider) in enumerate(pairwise(widths), 1):
+        path += [Layer(f"{name}.depthwise{i}", width, width, int(at["kernel"]), groups=width, size=at.size, norm=False,
+                       act=at.stage.act, act_first=True),
+                 Layer(f"{name}.pointwise{i}", width, wider, size=at.size,
+                       pool="max" if at.stride > 1 and i == count else None)]
+    shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size)
+    return BlockPlan(name, tuple(path), True, shortcut)
+
+
+def _sepconv(at: Place) -> BlockPlan:
+    """One separable convolution with its activation at the end, and no shortcut (Chollet 2017)."""
+    depthwise = Layer(f"{at.name}.depthwise1", at.inputs, at.inputs, 3, groups=at.inputs, size=at.size, norm=False)
+    return BlockPlan(at.name, (depthwise, Layer(f"{at.name}.pointwise1", at.inputs, at.outputs, size=at.size,
+                                                act=at.stage.act)), False)
+
+
+KINDS: dict[str, Callable[[Place], BlockPlan]] = {
+    "mbconv": mbconv, "conv": _conv, "bottleneck": _bottleneck, "separable": _separable,
+    "sepconv": _sepconv}

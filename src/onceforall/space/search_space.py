@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 
-from onceforall.space.arch import Arch, Block, Value
+from onceforall.space.arch import Arch, Value
 from onceforall.space.errors import UserError
+from onceforall.space.rows import Head, StageSpace, Stem, Width, listed
 
 V = TypeVar("V", int, Value)
-Pairs = tuple[tuple[str, tuple[Value, ...]], ...]
-
-
-@dataclass(frozen=True)
-class StageSpace:
-    """One row of the paper's table.
-
-    `width`: output channels; `depth`: allowed numbers of blocks; `elastic`: the choices of each block,
-    ascending, such as (("kernel", (3, 5, 7)), ("expand", (3, 4, 6))).
-    """
-
-    width: int
-    depth: tuple[int, ...]
-    stride: int
-    act: str
-    se: bool
-    elastic: Pairs
-    kind: str = "mbconv"
-
-    @property
-    def choices(self) -> dict[str, tuple[Value, ...]]:
-        """Elastic dimension to its choices, ascending."""
-        return dict(self.elastic)
-
-    def blocks(self, pick: int) -> tuple[Block, ...]:
-        """The stage at one end: pick 0 is all smallest, -1 all largest."""
-        return (Block(tuple((name, values[pick]) for name, values in self.elastic)),) * self.depth[pick]
-
-    @property
-    def middle(self) -> tuple[Block, ...]:
-        """The stage with the middle of every choice (the upper one of two)."""
-        block = Block(tuple((name, values[len(values) // 2]) for name, values in self.elastic))
-        return (block,) * self.depth[len(self.depth) // 2]
-
-
-@dataclass(frozen=True)
-class Stem:
-    """What comes before the elastic stages: a 3x3 convolution, then blocks that are not elastic."""
-
-    width: int
-    stride: int
-    act: str
-    stages: tuple[StageSpace, ...] = ()
-
-
-@dataclass(frozen=True)
-class Head:
-    """1x1 convolution to `expand` channels, global mean, 1x1 convolution to `mix`, classifier; 0: there is none."""
-
-    expand: int
-    mix: int
-    act: str
+Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "depth"), (stage, block, "kernel"), ..
 
 
 @dataclass(frozen=True)
@@ -82,28 +32,58 @@ class SearchSpace:
     @cached_property
     def largest(self) -> Arch:
         """Every choice at its largest."""
-        return Arch(max(self.resolutions), tuple(stage.blocks(-1) for stage in self.stages))
+        return Arch(max(self.resolutions), tuple(stage.blocks(-1) for stage in self.stages),
+                    tuple(values[-1] for values in self.widths))
 
     @cached_property
     def smallest(self) -> Arch:
         """Every choice at its smallest."""
-        return Arch(min(self.resolutions), tuple(stage.blocks(0) for stage in self.stages))
+        return Arch(min(self.resolutions), tuple(stage.blocks(0) for stage in self.stages),
+                    tuple(values[0] for values in self.widths))
 
     @cached_property
     def middle(self) -> Arch:
         """The middle of every choice."""
         sizes = sorted(self.resolutions)
-        return Arch(sizes[len(sizes) // 2], tuple(stage.middle for stage in self.stages))
+        return Arch(sizes[len(sizes) // 2], tuple(stage.middle for stage in self.stages),
+                    tuple(values[len(values) // 2] for values in self.widths))
 
     @property
     def count(self) -> int:
         """Sub-networks a resolution."""
-        return prod(sum(_ways(stage) ** depth for depth in stage.depth) for stage in self.stages)
+        blocks = prod(sum(_ways(stage) ** depth for depth in stage.depth) for stage in self.stages)
+        return prod(map(len, self.widths)) * int(blocks)
 
     @property
     def slots(self) -> int:
         """Block places: the largest depths added up."""
         return sum(max(stage.depth) for stage in self.stages)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The elastic dimensions of its blocks."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name, _ in stage.elastic))
+
+    @cached_property
+    def widths(self) -> tuple[tuple[int, ...], ...]:
+        """The choices of each elastic width: the stem's, the stages', the head's."""
+        rows = (self.stem.width, *(stage.width for stage in self.stages), self.head.mix)
+        return tuple(width for width in rows if isinstance(width, tuple))
+
+    @cached_property
+    def genes(self) -> dict[Gene, tuple[Value, ...]]:
+        """The encoding's entries in their order: which choice each is of, its dimension last, and its values."""
+        out: dict[Gene, tuple[Value, ...]] = {("resolution",): self.resolutions}
+        if isinstance(self.stem.width, tuple):
+            out["stem", "width"] = self.stem.width
+        for s, stage in enumerate(self.stages):
+            if isinstance(stage.width, tuple):
+                out[s, "width"] = stage.width
+            out[s, "depth"] = stage.depth
+            out |= {(s, b, name): values for b in range(max(stage.depth)) for name, values in stage.elastic}
+        if isinstance(self.head.mix, tuple):
+            out["head", "width"] = self.head.mix
+        return out
 
     def sample(self, rng: random.Random) -> Arch:
         """One sub-network: every choice drawn uniformly (Cai et al. 2020, section 3.3)."""
@@ -111,9 +91,8 @@ class SearchSpace:
         stages = []
         for stage in self.stages:
             depth = rng.choice(stage.depth)
-            stages.append(tuple(Block(tuple((n, rng.choice(v)) for n, v in stage.elastic))
-                                for _ in range(depth)))
-        return Arch(resolution, tuple(stages))
+            stages.append(tuple(stage.block({n: rng.choice(v) for n, v in stage.elastic}) for _ in range(depth)))
+        return Arch(resolution, tuple(stages), tuple(rng.choice(values) for values in self.widths))
 
     def contains(self, arch: Arch) -> bool:
         """Whether `arch` is one of this space's sub-networks."""
@@ -129,9 +108,10 @@ class SearchSpace:
     def covers(self, other: SearchSpace) -> bool:
         """Whether every sub-network of `other` is one of this space's."""
         return set(other.resolutions) <= set(self.resolutions) and len(self.stages) == len(other.stages) and all(
-            set(b.depth) <= set(a.depth) and replace(b, depth=a.depth, elastic=a.elastic) == a
+            set(b.depth) <= set(a.depth) and replace(b, depth=a.depth, elastic=a.elastic, width=a.width) == a
             and b.choices.keys() == a.choices.keys() and all(set(b.choices[n]) <= set(v) for n, v in a.elastic)
-            for a, b in zip(self.stages, other.stages, strict=True))
+            for a, b in zip(self.stages, other.stages, strict=True)) and len(self.widths) == len(other.widths) and all(
+            set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
 
     def at(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same blocks at other resolutions."""
@@ -144,7 +124,7 @@ class SearchSpace:
         for name in choices:
             if not any(name in stage.choices for stage in self.stages):
                 raise UserError(f"{self.name}.{name}", "is no elastic dimension of this space",
-                                f"it has {', '.join(self.stages[0].choices)}, depth, resolutions")
+                                f"it has {', '.join([*self.dimensions, 'depth', 'resolutions'])}")
         depths = self._parts("depth", depth, [stage.depth for stage in self.stages])
         elastics: list[dict[str, tuple[Value, ...]]] = [stage.choices for stage in self.stages]
         for name, wanted in choices.items():
@@ -164,48 +144,84 @@ class SearchSpace:
         return [values if len(values) == 1 else _subset(f"{self.name}.{name}", [v for v in part if v in values] or part,
                                                         values) for values in own]
 
-    def each(self, name: str, values: Sequence[Value]) -> SearchSpace:
-        """The part of the space with one choice of a dimension a stage, as `each("kernel", (3, 5, 3, 3, 5))`."""
+    def each(self, name: str, values: Sequence[Sequence[Value]]) -> SearchSpace:
+        """The part of the space with choices of a dimension of each stage, as `each("kernel", [(3,), (5, 7), ..])`;
+        with `each("width", ..)` of each elastic width."""
+        place = f"{self.name}.{name}"
+        if name == "width":
+            return self._at_widths([_subset(place, tuple(map(int, part)), own)
+                                    for part, own in zip(values, self.widths, strict=True)])
         return replace(self, stages=tuple(
-            replace(stage, elastic=tuple((n, _subset(f"{self.name}.{n}", [value], v) if n == name else v)
-                                         for n, v in stage.elastic))
-            for stage, value in zip(self.stages, values, strict=True)))
+            replace(stage, depth=_subset(place, tuple(map(int, part)), stage.depth)) if name == "depth" else
+            replace(stage, elastic=tuple((n, _subset(place, part, v) if n == name else v) for n, v in stage.elastic))
+            for stage, part in zip(self.stages, values, strict=True)))
+
+    @property
+    def top(self) -> SearchSpace:
+        """Its largest sub-network alone, at all resolutions."""
+        stages = tuple(replace(stage, depth=stage.depth[-1:], elastic=tuple((n, v[-1:]) for n, v in stage.elastic))
+                       for stage in self.stages)
+        return replace(self, stages=stages)._at_widths([values[-1:] for values in self.widths])
+
+    def common(self, other: SearchSpace) -> SearchSpace:
+        """The part of the space that another one of its family has too; its largest choice where that has none."""
+        def both(own: tuple[V, ...], others: Sequence[V]) -> tuple[V, ...]:
+            return tuple(v for v in own if v in others) or own[-1:]
+
+        stages = tuple(replace(stage, depth=both(stage.depth, row.depth), elastic=tuple(
+            (n, both(v, row.choices.get(n, ()))) for n, v in stage.elastic))
+            for stage, row in zip(self.stages, other.stages, strict=True))
+        widths = [both(own, others) for own, others in zip(self.widths, other.widths, strict=True)]
+        return replace(self, stages=stages)._at_widths(widths)
+
+    def _at_widths(self, widths: Sequence[tuple[int, ...]]) -> SearchSpace:
+        """The same with these choices of the elastic widths."""
+        left = iter(widths)
+
+        def own(width: Width) -> Width:
+            return next(left) if isinstance(width, tuple) else width
+
+        return replace(self, stem=replace(self.stem, width=own(self.stem.width)),
+                       stages=tuple(replace(stage, width=own(stage.width)) for stage in self.stages),
+                       head=replace(self.head, mix=own(self.head.mix)))
 
     def encode(self, arch: Arch) -> list[int]:
-        """`arch` as integers: index of the resolution, then for each stage index of the depth and of each
-        block's choices, 0 where a block does not exist. Equal archs give equal vectors."""
-        vector = [self.resolutions.index(self.check(arch).resolution)]
-        for stage, blocks in zip(self.stages, arch.stages, strict=True):
-            vector.append(stage.depth.index(len(blocks)))
-            for b in range(max(stage.depth)):
-                vector += [values.index(blocks[b][n]) if b < len(blocks) else 0 for n, values in stage.elastic]
-        return vector
+        """`arch` as integers, an index for each of `genes`, 0 for what its blocks do not have. Equal archs give equal
+        vectors."""
+        found = self._picks(self.check(arch))
+        return [values.index(found[gene]) if gene in found else 0 for gene, values in self.genes.items()]
+
+    def _picks(self, arch: Arch) -> dict[Gene, Value]:
+        """The choices of an arch."""
+        widths = (gene for gene in self.genes if gene[-1] == "width")
+        out: dict[Gene, Value] = {("resolution",): arch.resolution, **dict(zip(widths, arch.widths, strict=True))}
+        for s, blocks in enumerate(arch.stages):
+            out[s, "depth"] = len(blocks)
+            out |= {(s, b, name): value for b, block in enumerate(blocks) for name, value in block.choices}
+        return out
 
     def decode(self, vector: Sequence[int]) -> Arch:
-        """The arch of an integer vector; entries of blocks that do not exist are not looked at."""
-        if len(vector) != len(self.cardinalities):
-            raise UserError("encoding", f"{len(vector)} integers; {self.name} needs {len(self.cardinalities)}")
-        entries = iter(vector)
-        resolution = self.resolutions[next(entries)]
-        stages = []
-        for stage in self.stages:
-            depth = stage.depth[next(entries)]
-            slots = [Block(tuple((n, v[i]) for (n, v), i in zip(stage.elastic, picks, strict=True)))
-                     for picks in _chunks(entries, max(stage.depth), len(stage.elastic), depth)]
-            stages.append(tuple(slots))
-        return Arch(resolution, tuple(stages))
+        """The arch of an integer vector; entries of what its blocks do not have are not looked at."""
+        if len(vector) != len(self.genes):
+            raise UserError("encoding", f"{len(vector)} integers; {self.name} needs {len(self.genes)}")
+        at = dict(zip(self.genes, vector, strict=True))
+
+        def pick(*gene: int | str) -> Any:
+            return self.genes[gene][at[gene]]
+
+        stages = tuple(tuple(stage.block({n: pick(s, b, n) for n, _ in stage.elastic})
+                             for b in range(pick(s, "depth"))) for s, stage in enumerate(self.stages))
+        return Arch(pick("resolution"), stages, tuple(pick(*gene) for gene in self.genes if gene[-1] == "width"))
 
     @cached_property
     def cardinalities(self) -> tuple[int, ...]:
         """Number of values of each entry of `encode`'s vector."""
-        sizes = [len(self.resolutions)]
-        for stage in self.stages:
-            sizes += [len(stage.depth), *([len(v) for _, v in stage.elastic] * max(stage.depth))]
-        return tuple(sizes)
+        return tuple(map(len, self.genes.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """The space as JSON values: its name and the choices that are left; `SearchSpace.from_dict` reads it back."""
-        return {"name": self.name, "resolutions": list(self.resolutions), "stages": [
+        widths = {"widths": [list(values) for values in self.widths]} if self.widths else {}
+        return {"name": self.name, "resolutions": list(self.resolutions), **widths, "stages": [
             {"depth": list(stage.depth), **{name: list(values) for name, values in stage.elastic}}
             for stage in self.stages]}
 
@@ -215,7 +231,7 @@ class SearchSpace:
         from onceforall.space.catalog import search_space
         try:
             full, rows = search_space(values["name"]), list(values["stages"])
-            _only_keys(values, ("name", "resolutions", "stages"), "space")
+            _only_keys(values, ("name", "resolutions", "stages", *(["widths"] if full.widths else [])), "space")
             for row, stage in zip(rows, full.stages, strict=True):
                 _only_keys(row, ("depth", *stage.choices), "space.stages")
             resolutions = _subset("space.resolutions", tuple(values["resolutions"]), full.resolutions)
@@ -223,39 +239,39 @@ class SearchSpace:
                 stage, depth=_subset("space.depth", tuple(row["depth"]), stage.depth),
                 elastic=tuple((n, _subset(f"space.{n}", tuple(row[n]), v)) for n, v in stage.elastic))
                 for stage, row in zip(full.stages, rows, strict=True))
+            widths = [_subset("space.widths", tuple(row), own)
+                      for row, own in zip(values.get("widths", ()), full.widths, strict=True)]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError("space", f"is not the description of a search space ({error})") from None
-        return replace(full, resolutions=resolutions, stages=stages)
+        return replace(full, resolutions=resolutions, stages=stages)._at_widths(widths)
 
     def _fault(self, arch: Arch) -> tuple[str, str] | None:
         if arch.resolution not in self.resolutions:
-            return "arch resolution", f"{arch.resolution} is not one of {_listed(self.resolutions)}"
+            return "arch resolution", f"{arch.resolution} is not one of {listed(self.resolutions)}"
         if len(arch.stages) != len(self.stages):
             return "arch", f"has {len(arch.stages)} stages; {self.name} has {len(self.stages)}"
         for s, (stage, blocks) in enumerate(zip(self.stages, arch.stages, strict=True)):
             if len(blocks) not in stage.depth:
-                return f"arch stage {s + 1}", f"depth {len(blocks)} is not one of {_listed(stage.depth)}"
+                return f"arch stage {s + 1}", f"depth {len(blocks)} is not one of {listed(stage.depth)}"
             for b, block in enumerate(blocks):
-                if tuple(n for n, _ in block.choices) != tuple(stage.choices):
-                    return (f"arch stage {s + 1} block {b + 1}",
-                            f"has {', '.join(n for n, _ in block.choices)} instead of {', '.join(stage.choices)}")
-                for (name, value), (_, allowed) in zip(block.choices, stage.elastic, strict=True):
-                    if value not in allowed or isinstance(value, bool):
-                        shown = f"{value:g}" if isinstance(value, float) else repr(value)
-                        return (f"arch stage {s + 1} block {b + 1}",
-                                f"{name} {shown} is not one of {_listed(allowed)}")
+                if fault := stage.fault(block):
+                    return f"arch stage {s + 1} block {b + 1}", fault
+        return self._fault_of_widths(arch.widths)
+
+    def _fault_of_widths(self, widths: Sequence[int]) -> tuple[str, str] | None:
+        if len(widths) != len(self.widths):
+            return "arch", f"has {len(widths)} widths; {self.name} has {len(self.widths)} that are elastic"
+        for w, (width, own) in enumerate(zip(widths, self.widths, strict=True)):
+            if width not in own or isinstance(width, bool):
+                return f"arch width {w + 1}", f"{width!r} is not one of {listed(own)}"
         return None
 
 
 def _ways(stage: StageSpace) -> int:
-    return prod(len(values) for _, values in stage.elastic)
-
-
-def _chunks(entries: Iterator[int], slots: int, size: int, depth: int) -> list[list[int]]:
-    chunks = [[next(entries) for _ in range(size)] for _ in range(slots)]
-    return chunks[:depth]
+    """Blocks that differ."""
+    return len({stage.block(picks) for picks in stage.ways})
 
 
 def _subset(place: str, wanted: Sequence[V] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
@@ -263,9 +279,9 @@ def _subset(place: str, wanted: Sequence[V] | None, allowed: tuple[V, ...]) -> t
         return allowed
     wrong = [v for v in wanted if isinstance(v, bool) or v not in allowed]
     if wrong or not wanted:
-        raise UserError(place, f"{wrong[0] if wrong else 'an empty list'} is not one of {_listed(allowed)}")
+        raise UserError(place, f"{wrong[0] if wrong else 'an empty list'} is not one of {listed(allowed)}")
     if len(set(wanted)) < len(wanted):
-        raise UserError(place, f"{_listed(wanted)} has a choice twice", "list each once")
+        raise UserError(place, f"{listed(wanted)} has a choice twice", "list each once")
     return tuple(sorted({v for v in allowed if v in wanted}))  # the space's own: 3.0 is in (3, 5, 7), and no depth
 
 
@@ -274,13 +290,3 @@ def _only_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> N
     if unknown:
         raise UserError(f"{place}.{unknown[0]}", "is not a known key", f"known: {', '.join(known)}")
 
-
-def _listed(values: Sequence[Value]) -> str:
-    """`3, 5, 7`; a long even run as `128, 132, .., 224`."""
-    texts = [f"{v:g}" for v in values]
-    return ", ".join(texts if len(texts) <= 9 else [*texts[:2], "..", texts[-1]])
-
-
-def elastic(choices: Mapping[str, Sequence[Value]]) -> Pairs:
-    """`{"kernel": (3, 5, 7)}` in the hashable form of `StageSpace.elastic`, choices ascending."""
-    return tuple((name, tuple(sorted(values))) for name, values in choices.items())

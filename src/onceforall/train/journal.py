@@ -144,7 +144,9 @@ def _epoch(line: str) -> float:
 
 def tag(arch: Arch) -> str:
     """A short name for charts: `224px_k7e6_d4` where all blocks and depths are equal, else the whole arch."""
-    blocks = {block for stage in arch.stages for block in stage}
-    if len(blocks) == 1 and len(set(arch.depths)) == 1:
-        return f"{arch.resolution}px_{next(iter(blocks))}_d{arch.depths[0]}"
-    return str(arch).replace("/", "_").replace(":", "px_").replace(",", "")
+    kinds = {block for stage in arch.stages for block in stage}
+    if len(kinds) == 1 and len(set(arch.depths)) == 1:
+        return f"{arch.resolution}px_{next(iter(kinds))}_d{arch.depths[0]}"
+    widths = "_w" + "-".join(map(str, arch.widths)) if arch.widths else ""
+    blocks = str(arch).rpartition(":")[2]
+    return f"{arch.resolution}px{widths}_" + blocks.replace("/", "_").replace(",", "")

@@ -52,6 +52,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
         _log.info("%s is finished: nothing to %s", output, "profile" if options.profile else "do")
         return
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
+    stage_of(config, subnet=options.subnet)
     data = _load(config, options)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
     check_alike(config, data, options)

@@ -9,8 +9,7 @@ import numpy as np
 
 from onceforall.cost.population import macs_table
 from onceforall.cost.predictor import Predictor
-from onceforall.space import Arch, Block, SearchSpace, search_space
-from onceforall.space.search_space import StageSpace
+from onceforall.space import Arch, Block, SearchSpace, StageSpace, search_space
 
 Sampler = Callable[[SearchSpace, random.Random], Arch]
 

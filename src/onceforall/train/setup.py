@@ -127,17 +127,16 @@ def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
 def _sort(config: Config, supernet: Supernet) -> None:
     """Sort channels where the stage and its settings ask for it."""
     weights, sorting = config.network.weights, config.hparams.channel_sorting
+    space = supernet.space
     if weights and sorting == "always":
-        sort_channels(supernet, supernet.space.restrict(expand=supernet.space.stages[0].choices["expand"][-1:]))
+        sort_channels(supernet, space.top)
     elif weights and config.hparams.task == "expand":
-        sort_channels(supernet, _trained_space(supernet.space, Path(weights)), keep_squeeze=sorting == "bands")
+        before = space_of(Path(weights))
+        sort_channels(supernet, _phase_before(space) if before is None else space.common(before),
+                      keep_squeeze=sorting == "bands")
 
 
-def _trained_space(space: SearchSpace, weights: Path) -> SearchSpace:
-    """The part of `space` that the weights were trained in, as far as expand goes.
-
-    A file that does not say is taken to come from the phase before: all expand ratios but the smallest.
-    """
-    choices, before = space.stages[0].choices["expand"], space_of(weights)
-    known = before.stages[0].choices["expand"] if before is not None else choices[1:]
-    return space.restrict(expand=[e for e in choices if e in known] or [choices[-1]])
+def _phase_before(space: SearchSpace) -> SearchSpace:
+    """What weights that do not say it are taken to be trained in: all expand ratios but the smallest."""
+    ratios = [stage.choices.get("expand", ()) for stage in space.stages]
+    return space.each("expand", [values[1:] or values for values in ratios])

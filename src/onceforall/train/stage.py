@@ -10,15 +10,16 @@ from onceforall.interop.config import Config, full_space, network_space, stage_s
 from onceforall.space import SearchSpace, UserError
 from onceforall.train.losses import Distillation, alpha_divergence, distillation
 from onceforall.train.sampling import Sampler, attentive, compound, uniform
-from onceforall.train.schedule import CosineWarmup
-from onceforall.train.strategy import Strategy, authors_order, delayed, only, progressive_shrinking, sandwich
+from onceforall.train.schedule import CosineWarmup, Stairs
+from onceforall.train.strategy import STRATEGIES, Strategy, authors_order, delayed, only
 
 
 @dataclass(frozen=True)
 class Stage:
     """What the loop runs. `batch` and `micro_batch` are pictures of one process; a step's loss is smoothed cross
     entropy plus `kd_weight` times `distil` of the teacher, or `distil` of the largest sub-network, added up over its
-    sub-networks. `update_unused`: weight decay and momentum also move parameters that none of these used."""
+    sub-networks. `update_unused`: weight decay and momentum also move parameters that none of these used. `stairs`: the
+    learning rate falls by this factor every so many epochs, instead of by the cosine."""
 
     space: SearchSpace
     strategy: Strategy
@@ -33,9 +34,12 @@ class Stage:
     seed: int
     update_unused: bool = False
     distil: Distillation = distillation
+    stairs: tuple[float, int] | None = None
 
-    def schedule(self, steps_per_epoch: int) -> CosineWarmup:
+    def schedule(self, steps_per_epoch: int) -> CosineWarmup | Stairs:
         """The learning rate of each step."""
+        if self.stairs is not None:
+            return Stairs(self.lr, self.stairs[0], self.stairs[1] * steps_per_epoch)
         return CosineWarmup(self.lr, self.warmup_lr, warmup=self.warmup_epochs * steps_per_epoch,
                             total=self.epochs * steps_per_epoch)
 
@@ -54,7 +58,15 @@ def stage_of(config: Config, *, subnet: bool = False) -> Stage:
     warmup = hparams.cosine_warmup_epoch if group.lr_scheduler == "CosineSchedulerWarmup" else 0
     return Stage(space, strategy, hparams.epoch, warmup, group.lr, hparams.warmup_lr, hparams.batch_size_train,
                  hparams.mini_batch_train, hparams.lambda_kd, hparams.label_smoothing, hparams.seed,
-                 hparams.update_unused, alpha_divergence if hparams.kd_loss == "alpha" else distillation)
+                 hparams.update_unused, alpha_divergence if hparams.kd_loss == "alpha" else distillation,
+                 _stairs(config))
+
+
+def _stairs(config: Config) -> tuple[float, int] | None:
+    factor, every = config.hparams.step_decay_rate, config.hparams.epoch_steps
+    if config.optimizer.train.lr_scheduler != "StepScheduler" or factor is None or every is None:
+        return None
+    return factor, every
 
 
 def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
@@ -69,6 +81,7 @@ def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
             raise UserError("hparams.predictor", f"{hparams.predictor} does not know all of {space.name} that "
                             "is trained", "fit it on this supernet")
         sampler = attentive(sampler, predictor, best=hparams.sampling == "best_up", candidates=hparams.candidates)
-    strategy = (sandwich(hparams.subnets_per_step, sampler=sampler) if hparams.strategy == "sandwich" else
-                progressive_shrinking(hparams.subnets_per_step, teacher=teacher, sampler=sampler))
+    if hparams.strategy not in STRATEGIES:
+        raise UserError("hparams.strategy", f"{hparams.strategy!r} is not one of {', '.join(STRATEGIES)}")
+    strategy = STRATEGIES[hparams.strategy](hparams.subnets_per_step, teacher=teacher, sampler=sampler)
     return delayed(strategy, until=hparams.delay, rise=hparams.rise) if hparams.delay or hparams.rise else strategy

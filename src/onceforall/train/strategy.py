@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from onceforall.space import Arch, Block, SearchSpace
 from onceforall.train.sampling import Sampler, uniform
@@ -45,15 +45,24 @@ def progressive_shrinking(subnets: int, *, teacher: bool, sampler: Sampler = uni
     return terms
 
 
-def sandwich(subnets: int, *, sampler: Sampler = uniform) -> Strategy:
+def sandwich(subnets: int, *, teacher: bool = False, sampler: Sampler = uniform) -> Strategy:
     """The largest sub-network against the labels; the smallest and `subnets` - 2 others against the largest (sandwich
-    rule and in-place distillation: Yu and Huang 2019; BigNAS, Yu et al. 2020, section 3.2)."""
+    rule and in-place distillation: Yu and Huang 2019; BigNAS, Yu et al. 2020, section 3.2). It has no other teacher."""
 
     def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
         others = [space.smallest, *(sampler(space, rng) for _ in range(subnets - 2))]
         return [Term(space.largest, "labels"), *(Term(arch, "largest") for arch in others)]
 
     return terms
+
+
+class Named(Protocol):
+    """A strategy that a configuration names."""
+
+    def __call__(self, subnets: int, *, teacher: bool, sampler: Sampler) -> Strategy: ...
+
+
+STRATEGIES: dict[str, Named] = {"shrinking": progressive_shrinking, "sandwich": sandwich}  # hparams.strategy
 
 
 def delayed(strategy: Strategy, *, until: float, rise: float = 0.0) -> Strategy:

@@ -1,0 +1,109 @@
+"""Rows of a search space's table: its stem, its stages, its head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from onceforall.space.arch import Block, Value
+
+Pairs = tuple[tuple[str, tuple[Value, ...]], ...]
+Width = int | tuple[int, ...]  # channels; a tuple, ascending, where they are elastic
+
+
+@dataclass(frozen=True)
+class StageSpace:
+    """One row of the paper's table.
+
+    `width`: output channels (0: as many as come in); `depth`: allowed numbers of blocks; `elastic`: the choices of each
+    block, ascending, such as (("kernel", (3, 5, 7)), ("expand", (3, 4, 6))); `fixed`: what is no choice there; `kind`:
+    the kind of block, as `plan` knows it; `idle`: ("layers", 1, "expand") where a block with one layer has no expand
+    ratio.
+    """
+
+    width: Width
+    depth: tuple[int, ...]
+    stride: int
+    act: str
+    se: bool
+    elastic: Pairs
+    kind: str = "mbconv"
+    fixed: tuple[tuple[str, Value], ...] = ()
+    idle: tuple[str, Value, str] | None = None
+
+    @property
+    def choices(self) -> dict[str, tuple[Value, ...]]:
+        """Elastic dimension to its choices, ascending."""
+        return dict(self.elastic)
+
+    def dimensions(self, picks: Mapping[str, Value]) -> tuple[str, ...]:
+        """The elastic dimensions that a block with these choices has."""
+        idle = self.idle[2] if self.idle and picks.get(self.idle[0]) == self.idle[1] else None
+        return tuple(name for name, _ in self.elastic if name != idle)
+
+    def block(self, picks: Mapping[str, Value]) -> Block:
+        """The block of these choices, without the one that is idle."""
+        return Block(tuple((name, picks[name]) for name in self.dimensions(picks)))
+
+    def value(self, block: Block, name: str) -> Value:
+        """A block's choice of a dimension, or what is fixed."""
+        return dict(block.choices).get(name, dict(self.fixed).get(name, 0))
+
+    def fault(self, block: Block) -> str:
+        """Why a block is none of the stage's; nothing where it is one."""
+        names, wanted = tuple(n for n, _ in block.choices), self.dimensions(dict(block.choices))
+        if names != wanted:
+            return f"has {', '.join(names) or 'no choices'} instead of {', '.join(wanted) or 'none'}"
+        for name, value in block.choices:
+            if value not in self.choices[name] or isinstance(value, bool):
+                shown = f"{value:g}" if isinstance(value, float) else repr(value)
+                return f"{name} {shown} is not one of {listed(self.choices[name])}"
+        return ""
+
+    @property
+    def ways(self) -> list[dict[str, Value]]:
+        """Every combination of the choices of a block, idle ones too, in the order of the encoding."""
+        return [dict(zip(self.choices, picks, strict=True)) for picks in product(*self.choices.values())]
+
+    def blocks(self, pick: int) -> tuple[Block, ...]:
+        """The stage at one end: pick 0 is all smallest, -1 all largest."""
+        return (self.block({name: values[pick] for name, values in self.elastic}),) * self.depth[pick]
+
+    @property
+    def middle(self) -> tuple[Block, ...]:
+        """The stage with the middle of every choice (the upper one of two)."""
+        block = self.block({name: values[len(values) // 2] for name, values in self.elastic})
+        return (block,) * self.depth[len(self.depth) // 2]
+
+
+@dataclass(frozen=True)
+class Stem:
+    """What comes before the elastic stages: a 3x3 convolution, then blocks that are not elastic."""
+
+    width: Width
+    stride: int
+    act: str
+    stages: tuple[StageSpace, ...] = ()
+
+
+@dataclass(frozen=True)
+class Head:
+    """1x1 convolution to `expand` channels (to `ratio` times as many as come in, where that is given), global mean, 1x1
+    convolution to `mix`, classifier; 0: there is none."""
+
+    expand: int
+    mix: Width
+    act: str
+    ratio: int = 0
+
+
+def listed(values: Sequence[Value]) -> str:
+    """`3, 5, 7`; a long even run as `128, 132, .., 224`."""
+    texts = [f"{v:g}" for v in values]
+    return ", ".join(texts if len(texts) <= 9 else [*texts[:2], "..", texts[-1]])
+
+
+def elastic(choices: Mapping[str, Sequence[Value]]) -> Pairs:
+    """`{"kernel": (3, 5, 7)}` in the hashable form of `StageSpace.elastic`, choices ascending."""
+    return tuple((name, tuple(sorted(values))) for name, values in choices.items())
