@@ -5,8 +5,9 @@
 
 The budget counts multiply-accumulates of forward passes, three times those of passes with gradients; --budget is in
 epochs of the largest sub-network over --portion of the training pictures, which is all that anything here trains on.
-Every way to train is a row of WAYS; "alone NAME" is a sub-network by itself. Accuracies are of the test pictures,
-statistics recalibrated on training pictures. What RUNS holds is not made again: several of these may share it.
+Every way to train is a row of WAYS; "alone NAME" is a sub-network by itself. Accuracies are of the test pictures, of
+the population of every fourth, statistics recalibrated on training pictures. What RUNS holds is not made again: several
+of these may share it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,17 @@ from statistics import mean, median, stdev
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 
 from onceforall.cost.counts import macs
+from onceforall.cost.measured import Measured
+from onceforall.cost.population import macs_table
+from onceforall.cost.predictor import fit_best
+from onceforall.cost.predictor_file import save
+from onceforall.cost.spread import spread as spread_over
+from onceforall.data import DataSet, DataSpec
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load, load_supernet
 from onceforall.nn import Subnet
@@ -43,6 +51,8 @@ from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.strategy import Moment
 
+LOOKED_AT = 1000  # held-out pictures
+MEASURED, CALIBRATED = 32, 500  # sub-networks that a predictor learns from; pictures that recalibrate
 POPULATION, OTHERS = 50, 4  # random sub-networks that are scored; those of them that are trained alone too
 WHOLE = StageRow("whole", "whole", "depth", (3, 5, 7), (3, 4, 6), (2, 3, 4))  # no stages: nothing is sorted before
 
@@ -83,6 +93,8 @@ WAYS: dict[str, tuple[Leg, ...]] = {
     "sandwich, alpha": _sandwich(kd_loss="alpha"),
     "delayed": _sandwich(delay=0.5, rise=0.1),
     "random": (Leg(WHOLE, 1, 0.05),),
+    "best up": (*_sandwich(), *_sandwich(sampling="best_up")),  # a predictor is learnt at half time
+    "worst up": (*_sandwich(), *_sandwich(sampling="worst_up")),
 }
 
 
@@ -152,7 +164,8 @@ class Setting:
         """MACs of an epoch for one picture: three times those of each sub-network of a step, and the teacher's."""
         if arch is not None:
             return 3 * macs(self.space, arch)
-        stage = stage_of(self.config(leg, epochs=1, seed=0))
+        usual = replace(leg, hparams={key: value for key, value in leg.hparams.items() if key != "sampling"})
+        stage = stage_of(self.config(usual, epochs=1, seed=0))
         sizes = stage.space.resolutions
         sums = []
         for i in range(200):
@@ -161,15 +174,24 @@ class Setting:
         teacher = mean(macs(self.space, self.space.largest.at(size)) for size in sizes) if leg.teacher else 0.0
         return mean(sums) + teacher
 
+    def learning(self, legs: Sequence[Leg]) -> float:
+        """MACs, for one picture of an epoch, to measure what the predictors of some legs learn from."""
+        learns = sum("sampling" in leg.hparams for leg in legs)
+        if not learns:
+            return 0.0
+        forward = mean(macs(self.space, arch) for arch in self.population())
+        pictures = len(data_of(data_spec(self.config(legs[0], epochs=1, seed=0), search=True)).train)
+        return learns * MEASURED * (LOOKED_AT + CALIBRATED) * forward / pictures
+
     def epochs(self, legs: Sequence[Leg], *, arch: Arch | None = None) -> tuple[list[int], float]:
         """Whole epochs of each leg that fit into the budget, and what they cost, in epochs of the largest."""
         unit = 3 * mean(macs(self.space, self.space.largest.at(size)) for size in self.space.resolutions)
-        costs = [self.cost(leg, arch=arch) / unit for leg in legs]
-        scale = self.budget / sum(leg.epochs * cost for leg, cost in zip(legs, costs, strict=True))
+        costs, learning = [self.cost(leg, arch=arch) / unit for leg in legs], self.learning(legs) / unit
+        scale = (self.budget - learning) / sum(leg.epochs * cost for leg, cost in zip(legs, costs, strict=True))
         counts = [max(1, round(leg.epochs * scale)) for leg in legs]
 
         def spent() -> float:
-            return sum(n * cost for n, cost in zip(counts, costs, strict=True))
+            return learning + sum(n * cost for n, cost in zip(counts, costs, strict=True))
 
         while spent() > self.budget and max(counts) > 1:
             counts[counts.index(max(counts))] -= 1
@@ -202,38 +224,59 @@ def trained(setting: Setting, name: str, seed: int) -> dict[str, Any]:
 
 def supernet(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train a supernet leg by leg, and score it."""
-    legs, began = WAYS[name], time.monotonic()
+    legs, began = WAYS[name], time.process_time()
     epochs, spent = setting.epochs(legs)
     before = full = config = None
-    with mock.patch.object(runs, "learner_of", cropped if "cropped" in name else learner_of):
-        for i, (leg, count) in enumerate(zip(legs, epochs, strict=True)):
+    with (mock.patch.object(runs, "learner_of", cropped if "cropped" in name else learner_of),
+          mock.patch.object(runs, "data_of", few_held_out)):
+        for i, (given, count) in enumerate(zip(legs, epochs, strict=True)):
+            leg = given
+            if "sampling" in leg.hparams and before is not None and config is not None:
+                leg = replace(leg, hparams={**leg.hparams, "predictor": str(predictor(before, config, folder))})
             config = setting.config(leg, epochs=count, seed=seed, before=before, full=full)
             runs.train(config, folder / str(i), Options(search=True))
             before = folder / str(i) / WEIGHTS
             full = full or before
     assert config is not None
     assert before is not None
-    seconds = time.monotonic() - began
-    net, evaluator = load_supernet(before), Evaluator(data_of(data_spec(config, search=True)))
-
-    def score(arch: Arch) -> float:
-        return evaluator.score(net, arch, evaluator.data.test).top1
-
+    seconds = time.process_time() - began
+    net, evaluator = load_supernet(before), Evaluator(data_of(data_spec(config, search=True)),
+                                                      calibration_images=CALIBRATED)
+    some = evaluator.data.test.subset(range(0, len(evaluator.data.test), 4))
     return {"epochs": epochs, "spent": spent, "seconds": seconds,
-            "levels": {key: score(arch) for key, arch in setting.alone().items()},
-            "population": [score(arch) for arch in setting.population()]}
+            "levels": {key: evaluator.score(net, arch, evaluator.data.test).top1
+                       for key, arch in setting.alone().items()},
+            "population": [evaluator.score(net, arch, some).top1 for arch in setting.population()]}
+
+
+def few_held_out(spec: DataSpec) -> DataSet:
+    """The pictures, of which validation, which nothing depends on, looks at some."""
+    data = data_of(spec)
+    return replace(data, held_out=data.held_out.subset(range(min(LOOKED_AT, len(data.held_out)))))
+
+
+def predictor(weights: Path, config: Config, folder: Path) -> Path:
+    """A file that predicts accuracies of the supernet in `weights`, learnt from some of its sub-networks."""
+    net = load_supernet(weights)
+    space = net.space.restrict(resolutions=net.space.resolutions[-1:])
+    evaluator = Evaluator(few_held_out(data_spec(config, search=True)), calibration_images=CALIBRATED)
+    codes = spread_over(macs_table(space), MEASURED, np.random.default_rng(0))
+    top1 = [evaluator.score(net, space.decode(row), evaluator.data.held_out).top1 for row in codes.tolist()]
+    save(fit_best(Measured(space, codes, np.array(top1))).predictor, folder / "predictor.safetensors", about={})
+    return folder / "predictor.safetensors"
 
 
 def alone(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train one sub-network by itself, and score it."""
-    arch, began = setting.alone()[name.removeprefix("alone ")], time.monotonic()
+    arch, began = setting.alone()[name.removeprefix("alone ")], time.process_time()
     leg = Leg(replace(WHOLE, task="fullnet"), 1, 0.05)
     epochs, spent = setting.epochs([leg], arch=arch)
     config = setting.config(leg, epochs=epochs[0], seed=seed, arch=arch)
-    runs.train(config, folder / "0", Options(subnet=True, search=True))
-    seconds, net = time.monotonic() - began, load(folder / "0" / WEIGHTS)
+    with mock.patch.object(runs, "data_of", few_held_out):
+        runs.train(config, folder / "0", Options(subnet=True, search=True))
+    seconds, net = time.process_time() - began, load(folder / "0" / WEIGHTS)
     assert isinstance(net, Subnet)
-    evaluator = Evaluator(data_of(data_spec(config, search=True)))
+    evaluator = Evaluator(data_of(data_spec(config, search=True)), calibration_images=CALIBRATED)
     score = evaluator.score_net(evaluator.recalibrated(net, arch.resolution), arch.resolution, evaluator.data.test)
     return {"epochs": epochs, "spent": spent, "seconds": seconds, "top1": score.top1}
 
@@ -256,7 +299,8 @@ def table(setting: Setting, names: Sequence[str], seeds: int) -> list[dict[str, 
             **{f"population {word}": spread([pick(one["population"]) for one in found])
                for word, pick in (("minimum", min), ("median", median), ("maximum", max))},
             "rank correlation": f"{mean(ranks):.2f}", "epochs": found[0]["epochs"],
-            "spent": round(found[0]["spent"], 2), "minutes": round(mean(one["seconds"] for one in found) / 60, 1)})
+            "spent": round(found[0]["spent"], 2),
+            "minutes of processor": round(mean(one["seconds"] for one in found) / 60, 1)})
     return out
 
 
