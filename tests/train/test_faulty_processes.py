@@ -76,8 +76,10 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
 def test_torchrun_restarts_it(tmp_path):
     path, script = tmp_path / "a.json", tmp_path / "main.py"
     config(epoch=4, print_frequency=2).write(path)
-    script.write_text("import os, pathlib\n"  # not printed: what two processes print may mingle
-                      f"pathlib.Path({str(tmp_path)!r}, 'pid' + os.environ['RANK']).write_text(str(os.getpid()))\n{MAIN}")
+    # the number into a file: what two processes print may mingle
+    script.write_text("import os, pathlib\n"
+                      f"pathlib.Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(os.getpid()))\n"
+                      + MAIN)
     run = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2", str(script),
          "-f", str(path), "-o", str(tmp_path / "run")], text=True, stderr=subprocess.PIPE,
@@ -87,7 +89,7 @@ def test_torchrun_restarts_it(tmp_path):
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL)
+    os.kill(int((tmp_path / "1").read_text()), signal.SIGKILL)
     errors = run.communicate(timeout=180)[1]
     assert run.returncode == 0, errors
     assert "at epoch 2" in log.read_text()
