@@ -106,7 +106,8 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     with torch.device("meta"):
         shapes = Subnet(plan).state_dict()
     state = _matched(path, form, content, entries(plan), shapes)
-    subnet = build(plan, state, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps)
+    own = {name: tensor.clone() for name, tensor in state.items()}  # in torch's memory: a file's may start at any byte,
+    subnet = build(plan, own, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps)  # which changes the last bits
     return Trained(subnet.eval(), found, arch, pictures)
 
 
