@@ -1,32 +1,32 @@
 """Compares ways to train a supernet on one budget, also with sub-networks that are trained alone on as much each.
 
     python benchmarks/strategies.py RUNS [--data fashion-mnist|cifar10|digits] [--root FOLDER] [--portion 0.1]
-        [--budget 20] [--width 0.25] [--sizes 16 20] [--seeds 3] [--threads 1] [--only NAME ..] [--json]
+        [--budget 20] [--width 0.25] [--sizes 16 20] [--seeds 0 1 2] [--threads 1] [--only NAME ..] [--records FILE]
 
 The budget counts multiply-accumulates of forward passes, three times those of passes with gradients; --budget is in
 epochs of the largest sub-network over --portion of the training pictures, which is all that anything here trains on.
 Every way to train is a row of WAYS; "alone NAME" is a sub-network by itself. Accuracies are of the test pictures, of
-the population of every fourth, statistics recalibrated on training pictures. What RUNS holds is not made again: several
-of these may share it.
+the population of every fourth, statistics recalibrated on training pictures. Each run is a line of the records,
+`strategies.jsonl` beside this file or FILE, and what they hold is not made again; `strategies_table.py` prints them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from strategies_table import RECORDS, levels_of, read
 
 from onceforall.cost.counts import macs
 from onceforall.cost.measured import Measured
@@ -100,15 +100,23 @@ WAYS: dict[str, tuple[Leg, ...]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What all ways have in common; `folder` is of this setting alone."""
+    """What all ways have in common."""
 
-    folder: Path
     data: str
     root: str | None
     portion: float
     budget: float
     width: float
     sizes: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {"data": self.data, "portion": self.portion, "budget": self.budget, "width": self.width,
+                "sizes": list(self.sizes)}
+
+    def names(self, seed: int) -> list[str]:
+        """What is trained with one seed; random sub-networks alone with the first."""
+        return [*WAYS, *(f"alone {key}" for key in self.alone() if seed == 0 or not key.startswith("random"))]
 
     @property
     def space(self) -> SearchSpace:
@@ -209,17 +217,19 @@ def cropped(config: Config, options: Options, evaluator: Evaluator) -> Learner:
     return learner
 
 
-def trained(setting: Setting, name: str, seed: int) -> dict[str, Any]:
-    """What one way comes to with one seed, made now or read."""
-    folder = setting.folder / name.replace(", ", "-").replace(" ", "-") / str(seed)
-    result = folder / "result.json"
-    folder.mkdir(parents=True, exist_ok=True)
+def trained(setting: Setting, runs_folder: Path, records: Path, name: str, seed: int) -> dict[str, Any]:
+    """The record of one way with one seed, made now or read."""
+    wanted = {**setting.to_dict(), "way": name, "seed": seed}
+    folder = runs_folder / re.sub(r"[^a-z0-9.]+", "-", " ".join(map(str, wanted.values())))
     with locked(folder):
-        if not result.exists():
-            make = alone if name.startswith("alone ") else supernet
-            made = make(setting, name, seed, folder)
-            result.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    return dict(json.loads(result.read_text(encoding="utf-8")))
+        for record in read(records):
+            if wanted.items() <= record.items():
+                return record
+        make = alone if name.startswith("alone ") else supernet
+        made = {**wanted, **make(setting, name, seed, folder), "torch": torch.__version__}
+        with records.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(made) + "\n")
+    return made
 
 
 def supernet(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -281,29 +291,6 @@ def alone(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any
     return {"epochs": epochs, "spent": spent, "seconds": seconds, "top1": score.top1}
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation in per cent."""
-    return f"{100 * mean(values):.2f} +- {100 * stdev(values):.2f}" if len(values) > 1 else f"{100 * values[0]:.2f}"
-
-
-def table(setting: Setting, names: Sequence[str], seeds: int) -> list[dict[str, Any]]:
-    """A row a way: accuracies at the levels, of the population, rank correlation with those trained alone, time."""
-    own = {key: [trained(setting, f"alone {key}", seed)["top1"] for seed in range(seeds)] for key in setting.alone()}
-    out = [{"way": "alone", **{key: spread(own[key]) for key in setting.levels()}}]
-    for name in names:
-        found = [trained(setting, name, seed) for seed in range(seeds)]
-        ranks = [float(spearmanr([mean(own[key]) for key in own], [one["levels"][key] for key in own]).statistic)
-                 for one in found]
-        out.append({
-            "way": name, **{key: spread([one["levels"][key] for one in found]) for key in setting.levels()},
-            **{f"population {word}": spread([pick(one["population"]) for one in found])
-               for word, pick in (("minimum", min), ("median", median), ("maximum", max))},
-            "rank correlation": f"{mean(ranks):.2f}", "epochs": found[0]["epochs"],
-            "spent": round(found[0]["spent"], 2),
-            "minutes of processor": round(mean(one["seconds"] for one in found) / 60, 1)})
-    return out
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, metavar="RUNS")
@@ -313,26 +300,21 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=20)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--sizes", type=int, nargs=2, default=(16, 20))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="+", help="ways to train now, without the table")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", nargs="+", help="these alone of what is to be trained")
+    parser.add_argument("--records", type=Path, default=RECORDS, metavar="FILE")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     keep_large_blocks()
-    name = f"{a.data}-{a.portion:g}-{a.budget:g}-{a.width:g}-{a.sizes[0]}-{a.sizes[1]}"
-    setting = Setting(a.runs / name, a.data, a.root, a.portion, a.budget, a.width, tuple(a.sizes))
-    if a.only:
-        for way in a.only:
-            for seed in range(a.seeds):
-                print(way, seed, json.dumps(trained(setting, way, seed)), flush=True)
-        return
-    rows = table(setting, list(WAYS), a.seeds)
-    if a.json:
-        print(json.dumps({"rows": rows, "torch": torch.__version__, "machine": platform.processor()}))
-        return
-    for row in rows:
-        print(" | ".join(str(value) for value in row.values()))
+    setting = Setting(a.data, a.root, a.portion, a.budget, a.width, tuple(a.sizes))
+    for seed in a.seeds:
+        for name in setting.names(seed):
+            if a.only is None or name in a.only:
+                began = time.time()
+                made = trained(setting, a.runs, a.records, name, seed)
+                accuracy = " ".join(f"{key} {100 * value:.1f}" for key, value in levels_of(made).items())
+                print(f"{time.time() - began:5.0f} s  seed {seed}  {name}: {accuracy}", flush=True)
 
 
 if __name__ == "__main__":

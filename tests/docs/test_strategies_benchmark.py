@@ -1,7 +1,8 @@
-"""The comparison of ways to train: its budgets, what it switches off, and that it keeps what it made."""
+"""The comparison of ways to train: its budgets, what it switches off, its records and their tables."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from onceforall.train.stage import stage_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import strategies
+import strategies_table
 
 
-def setting(folder: Path, budget: float) -> strategies.Setting:
-    return strategies.Setting(folder, "digits", None, 0.1, budget, 0.15, (12, 12))
+def setting(budget: float) -> strategies.Setting:
+    return strategies.Setting("digits", None, 0.1, budget, 0.15, (12, 12))
 
 
 @pytest.mark.parametrize("way", strategies.WAYS)
-def test_budgets(way, tmp_path):
-    legs, given = strategies.WAYS[way], setting(tmp_path, 100)
+def test_budgets(way):
+    legs, given = strategies.WAYS[way], setting(100)
     epochs, spent = given.epochs(legs)
     assert len(epochs) == len(legs)
     assert 90 < spent <= 100
@@ -31,8 +33,8 @@ def test_budgets(way, tmp_path):
         assert stage_of(given.config(legs[-1], epochs=1, seed=0)).space == given.space
 
 
-def test_what_a_leg_costs(tmp_path):
-    given = setting(tmp_path, 10)
+def test_what_a_leg_costs():
+    given = setting(10)
     largest = macs(given.space, given.space.largest)
     first, kernel = strategies.SHRINKING[:2]
     assert given.cost(first) == 3 * largest
@@ -48,20 +50,62 @@ def test_what_a_leg_costs(tmp_path):
 def test_a_way_is_trained_once(tmp_path, monkeypatch):
     monkeypatch.setattr(strategies, "POPULATION", 2)
     monkeypatch.setattr(strategies, "OTHERS", 1)
-    given = setting(tmp_path, 6)
-    made = strategies.trained(given, "shrinking, kernels cropped", 0)
+    given = setting(6)
+    records = tmp_path / "records.jsonl"
+
+    def trained(way):
+        return strategies.trained(given, tmp_path, records, way, 0)
+
+    made = trained("shrinking, kernels cropped")
     assert made["levels"].keys() == {"smallest", "lower", "upper", "largest", "random 0"}
     assert len(made["population"]) == 2
-    net = load_supernet(tmp_path / "shrinking-kernels-cropped" / "0" / "5" / "weights.h5")
-    matrices = [p for name, p in net.named_parameters() if "kernel_" in name]
+    (weights,) = tmp_path.glob("*cropped-0/5/weights.h5")
+    matrices = [p for name, p in load_supernet(weights).named_parameters() if "kernel_" in name]
     assert matrices
     assert all(torch.equal(p, torch.eye(len(p))) for p in matrices)
-    attentive = strategies.trained(given, "best up", 0)
+    attentive = trained("best up")
     assert attentive["spent"] > sum(attentive["epochs"]) * given.cost(strategies.WAYS["sandwich"][0]) / (
         3 * macs(given.space, given.space.largest))  # the predictor's rows count
-    assert (tmp_path / "best-up" / "0" / "predictor.safetensors").exists()
-    alone = strategies.trained(given, "alone smallest", 0)
+    assert list(tmp_path.glob("*best-up-0/predictor.safetensors"))
+    alone = trained("alone smallest")
     assert 0 <= alone["top1"] <= 1
     monkeypatch.setattr(strategies.runs, "train", None)  # nothing is trained again
-    assert strategies.trained(given, "shrinking, kernels cropped", 0) == made
-    assert strategies.trained(given, "alone smallest", 0) == alone
+    assert [trained(way) for way in ("shrinking, kernels cropped", "best up", "alone smallest")] == [
+        made, attentive, alone] == strategies_table.read(records)
+
+
+def record(way: str, seed: int, **more: object) -> dict[str, object]:
+    return {**setting(9).to_dict(), "way": way, "seed": seed, "epochs": [2, 1], "spent": 8.97, "seconds": 90.0, **more}
+
+
+def test_tables():
+    names = [*strategies_table.LEVELS, "random 0"]
+    up, down = ({name: (50 + sign * 10 * i) / 100 for i, name in enumerate(names)} for sign in (1, -1))
+    records = [record("shrinking", 0, levels=up, population=[0.1, 0.2, 0.4]),
+               record("shrinking", 1, levels=down, population=[0.3, 0.4, 0.6], seconds=30.0),
+               record("random", 0, levels=up, population=[0.5, 0.7, 0.9]),
+               *(record(f"alone {name}", seed, top1=up[name] + 0.01 * seed) for name in names for seed in (0, 1))]
+    ((title, text),) = strategies_table.tables(records).items()
+    assert title == "digits, 10 % of the training pictures, budget 9, width 0.15, sizes 12 to 12"
+    rows = text.splitlines()
+    assert rows[2:5] == [
+        "| *trained alone* | 2/2/2/2 | 50.5 ± 0.7 | 60.5 ± 0.7 | 70.5 ± 0.7 | 80.5 ± 0.7 |",
+        "| random | 1 | 50.0 | 60.0 | 70.0 | 80.0 |",
+        "| shrinking | 2 | 50.0 ± 0.0 | 50.0 ± 14.1 | 50.0 ± 28.3 | 50.0 ± 42.4 |"]
+    assert rows[8:10] == ["| random | 50.0 | 70.0 | 90.0 | 1.00 | 2 + 1 | 9.0 | 1.5 |",
+                          "| shrinking | 20.0 ± 14.1 | 30.0 ± 14.1 | 50.0 ± 14.1 | 0.00 | 2 + 1 | 9.0 | 1.0 |"]
+    assert rows[10] == "| *smallest alone* |  |  |  |  | 2 + 1 | 9.0 | 1.5 |"
+    ((_, text),) = strategies_table.tables(records[:3]).items()
+    assert "| *trained alone* | 0/0/0/0 | - | - | - | - |" in text
+    assert "| random | 50.0 | 70.0 | 90.0 | - |" in text
+
+
+def test_the_documents_tables_are_those_of_the_records():
+    text = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    records = strategies_table.read(strategies_table.RECORDS)
+    found = strategies_table.tables(records)
+    assert found
+    for title, table in found.items():
+        assert f"{title}\n\n{table}\n" in text, title
+    keys = [json.dumps([record[key] for key in (*setting(1).to_dict(), "way", "seed")]) for record in records]
+    assert len(set(keys)) == len(keys)
