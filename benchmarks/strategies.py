@@ -83,6 +83,8 @@ def _sandwich(**hparams: Any) -> tuple[Leg, ...]:
 
 WAYS: dict[str, tuple[Leg, ...]] = {
     "shrinking": SHRINKING,
+    "shrinking, recipes' epochs": tuple(replace(leg, epochs=epochs, subnets=subnets) for leg, epochs, subnets in zip(
+        SHRINKING, (4, 1, 1, 1, 1, 2), (1, 1, 1, 1, 2, 2), strict=True)),  # more for the full net: recipes on CPU
     "shrinking, kernels cropped": SHRINKING,  # the matrices stay at identity
     "shrinking, not sorted": tuple(replace(leg, row=replace(leg.row, task=leg.row.task.replace("expand", "depth")))
                                    for leg in SHRINKING),
@@ -163,7 +165,7 @@ class Setting:
         if arch is not None:
             net["genotype"] = arch.to_genotype(self.space)
             hparams |= {"img_size": arch.resolution}
-        loader = {"train_portion": self.portion, "crop_scale": [0.6, 1.0], "workers": 0,
+        loader = {"train_portion": self.portion, "crop_scale": [0.6, 1.0], "flip": self.data != "digits", "workers": 0,
                   **({} if self.root is None else {"root": self.root})}
         return Config.from_dict({"dataloader": {self.data: loader}, "network": {"ofa": net},
                                  "optimizer": optimizer(leg.lr, 3e-5), "hparams": hparams})
