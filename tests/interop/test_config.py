@@ -387,9 +387,9 @@ def test_strategies_that_do_not_go_together(network: Any, hparams: Any, line: st
 
 def test_strategies_without_effect() -> None:
     values = put(put(example("search_kernel"), "hparams.lambda_kd", 0), "hparams.teacher_network", None)
-    values["hparams"] |= {"predictor": "p", "kd_loss": "alpha", "strategy": "sandwich", "delay": 0.5}
+    values["hparams"] |= {"predictor": "p", "candidates": 9, "kd_loss": "alpha", "strategy": "sandwich", "delay": 0.5}
     lines = Config.from_dict(values).ignored("OFATrainer")
-    for place in ("hparams.predictor", "hparams.strategy", "hparams.delay"):
+    for place in ("hparams.predictor", "hparams.candidates", "hparams.strategy", "hparams.delay"):
         assert any(line.startswith(f"{place} has no effect") for line in lines)
     values["hparams"]["strategy"] = "shrinking"
     assert any(line.startswith("hparams.kd_loss has no effect") for line in Config.from_dict(values).ignored())
