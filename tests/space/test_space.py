@@ -133,10 +133,16 @@ def test_restriction_and_cover():
     assert (fullnet.count, kernel.count) == (1, 3 ** 20)
     assert space.covers(kernel) and kernel.covers(fullnet) and not fullnet.covers(kernel)
     assert not search_space("mobilenet_v3_large_64px").covers(space)
+    assert not space.covers(search_space("mobilenet_v3_large?width_mult=0.5"))
+    wide = search_space("attentive_nas")
+    narrow = wide.each("width", [values[:1] for values in wide.widths])
+    assert wide.covers(narrow) and not narrow.covers(wide)
     assert restrict_to(space, ["MB6 7x7", "MB6 3x3", "MB6 5x5"], [4]) == kernel
     assert operators_of(space)[5] == "MB4 7x7"
     with pytest.raises(UserError, match=r"kernel: 9 is not one of 3, 5, 7"):
         space.restrict(kernel=(9,))
+    with pytest.raises(UserError, match=r"depth: 2.5 is not one of 2, 3, 4"):
+        space.each("depth", [(2.5,)] * 5)
     with pytest.raises(UserError, match=r"kernel: 5, 5, 7 has a choice twice"):
         space.restrict(kernel=(5, 5, 7))
     with pytest.raises(UserError, match="is no elastic dimension"):
@@ -266,6 +272,8 @@ def test_bad_operators():
                            (["MB6 7x7", "MB6 7x7"], "lists an operator twice")]:
         with pytest.raises(UserError, match=message):
             restrict_to(space, names)
+    with pytest.raises(UserError, match="operators: none of them is k7e6"):
+        space.largest.to_genotype(space, operators=["MB3 3x3"])
 
 
 def test_archs_of_another_form_are_no_part_of_the_space():

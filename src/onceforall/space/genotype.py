@@ -141,7 +141,10 @@ def encode(space: SearchSpace, arch: Arch, *, operators: Sequence[str] | None = 
 
 def _index(stage: StageSpace, known: Sequence[dict[str, Value]], block: Block) -> int:
     """The first operator that stands for the block."""
-    return next(i for i, picks in enumerate(known) if stage.block(picks) == block)
+    for i, picks in enumerate(known):
+        if stage.block(picks) == block:
+            return i
+    raise UserError("operators", f"none of them is {block}", "name those of the space")
 
 
 def _slots(space: SearchSpace) -> int:

@@ -108,8 +108,8 @@ class SearchSpace:
     def covers(self, other: SearchSpace) -> bool:
         """Whether every sub-network of `other` is one of this space's."""
         return set(other.resolutions) <= set(self.resolutions) and len(self.stages) == len(other.stages) and all(
-            set(b.depth) <= set(a.depth) and replace(b, depth=a.depth, elastic=a.elastic, width=a.width) == a
-            and b.choices.keys() == a.choices.keys() and all(set(b.choices[n]) <= set(v) for n, v in a.elastic)
+            set(b.depth) <= set(a.depth) and _fixed(a) == _fixed(b)
+            and all(set(b.choices[n]) <= set(v) for n, v in a.elastic)
             for a, b in zip(self.stages, other.stages, strict=True)) and len(self.widths) == len(other.widths) and all(
             set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
 
@@ -149,10 +149,10 @@ class SearchSpace:
         with `each("width", ..)` of each elastic width."""
         place = f"{self.name}.{name}"
         if name == "width":
-            return self._at_widths([_subset(place, tuple(map(int, part)), own)
+            return self._at_widths([_subset(place, part, own)
                                     for part, own in zip(values, self.widths, strict=True)])
         return replace(self, stages=tuple(
-            replace(stage, depth=_subset(place, tuple(map(int, part)), stage.depth)) if name == "depth" else
+            replace(stage, depth=_subset(place, part, stage.depth)) if name == "depth" else
             replace(stage, elastic=tuple((n, _subset(place, part, v) if n == name else v) for n, v in stage.elastic))
             for stage, part in zip(self.stages, values, strict=True)))
 
@@ -274,7 +274,13 @@ def _ways(stage: StageSpace) -> int:
     return len({stage.block(picks) for picks in stage.ways})
 
 
-def _subset(place: str, wanted: Sequence[V] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
+def _fixed(stage: StageSpace) -> StageSpace:
+    """A row without its choices."""
+    return replace(stage, depth=(), elastic=tuple((name, ()) for name, _ in stage.elastic),
+                   width=0 if isinstance(stage.width, tuple) else stage.width)
+
+
+def _subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
     if wanted is None:
         return allowed
     wrong = [v for v in wanted if isinstance(v, bool) or v not in allowed]

@@ -29,7 +29,7 @@ def compound(space: SearchSpace, rng: random.Random) -> Arch:
         tied = _tied(stage, whole, depth)
         stages.append(tuple(Block(tuple((n, tied[n] if n in tied else rng.choice(v)) for n, v in stage.elastic))
                             for _ in range(depth)))
-    return Arch(rng.choice(space.resolutions), tuple(stages))
+    return Arch(rng.choice(space.resolutions), tuple(stages), tuple(rng.choice(values) for values in space.widths))
 
 
 def _tied(stage: StageSpace, whole: StageSpace, depth: int) -> dict[str, float]:
