@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from onceforall.nn import Shared, Supernet
-from onceforall.space import search_space
+from onceforall.space import UserError, search_space
+from onceforall.space.rows import elastic
 
 SPACE = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 NARROW = SPACE.restrict(expand=(3,), kernel=(3,)).largest
@@ -45,6 +47,23 @@ def test_sharing_changes_nothing(kind, training):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-12, msg=name)
     for (name, a), b in zip(net.named_buffers(), alone.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_first_stage_that_may_be_empty():
+    row = replace(SPACE.stages[0], width=0, depth=(0, 1), stride=1)
+    space = replace(SPACE, stages=(row, *SPACE.stages))
+    net, images = Supernet(space, 5, dropout=0.0).double().eval(), torch.rand(2, 3, 16, 16).double()
+    for archs in ([space.largest, space.smallest], [space.largest]):
+        shared = Shared(net, images, archs)
+        for arch in archs:
+            torch.testing.assert_close(shared(arch), net(images, arch), rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_that_only_some_have():
+    space = replace(SPACE, stages=tuple(replace(row, elastic=elastic({"kernel": (3, 5), "expand": (1, 4)}))
+                                        for row in SPACE.stages))
+    with pytest.raises(UserError, match="expand: 1 leaves out a layer that the other ratios share"):
+        Supernet(space)
 
 
 def test_what_is_shared_runs_once(monkeypatch):

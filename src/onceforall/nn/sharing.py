@@ -28,7 +28,7 @@ class Shared:
         plans = [net.plan(arch) for arch in archs]
         start, hidden = net.start(images, plans[0], plans), {}
         block = net.stages[0][0]  # type: ignore[index]
-        if block.common:
+        if block.common and all(plan.stages[0] for plan in plans):
             hidden = block.hidden(start, [plan.stages[0][0] for plan in plans])
         self._common = [start, *hidden.values()]
         self._leaves = [x.detach().requires_grad_(x.requires_grad) for x in self._common]

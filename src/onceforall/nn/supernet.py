@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onceforall.nn.blocks import ElasticBlock
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
-from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, lower
+from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, UserError, lower
 
 
 class Supernet(nn.Module):
@@ -19,7 +19,7 @@ class Supernet(nn.Module):
 
     Nothing remembers a chosen sub-network. Its `state_dict` is the largest sub-network's and, beside it, the kernel
     matrices. `bn_momentum` is torch's (0.1 = decay 0.9); `bn_eps` None is the space's own. `generator` makes the random
-    start reproducible.
+    start reproducible. Raises UserError for a space whose blocks may have expand ratio 1 among others.
     """
 
     def __init__(self, space: SearchSpace, num_classes: int = 1000, *, dropout: float = 0.1,
@@ -75,6 +75,8 @@ class Supernet(nn.Module):
 
 
 def _block(plan: BlockPlan, stage: StageSpace) -> nn.Module:
+    if "expand" in plan.parts() and 1 in stage.choices.get("expand", ()):
+        raise UserError("expand", "1 leaves out a layer that the other ratios share", "begin with a ratio above 1")
     return ElasticBlock(plan, [int(k) for k in stage.choices.get("kernel", ())])
 
 
