@@ -393,6 +393,11 @@ def test_strategies_without_effect() -> None:
         assert any(line.startswith(f"{place} has no effect") for line in lines)
     values["hparams"]["strategy"] = "shrinking"
     assert any(line.startswith("hparams.kd_loss has no effect") for line in Config.from_dict(values).ignored())
+    values["hparams"]["strategy"] = "one_that_is_added"  # and may learn from the largest
+    assert not any(line.startswith("hparams.kd_loss") for line in Config.from_dict(values).ignored())
+    values["network"]["ofa"] |= {"compound": True, "fixed_kernel": True}
+    lines = Config.from_dict(values).ignored("OFATrainer")
+    assert [line.split()[0] for line in lines if "ofa" in line] == ["network.ofa.compound", "network.ofa.fixed_kernel"]
 
 
 def test_named_files_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(str(path), f"is not a readable predictor ({error})") from None
+        raise UserError(str(path), f"is not a readable predictor ({error})",
+                        "`ofa predictor fit` writes one") from None
     if not isinstance(about, dict) or about.get("kind") not in ("table", "mlp"):
         raise UserError(str(path), "is no accuracy predictor", "`ofa predictor fit` writes one")
     return about, arrays

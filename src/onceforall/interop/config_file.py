@@ -190,11 +190,14 @@ class Config(Section):
             for key in ("subnets_per_step", "strategy", "sampling", "delay", "rise"):
                 if getattr(hparams, key) != type(hparams).model_fields[key].default:
                     yield f"hparams.{key}", "OFATrainer trains one sub-network"
+            for key in ("compound", "fixed_kernel"):
+                if getattr(self.network, key):
+                    yield f"{self.network_place}.{key}", "OFATrainer trains one sub-network"
         if hparams.sampling not in ("best_up", "worst_up"):
             for key in ("predictor", "candidates"):
                 if getattr(hparams, key) != type(hparams).model_fields[key].default:
                     yield f"hparams.{key}", f"sampling is {hparams.sampling}"
-        if hparams.kd_loss != "cross_entropy" and hparams.lambda_kd == 0 and hparams.strategy != "sandwich":
+        if hparams.kd_loss != "cross_entropy" and hparams.lambda_kd == 0 and hparams.strategy == "shrinking":
             yield "hparams.kd_loss", "nothing is distilled"
         if self.teacher is not None and self.teacher.genotype is not None:
             yield f"{self.teacher_place}.genotype", "the teacher is the largest sub-network"
