@@ -15,7 +15,7 @@ from onceforall.space import UserError
 from onceforall.train import checkpoint, output
 from onceforall.train.checkpoint import NEWEST, Position
 from onceforall.train.distributed import Processes
-from onceforall.train.output import check_alike, check_output
+from onceforall.train.output import check_alike, check_files, check_output, files_of
 from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of, data_spec
 
@@ -93,7 +93,23 @@ def test_another_torch_is_said(started, tmp_path, caplog):
     assert f"began with torch 1.0 and goes on with {torch.__version__}: the last bits will differ" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["hparams.predictor", "hparams.teacher_network.ofa.weights"])
+def test_files_that_a_run_reads_again(place, started, tmp_path):
+    (tmp_path / "file").write_bytes(b"one")
+    choices = {"sampling": "best_up", "predictor": str(tmp_path / "file")} if place == "hparams.predictor" else {
+        "lambda_kd": 1.0, "teacher_network": {"ofa": {"weights": str(tmp_path / "file")}}}
+    settings = changed(config(), **choices)
+    before = files_of(settings)
+    check_files(before, before)
+    assert list(before) == [place] and files_of(config()) == {}
+    (tmp_path / "file").write_bytes(b"another")
+    with pytest.raises(UserError, match=f"{place}: names another file than the run began with; put that one back"):
+        check_files(files_of(settings), before)
+    assert checkpoint._meta(started / NEWEST)["extra"]["files"] == {}
+
+
 @pytest.mark.parametrize(("other", "message"), [
+    ({"files": {"hparams.predictor": 1}}, r"\(files.hparams.predictor differs\)"),
     ({"torch": "1.0"}, r"process 1 of 2: runs something else than process 0 \(torch differs\); give all processes the"),
     ({"configuration": changed(config(), seed=7).to_dict()}, r"\(configuration.hparams.seed differs\)"),
     ({"checkpoint-every": (1.0, None)}, r"\(checkpoint-every differs\)"),

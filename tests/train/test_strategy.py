@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -134,6 +135,47 @@ def test_training(choice, tmp_path):
     train(settings, tmp_path / "stopped", Options(search=True))
     whole, stopped = (load_supernet(tmp_path / name / "weights.h5").state_dict() for name in ("whole", "stopped"))
     assert all(torch.equal(tensor, stopped[name]) for name, tensor in whole.items())
+
+
+def test_configurations_reach_their_strategies(tmp_path):
+    """What the terms of a step are by each choice: not what they were without it."""
+    space = search_space("mobilenet_v3_large_32px?width_mult=0.15")
+    likes = tabulate(space, lambda plan, block: block["depthwise"].kernel, lambda plan: 0.0)
+    save(likes, tmp_path / "kernels.safetensors", about={"regressor": "table"})
+
+    def made(network=None, **hparams):
+        values = config("expand", predictor=str(tmp_path / "kernels.safetensors"), **hparams).to_dict()
+        del values["network"]["ofa"]["op_candidates"], values["network"]["ofa"]["depth_candidates"]
+        values["network"]["ofa"] |= {"space": "mobilenet_v3_large_32px", "width_mult": 0.15} | (network or {})
+        return stage_of(checked(Config.from_dict(values), "OFASearcher", search=True))
+
+    def terms(step=0, network=None, **hparams):
+        stage = made(network, **hparams)
+        return [term for seed in range(20)
+                for term in stage.strategy(stage.space, random.Random(seed), Moment(step, 100))]
+
+    def kernels(**hparams):
+        return np.mean([block["kernel"] for term in terms(**hparams) for stage in term.arch.stages for block in stage])
+
+    found = [kernels(sampling="worst_up", candidates=50), kernels(), kernels(sampling="best_up", candidates=2),
+             kernels(sampling="best_up", candidates=50)]
+    assert all(b - a > 0.1 for a, b in pairwise(found))
+    sandwiches = {"strategy": "sandwich", "subnets_per_step": 3, "delay": 0.5, "rise": 0.2}
+    assert [len(terms(step, **sandwiches)) for step in (0, 49, 50)] == [20, 20, 60]
+    assert [term.weight for term in terms(59, **sandwiches)[:3]] == pytest.approx([1, 0.5, 0.5])
+    assert made(kd_loss="alpha").distil is alpha_divergence
+    assert made().distil is distillation
+    ratios = {len(blocks): {block["expand"] for block in blocks}
+              for term in terms(network={"compound": True}) for blocks in term.arch.stages}
+    assert ratios == {2: {3}, 3: {4}, 4: {6}}
+
+
+def test_compound_draws_elastic_widths():
+    *others, last = SMALL.stages
+    space = replace(SMALL, stages=(*others, replace(last, width=(last.width, last.width + 8))))
+    drawn = [compound(space, random.Random(seed)) for seed in range(20)]
+    assert all(space.contains(arch) for arch in drawn)
+    assert {arch.widths for arch in drawn} == {(width,) for width in space.widths[0]}
 
 
 def test_a_step_of_the_sandwich(net, batch):  # noqa: F811

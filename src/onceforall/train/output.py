@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,22 @@ def lasting(options: Options) -> dict[str, Any]:
     """What has to stay the same when a stopped run is resumed; but for the number of processes, all of it."""
     return {"search": options.search, "subnet": options.subnet, "type": str(options.compute.dtype),
             "processes": options.processes.world}
+
+
+def files_of(config: Config) -> dict[str, int]:
+    """Checksums of the files that a run reads again when it is resumed, by the keys that name them."""
+    teacher, hparams = config.teacher, config.hparams
+    files = {f"{config.teacher_place}.weights": teacher.weights if teacher is not None else None,
+             "hparams.predictor": hparams.predictor if hparams.sampling in ("best_up", "worst_up") else None}
+    return {place: zlib.crc32(Path(file).read_bytes()) for place, file in files.items() if file is not None}
+
+
+def check_files(files: Mapping[str, int], before: Mapping[str, int]) -> None:
+    """Raise UserError where one of `files_of` is not what the run had `before`."""
+    for place, checksum in files.items():
+        if before.get(place, checksum) != checksum:
+            raise UserError(place, "names another file than the run began with",
+                            "put that one back, or take another output folder")
 
 
 def check_output(config: Config, output: Path, options: Options) -> None:
@@ -82,7 +99,8 @@ def check_alike(config: Config, data: DataSet, options: Options) -> None:
     """Raise UserError where a process runs another configuration, other pictures or another torch than the first."""
     if options.processes.world == 1:
         return
-    mine = {"configuration": config.to_dict(), "torch": torch.__version__, "classes": data.classes,
+    mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
+            "classes": data.classes,
             "checkpoint-every": options.every, "training pictures": _digest(data.train),
             "held-out pictures": _digest(data.held_out), "validation pictures": _digest(data.test)}
     first, *others = gathered(mine, options.processes)

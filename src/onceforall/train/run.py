@@ -28,7 +28,7 @@ from onceforall.train.guard import Guard, Setback
 from onceforall.train.journal import Journal, tag
 from onceforall.train.lock import locked
 from onceforall.train.loop import StepReport, run_epoch
-from onceforall.train.output import CONFIG, WEIGHTS, check_alike, check_output, finished, lasting
+from onceforall.train.output import CONFIG, WEIGHTS, check_alike, check_files, check_output, files_of, finished, lasting
 from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.train.setup import Options, check_classes, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
@@ -101,7 +101,7 @@ class _Run:
         self.learner = learner_of(config, options, self.evaluator)
         self.pictures = data.held_out if options.search and len(data.held_out) else data.test
         self.batches = self._batches()
-        self.totals, self.guard = _Totals(), Guard()
+        self.totals, self.guard, self.files = _Totals(), Guard(), files_of(config)
         self.profiles = options.profile and options.processes.first
         if options.search and not len(data.held_out):
             _log.warning("no training pictures are held out: validation uses the validation pictures")
@@ -254,7 +254,7 @@ class _Run:
         if self.options.processes.first:
             extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
                      "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
-                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by()}
+                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files}
             checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
                             good=good)
             if finished:
@@ -280,6 +280,7 @@ class _Run:
 
     def _resume(self) -> Position:
         position, extra = self._load(good=False)
+        check_files(self.files, extra.get("files", {}))
         self.guard = Guard(**extra.get("guard", {}))
         self._slow_down()
         before = extra.get("made_by", {})

@@ -75,7 +75,8 @@ def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
     if hparams.sampling == "authors":
         return authors_order(hparams.subnets_per_step, teacher=teacher)
     sampler: Sampler = compound if config.network.compound else uniform
-    if hparams.predictor is not None:
+    if hparams.sampling in ("best_up", "worst_up"):
+        assert hparams.predictor is not None  # checked before
         predictor = load(Path(hparams.predictor), space=full_space(config.network))
         if not predictor.space.covers(space.at(predictor.space.resolutions)):
             raise UserError("hparams.predictor", f"{hparams.predictor} does not know all of {space.name} that "
