@@ -26,9 +26,9 @@ def fit(
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
     profile: Profile = False,
     checkpoint_every: Every = None,
-    dump_configs: Annotated[Path | None, typer.Option(help="only write the six stages' JSON files there")] = None,
+    dump_configs: Annotated[Path | None, typer.Option(help="only write the stages' JSON files there")] = None,
 ) -> None:
-    """Train the six stages in one run folder and pick the best sub-networks for a few budgets.
+    """Train the recipe's stages in one run folder and pick the best sub-networks for a few budgets.
 
     Run again, it goes on where it stopped.
     """

@@ -1,4 +1,4 @@
-"""Fit: the six stages in one run folder, then the search, and the best sub-networks for a few budgets, saved."""
+"""Fit: a recipe's stages in one run folder, then the search, and the best sub-networks for a few budgets, saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
-from onceforall.recipes.recipe import STAGES, Recipe, configs
+from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, configs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import best_below, with_measured
 from onceforall.search.score import Scorer, shared
@@ -59,16 +59,16 @@ class Request:
 
 
 def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
-    """The six configurations, by output folder, that `fit` trains for a request."""
+    """The configurations, by output folder, that `fit` trains for a request."""
     recipe = _recipe(request)
     root = root_of(request.data, request.root)
     made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
-    spec = data_spec(made[STAGES[0].folder], search=True)
+    spec = data_spec(next(iter(made.values())), search=True)
     return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=root, processes=processes)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
-    """Train the six stages in `run`, resuming what is there, and return what summary.json holds.
+    """Train the recipe's stages in `run`, resuming what is there, and return what summary.json holds.
 
     Raises UserError for data that is missing, or a folder that holds another run.
     """
@@ -86,10 +86,12 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
     for folder, config in stages.items():
         train(config, run / folder, options)
-    subnets = _pick(request, stages[STAGES[-1].folder], run, options)
+    last = list(stages)[-1]
+    subnets = _pick(request, stages[last], run / last / WEIGHTS, run, options)
     if not options.processes.first:
         return {}
-    summary = {"stages": [_stage_row(row.name, run / row.folder) for row in STAGES], "subnets": subnets}
+    names = {row.folder: row.name for row in (*STAGES, WHOLE)}
+    summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets}
     partial = run / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, run / SUMMARY)
@@ -155,12 +157,11 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
             "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
 
 
-def _pick(request: Request, config: Config, run: Path, options: Options) -> list[dict[str, Any]]:
-    """Search the supernet, and save the smallest, the best found for each budget, and the largest.
+def _pick(request: Request, config: Config, weights: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+    """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
     The held-out pictures choose, the test pictures score. Every process measures; the first one alone gets rows.
     """
-    weights = run / STAGES[-1].folder / WEIGHTS
     data, net = data_of(data_spec(config, search=True)), load_supernet(weights)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
                           calibration_images=config.hparams.calibration_images)

@@ -1,4 +1,4 @@
-"""Recipes: how to train on a data set, as values: space, sizes, and the six stages' epochs and rates."""
+"""Recipes: how to train on a data set, as values: space, sizes, stages, and their epochs and rates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onceforall.space.genotype import operators_of
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of progressive shrinking: its folder and task, and the choices it trains (Cai et al. 2020, fig. 3)."""
+    """One stage of training: its folder and task, and the choices it trains (Cai et al. 2020, fig. 3)."""
 
     name: str
     folder: str
@@ -33,14 +33,16 @@ STAGES = (
     StageRow("expand_phase1", "K357_E46_D234", "expand", (3, 5, 7), (4, 6), (2, 3, 4)),
     StageRow("expand_phase2", "K357_E346_D234", "expand", (3, 5, 7), (3, 4, 6), (2, 3, 4)),
 )
+WHOLE = StageRow("whole", "whole", "depth", (3, 5, 7), (3, 4, 6), (2, 3, 4))  # without stages; sorts no channels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one supernet is trained. Tuples of six belong to the six stages; `epochs` count `warmup` ones.
+    """How one supernet is trained: in `stages`, each with its place in `epochs`, which count `warmup` ones, `lr` and
+    `subnets`, the sub-networks a step. Stages after the first learn from the first, too.
 
     `sizes`: training resolutions, every multiple of 4 between them; `size`: the one to validate at; `batch`: pictures
-    a step, over all processes; `subnets`: sub-networks a step.
+    a step, over all processes.
     """
 
     name: str
@@ -60,6 +62,12 @@ class Recipe:
     micro_batch: int | None = None
     calibration_images: int = 2000
     seed: int = 0
+    stages: tuple[StageRow, ...] = STAGES
+
+    def at_random(self, name: str, epochs: float) -> Recipe:
+        """The same without stages: from random weights on, a step trains one sub-network of the whole space."""
+        return replace(self, name=name, stages=(WHOLE,), epochs=(epochs,), lr=self.lr[:1], warmup=self.warmup[:1],
+                       subnets=(1,))
 
     def scaled(self, factor: float) -> Recipe:
         """The same with `factor` times the epochs, at least one a stage."""
@@ -73,18 +81,18 @@ class Recipe:
 
 def configs(recipe: Recipe, *, num_classes: int, run: Path, root: str | None = None,
             processes: int = 1) -> dict[str, Config]:
-    """The six stages' configurations by output folder, as `run` links them through their weights."""
+    """The stages' configurations by output folder, as `run` links them through their weights."""
     if recipe.batch % processes:
         raise UserError("processes", f"{processes} do not divide the recipe's batch of {recipe.batch}")
-    full = f"{run / STAGES[0].folder}/weights.h5"
+    full = f"{run / recipe.stages[0].folder}/weights.h5"
     out, before = {}, None
-    for i, row in enumerate(STAGES):
+    for i, row in enumerate(recipe.stages):
         network = _network(recipe, row, num_classes, dropout=recipe.dropout)
         hparams = _hparams(recipe, i, processes)
         if before is not None:
             network["weights"] = before
             hparams["lambda_kd"] = 1.0
-            teacher = _network(recipe, STAGES[0], num_classes, dropout=0.0)
+            teacher = _network(recipe, recipe.stages[0], num_classes, dropout=0.0)
             hparams["teacher_network"] = {"ofa": {**teacher, "weights": full}}
         loader = {**recipe.loader, **({} if root is None else {"root": root})}
         out[row.folder] = Config.from_dict({
@@ -110,7 +118,7 @@ def _network(recipe: Recipe, row: StageRow, num_classes: int, *, dropout: float)
 def _hparams(recipe: Recipe, stage: int, processes: int) -> dict[str, Any]:
     share = recipe.batch // processes
     micro = share if recipe.micro_batch is None else min(share, recipe.micro_batch)
-    return {"task": STAGES[stage].task, "epoch": int(recipe.epochs[stage]),
+    return {"task": recipe.stages[stage].task, "epoch": int(recipe.epochs[stage]),
             "cosine_warmup_epoch": int(recipe.warmup[stage]),
             "warmup_lr": recipe.lr[stage] / 8 if recipe.warmup[stage] else 0.0,
             "batch_size_train": share, "mini_batch_train": micro, "batch_size_valid": 200,
