@@ -38,7 +38,7 @@ from onceforall.data import DataSet, DataSpec
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load, load_supernet
 from onceforall.nn import Subnet
-from onceforall.recipes.recipe import STAGES, StageRow, optimizer
+from onceforall.recipes.recipe import STAGES, WHOLE, StageRow, optimizer
 from onceforall.space import Arch, SearchSpace, search_space
 from onceforall.space.genotype import operators_of
 from onceforall.train import run as runs
@@ -51,10 +51,10 @@ from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.strategy import Moment
 
+CLASSES = 10  # of all the data sets
 LOOKED_AT = 1000  # held-out pictures
 MEASURED, CALIBRATED = 32, 500  # sub-networks that a predictor learns from; pictures that recalibrate
 POPULATION, OTHERS = 50, 4  # random sub-networks that are scored; those of them that are trained alone too
-WHOLE = StageRow("whole", "whole", "depth", (3, 5, 7), (3, 4, 6), (2, 3, 4))  # no stages: nothing is sorted before
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ SHRINKING = tuple(Leg(row, epochs, lr, subnets, teacher=row.name != "fullnet") f
 COMPOUND = {"compound": True}
 
 
-def _sandwich(**hparams: Any) -> tuple[Leg, ...]:
-    return (Leg(WHOLE, 1, 0.05, 4, hparams={"strategy": "sandwich", **hparams}),)
+def _sandwich(lr: float = 0.05, **hparams: Any) -> tuple[Leg, ...]:
+    return (Leg(WHOLE, 1, lr, 4, hparams={"strategy": "sandwich", **hparams}),)
 
 
 WAYS: dict[str, tuple[Leg, ...]] = {
@@ -95,8 +95,8 @@ WAYS: dict[str, tuple[Leg, ...]] = {
     "sandwich, alpha": _sandwich(kd_loss="alpha"),
     "delayed": _sandwich(delay=0.5, rise=0.1),
     "random": (Leg(WHOLE, 1, 0.05),),
-    "best up": (*_sandwich(), *_sandwich(sampling="best_up")),  # a predictor is learnt at half time
-    "worst up": (*_sandwich(), *_sandwich(sampling="worst_up")),
+    "best up": (*_sandwich(), *_sandwich(0.02, sampling="best_up")),  # a predictor is learnt at half time
+    "worst up": (*_sandwich(), *_sandwich(0.02, sampling="worst_up")),
 }
 
 
@@ -149,8 +149,8 @@ class Setting:
         """The configuration of one leg, that starts from `before` and learns from `full`."""
         def network(row: StageRow, **more: Any) -> dict[str, Any]:
             part = self.space.restrict(kernel=row.kernel, expand=row.expand)
-            return {"space": "mobilenet_v3_large_32px", "width_mult": self.width, "drop_rate": 0.0,
-                    "num_classes": 10, "op_candidates": operators_of(part), "depth_candidates": list(row.depth), **more}
+            return {"space": "mobilenet_v3_large_32px", "width_mult": self.width, "num_classes": CLASSES,
+                    "drop_rate": 0.0, "op_candidates": operators_of(part), "depth_candidates": list(row.depth), **more}
 
         net, smallest = network(leg.row, **leg.network), min(leg.row.depth)
         hparams = {"task": leg.row.task, "epoch": epochs, "batch_size_train": 64, "batch_size_valid": 200,
@@ -170,18 +170,22 @@ class Setting:
         return Config.from_dict({"dataloader": {self.data: loader}, "network": {"ofa": net},
                                  "optimizer": optimizer(leg.lr, 3e-5), "hparams": hparams})
 
+    def macs(self, arch: Arch) -> int:
+        """Multiply-accumulates of a forward pass for one picture."""
+        return macs(self.space, arch, num_classes=CLASSES)
+
     def cost(self, leg: Leg, *, arch: Arch | None = None) -> float:
         """MACs of an epoch for one picture: three times those of each sub-network of a step, and the teacher's."""
         if arch is not None:
-            return 3 * macs(self.space, arch)
+            return 3 * self.macs(arch)
         usual = replace(leg, hparams={key: value for key, value in leg.hparams.items() if key != "sampling"})
         stage = stage_of(self.config(usual, epochs=1, seed=0))
         sizes = stage.space.resolutions
         sums = []
         for i in range(200):
             terms = stage.strategy(stage.space, random.Random(i), Moment(i, 200))
-            sums.append(sum(3 * macs(self.space, t.arch.at(size)) for t in terms for size in sizes) / len(sizes))
-        teacher = mean(macs(self.space, self.space.largest.at(size)) for size in sizes) if leg.teacher else 0.0
+            sums.append(sum(3 * self.macs(t.arch.at(size)) for t in terms for size in sizes) / len(sizes))
+        teacher = mean(self.macs(self.space.largest.at(size)) for size in sizes) if leg.teacher else 0.0
         return mean(sums) + teacher
 
     def learning(self, legs: Sequence[Leg]) -> float:
@@ -189,13 +193,13 @@ class Setting:
         learns = sum("sampling" in leg.hparams for leg in legs)
         if not learns:
             return 0.0
-        forward = mean(macs(self.space, arch) for arch in self.population())
+        forward = mean(self.macs(arch) for arch in self.population())
         pictures = len(data_of(data_spec(self.config(legs[0], epochs=1, seed=0), search=True)).train)
         return learns * MEASURED * (LOOKED_AT + CALIBRATED) * forward / pictures
 
     def epochs(self, legs: Sequence[Leg], *, arch: Arch | None = None) -> tuple[list[int], float]:
         """Whole epochs of each leg that fit into the budget, and what they cost, in epochs of the largest."""
-        unit = 3 * mean(macs(self.space, self.space.largest.at(size)) for size in self.space.resolutions)
+        unit = 3 * mean(self.macs(self.space.largest.at(size)) for size in self.space.resolutions)
         costs, learning = [self.cost(leg, arch=arch) / unit for leg in legs], self.learning(legs) / unit
         scale = (self.budget - learning) / sum(leg.epochs * cost for leg, cost in zip(legs, costs, strict=True))
         counts = [max(1, round(leg.epochs * scale)) for leg in legs]
@@ -205,8 +209,8 @@ class Setting:
 
         while spent() > self.budget and max(counts) > 1:
             counts[counts.index(max(counts))] -= 1
-        while spent() + costs[-1] <= self.budget:
-            counts[-1] += 1
+        while fitting := [i for i, cost in enumerate(costs) if spent() + cost <= self.budget]:
+            counts[fitting[-1]] += 1
         return counts, spent()
 
 
@@ -227,8 +231,10 @@ def trained(setting: Setting, runs_folder: Path, records: Path, name: str, seed:
         for record in read(records):
             if wanted.items() <= record.items():
                 return record
-        make = alone if name.startswith("alone ") else supernet
+        make, begun = alone if name.startswith("alone ") else supernet, (folder / "0").exists()
         made = {**wanted, **make(setting, name, seed, folder), "torch": torch.__version__}
+        if begun:  # by a process that was stopped, whose time is not known
+            made["seconds"] = None
         with records.open("a", encoding="utf-8") as file:
             file.write(json.dumps(made) + "\n")
     return made

@@ -88,10 +88,10 @@ def _rank_correlation(own: Mapping[str, Sequence[Record]], found: Sequence[Recor
 
 
 def _effort(records: Sequence[Record]) -> list[str]:
-    """Epochs of each stage, what was spent of the budget, and minutes."""
-    first = records[0]
+    """Epochs of each stage, what was spent of the budget, and minutes of those runs that went through."""
+    first, seconds = records[0], [r["seconds"] for r in records if r["seconds"] is not None]
     return [" + ".join(map(str, first["epochs"])), f"{first['spent']:.1f}",
-            f"{mean(record['seconds'] for record in records) / 60:.1f}"]
+            f"{mean(seconds) / 60:.1f}" if seconds else "-"]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

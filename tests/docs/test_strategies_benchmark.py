@@ -35,13 +35,14 @@ def test_budgets(way):
 
 def test_what_a_leg_costs():
     given = setting(10)
-    largest = macs(given.space, given.space.largest)
+    largest = given.macs(given.space.largest)
+    assert largest == macs(given.space, given.space.largest, num_classes=10)  # not the thousand of ImageNet
     first, kernel = strategies.SHRINKING[:2]
     assert given.cost(first) == 3 * largest
-    assert given.cost(strategies.Leg(strategies.WHOLE, 1, 0.05), arch=given.space.smallest) == 3 * macs(
-        given.space, given.space.smallest)
+    assert given.cost(strategies.Leg(strategies.WHOLE, 1, 0.05), arch=given.space.smallest) == 3 * given.macs(
+        given.space.smallest)
     assert 2 * largest < given.cost(kernel) < 4 * largest  # a smaller sub-network, and the teacher
-    both = [macs(given.space, arch) for arch in (given.space.largest, given.space.smallest)]
+    both = [given.macs(arch) for arch in (given.space.largest, given.space.smallest)]
     assert given.cost(strategies.WAYS["sandwich"][0]) > 3 * sum(both)
     assert given.cost(strategies.WAYS["delayed"][0]) < given.cost(strategies.WAYS["sandwich"][0])
 
@@ -65,7 +66,7 @@ def test_a_way_is_trained_once(tmp_path, monkeypatch):
     assert all(torch.equal(p, torch.eye(len(p))) for p in matrices)
     attentive = trained("best up")
     assert attentive["spent"] > sum(attentive["epochs"]) * given.cost(strategies.WAYS["sandwich"][0]) / (
-        3 * macs(given.space, given.space.largest))  # the predictor's rows count
+        3 * given.macs(given.space.largest))  # the predictor's rows count
     assert list(tmp_path.glob("*best-up-0/predictor.safetensors"))
     alone = trained("alone smallest")
     assert 0 <= alone["top1"] <= 1
