@@ -37,18 +37,23 @@ def levels_of(record: Record) -> dict[str, float]:
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
     """Markdown by setting: accuracies at four levels of MACs, then the population and what each way took."""
+    return {title: "\n\n".join(map(_table, _rows(found))) for title, found in by_setting(records).items()}
+
+
+def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of the same pictures, budget and space, by a title that says which."""
     settings: dict[str, list[Record]] = {}
     for record in records:
         low, high = record["sizes"]
         title = (f"{record['data']}, {100 * record['portion']:g} % of the training pictures, budget "
                  f"{record['budget']:g}, width {record['width']:g}, sizes {low} to {high}")
         settings.setdefault(title, []).append(record)
-    return {title: "\n\n".join(map(_table, _rows(found))) for title, found in settings.items()}
+    return settings
 
 
 def _rows(records: Sequence[Record]) -> tuple[list[list[str]], list[list[str]]]:
     """The rows of the two tables of one setting, the way with the best median first."""
-    ways, own = _grouped(records, alone=False), _grouped(records, alone=True)
+    ways, own = grouped(records, alone=False), grouped(records, alone=True)
     accuracy = [["way", "seeds", *LEVELS],
                 ["*trained alone*", "/".join(str(len(own.get(level, []))) for level in LEVELS),
                  *(_spread(own.get(level, []), lambda r: r["top1"]) for level in LEVELS)]]
@@ -62,7 +67,7 @@ def _rows(records: Sequence[Record]) -> tuple[list[list[str]], list[list[str]]]:
     return accuracy, took
 
 
-def _grouped(records: Sequence[Record], *, alone: bool) -> dict[str, list[Record]]:
+def grouped(records: Sequence[Record], *, alone: bool) -> dict[str, list[Record]]:
     """Records by way, or those of sub-networks trained alone by their name."""
     out: dict[str, list[Record]] = {}
     for record in records:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from onceforall.cost import macs
 from onceforall.interop.weights import load_supernet
@@ -15,6 +16,7 @@ from onceforall.train.stage import stage_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import strategies
+import strategies_chart
 import strategies_table
 
 
@@ -79,13 +81,17 @@ def record(way: str, seed: int, **more: object) -> dict[str, object]:
     return {**setting(9).to_dict(), "way": way, "seed": seed, "epochs": [2, 1], "spent": 8.97, "seconds": 90.0, **more}
 
 
-def test_tables():
+def some_records() -> list[dict[str, object]]:
     names = [*strategies_table.LEVELS, "random 0"]
     up, down = ({name: (50 + sign * 10 * i) / 100 for i, name in enumerate(names)} for sign in (1, -1))
-    records = [record("shrinking", 0, levels=up, population=[0.1, 0.2, 0.4]),
-               record("shrinking", 1, levels=down, population=[0.3, 0.4, 0.6], seconds=30.0),
-               record("random", 0, levels=up, population=[0.5, 0.7, 0.9]),
-               *(record(f"alone {name}", seed, top1=up[name] + 0.01 * seed) for name in names for seed in (0, 1))]
+    return [record("shrinking", 0, levels=up, population=[0.1, 0.2, 0.4]),
+            record("shrinking", 1, levels=down, population=[0.3, 0.4, 0.6], seconds=30.0),
+            record("random", 0, levels=up, population=[0.5, 0.7, 0.9]),
+            *(record(f"alone {name}", seed, top1=up[name] + 0.01 * seed) for name in names for seed in (0, 1))]
+
+
+def test_tables():
+    records = some_records()
     ((title, text),) = strategies_table.tables(records).items()
     assert title == "digits, 10 % of the training pictures, budget 9, width 0.15, sizes 12 to 12"
     rows = text.splitlines()
@@ -110,3 +116,20 @@ def test_the_documents_tables_are_those_of_the_records():
         assert f"{title}\n\n{table}\n" in text, title
     keys = [json.dumps([record[key] for key in (*setting(1).to_dict(), "way", "seed")]) for record in records]
     assert len(set(keys)) == len(keys)
+
+
+def test_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(strategies_chart.plt, "close", drawn.append)
+    strategies_chart.draw(some_records(), tmp_path / "ways.png")
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["trained alone", "random", "shrinking"]
+    lines = [(line.get_marker(), line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines]
+    assert [x for sign, x, y in lines if sign == "D"] == pytest.approx([50.5, 60.5, 70.5, 80.5])
+    assert [x for sign, x, y in lines if (sign, y) == ("o", 1)] == pytest.approx([50, 60, 70, 80])
+    assert [x for bar in axes.patches for x in (bar.get_x(), bar.get_width())] == pytest.approx([50, 40, 20, 30])
+    with Image.open(tmp_path / "ways.png") as picture:
+        assert picture.text["Source"] == strategies_chart.checksum(some_records()[::-1])
+    with Image.open(strategies_chart.PICTURE) as picture:
+        assert picture.text["Source"] == strategies_chart.checksum(strategies_table.read(strategies_table.RECORDS)), (
+            "run benchmarks/strategies_chart.py")
