@@ -353,6 +353,8 @@ UNCHECKED: list[tuple[str, str, Any, str, str]] = [
     (KERNEL, "hparams.teacher_network.ofa.space", "mobilenet_v3_large_64px", "OFASearcher",
      "hparams.teacher_network.ofa.space: mobilenet_v3_large_64px has no resolution 128"),
     (KERNEL, "dataloader.imagenet.train_portion", 1, "OFASearcher", "train_portion: 1 leaves no pictures"),
+    (SUBNET, "optimizer", {"train": {"lr": 0.1, "lr_scheduler": "StepScheduler"}}, "OFATrainer",
+     "hparams.step_decay_rate: is missing, and lr_scheduler is StepScheduler"),
     ("search_fullnet", "network.ofa.fixed_kernel", True, "OFASearcher", "network.ofa.fixed_kernel: 3 is not one of 7"),
     (KERNEL, "hparams.sampling", "best_up", "OFASearcher", "hparams.predictor: is missing, and sampling best_up"),
     (KERNEL, "hparams.strategy", "sandwich", "OFASearcher", "hparams.subnets_per_step: 1 is below 2"),
@@ -397,7 +399,12 @@ def test_strategies_without_effect() -> None:
     assert not any(line.startswith("hparams.kd_loss") for line in Config.from_dict(values).ignored())
     values["network"]["ofa"] |= {"compound": True, "fixed_kernel": True}
     lines = Config.from_dict(values).ignored("OFATrainer")
-    assert [line.split()[0] for line in lines if "ofa" in line] == ["network.ofa.compound", "network.ofa.fixed_kernel"]
+    assert [line.split()[0] for line in lines if "ofa" in line] == ["network.ofa.compound"]
+    values["hparams"] |= {"strategy": "sandwich", "subnets_per_step": 2, "sampling": "best_up", "lambda_kd": 1,
+                          "teacher_network": {"ofa": {"compound": True, "weights": "full.h5"}}}
+    lines = Config.from_dict(values).ignored("OFASearcher")
+    assert "hparams.sampling has no effect: sandwich draws subnets_per_step - 2 sub-networks" in lines
+    assert "hparams.teacher_network.ofa.compound has no effect: the teacher is the largest sub-network" in lines
 
 
 def test_named_files_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

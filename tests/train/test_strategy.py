@@ -17,13 +17,15 @@ from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
 from onceforall.interop.config import Config, checked
 from onceforall.interop.weights import load_supernet
-from onceforall.space import search_space
+from onceforall.space import UserError, search_space
+from onceforall.train.evaluate import Compute
 from onceforall.train.loop import train_step
 from onceforall.train.losses import alpha_divergence, cross_entropy, distillation
 from onceforall.train.run import train
 from onceforall.train.sampling import attentive, compound, uniform
-from onceforall.train.setup import Options
+from onceforall.train.setup import Options, teacher_of
 from onceforall.train.stage import stage_of
+from onceforall.train.strategy import STRATEGIES as REGISTERED
 from onceforall.train.strategy import Moment, Term, authors_order, delayed, only, progressive_shrinking, sandwich
 
 START, HALF, END = Moment(0, 100), Moment(50, 100), Moment(99, 100)
@@ -33,7 +35,9 @@ STRATEGIES = {
     "authors": authors_order(3, teacher=True), "sandwich": sandwich(4), "compound": sandwich(4, sampler=compound),
     "best-up": sandwich(3, sampler=attentive(uniform, KERNELS, best=True, candidates=5)),
     "worst-up": progressive_shrinking(2, teacher=False, sampler=attentive(compound, KERNELS, best=False, candidates=5)),
-    "delayed": delayed(sandwich(4), until=0.5, rise=0.25), "only": only(SMALL.middle, teacher=False)}
+    "delayed": delayed(sandwich(4), until=0.5, rise=0.25), "only": only(SMALL.middle, teacher=False),
+    **{f"{name}, teacher {teacher}": strategy(3, teacher=teacher, sampler=uniform)
+       for name, strategy in REGISTERED.items() for teacher in (False, True)}}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -96,6 +100,8 @@ def test_delayed():
     alone = [Term(SMALL.largest, "labels")]
     found = {step: strategy(SMALL, random.Random(0), Moment(step, 100)) for step in (0, 49, 50, 54, 69, 99)}
     assert [terms == alone for terms in found.values()] == [True, True, False, False, False, False]
+    taught = delayed(progressive_shrinking(2, teacher=True), until=0.5, teacher=True)
+    assert taught(SMALL, random.Random(0), START) == [Term(SMALL.largest, "teacher")]
     weights = [[term.weight for term in found[step]] for step in (54, 69, 99)]
     assert weights == [pytest.approx([1, 0.25, 0.25]), pytest.approx([1, 1, 1]), [1, 1, 1]]
 
@@ -163,11 +169,37 @@ def test_configurations_reach_their_strategies(tmp_path):
     sandwiches = {"strategy": "sandwich", "subnets_per_step": 3, "delay": 0.5, "rise": 0.2}
     assert [len(terms(step, **sandwiches)) for step in (0, 49, 50)] == [20, 20, 60]
     assert [term.weight for term in terms(59, **sandwiches)[:3]] == pytest.approx([1, 0.5, 0.5])
+    (tmp_path / "full.h5").touch()
+    taught = {"lambda_kd": 1.0, "teacher_network": {"ofa": {
+        "space": "mobilenet_v3_large_32px", "num_classes": 10, "weights": str(tmp_path / "full.h5")}}}
+    assert [term.target for term in terms(delay=0.5, **taught)] == ["teacher"] * 20
     assert made(kd_loss="alpha").distil is alpha_divergence
     assert made().distil is distillation
     ratios = {len(blocks): {block["expand"] for block in blocks}
               for term in terms(network={"compound": True}) for blocks in term.arch.stages}
     assert ratios == {2: {3}, 3: {4}, 4: {6}}
+
+
+def test_fixed_kernels_are_those_of_the_weights(tmp_path):
+    """The supernet that is trained, what is read back from its file, and a teacher: the same kernels in all."""
+    values = config("expand").to_dict()
+    network = values["network"]["ofa"]
+    del network["op_candidates"], network["depth_candidates"]
+    network["fixed_kernel"] = True
+    train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path, Options(search=True))
+
+    def kernels(plan):
+        return [{block["depthwise"].kernel for block in blocks} for blocks in plan.stages]
+
+    trained = load_supernet(tmp_path / "weights.h5")
+    assert kernels(trained.plan(trained.space.largest)) == [{3}, {5}, {3}, {3}, {5}]
+    values["hparams"] |= {"lambda_kd": 1.0, "teacher_network": {
+        "ofa": {**network, "weights": str(tmp_path / "weights.h5")}}}
+    teacher = teacher_of(checked(Config.from_dict(values), "OFASearcher", search=True), Compute())
+    assert kernels(teacher.plan) == [{3}, {5}, {3}, {3}, {5}]
+    network["genotype"] = [8] * 20
+    with pytest.raises(UserError, match="network.ofa.genotype: arch stage 1 block 1: kernel 7 is not one of 3"):
+        checked(Config.from_dict(values), "OFATrainer", search=True)
 
 
 def test_compound_draws_elastic_widths():

@@ -9,15 +9,12 @@ from typing import get_args
 from onceforall.interop.config_data import Data
 from onceforall.interop.config_file import Algorithm, Config, schema
 from onceforall.interop.config_hparams import Hparams, decay_exemptions
-from onceforall.interop.config_sections import Network, Optimizer, OptimizerGroup
+from onceforall.interop.config_sections import FIXED_KERNELS, Genotype, Network, Optimizer, OptimizerGroup
 from onceforall.space import CATALOG, Arch, SearchSpace, UserError, search_space
 from onceforall.space.genotype import decode
 
 __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "OptimizerGroup", "checked",
            "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "valid_archs"]
-
-
-FIXED_KERNELS = (3, 5, 3, 3, 5)  # of MobileNetV3's elastic stages (Howard et al. 2019, table 1)
 
 
 def full_space(network: Network) -> SearchSpace:
@@ -26,8 +23,10 @@ def full_space(network: Network) -> SearchSpace:
 
 
 def network_space(network: Network) -> SearchSpace:
-    """The part of the full space that the network's lists of choices name, at all resolutions."""
-    return network.part(full_space(network))
+    """The part of the full space that the network's lists of choices name, at all resolutions; under fixed_kernel with
+    one kernel a stage, as CompOFA has it."""
+    space = network.part(full_space(network))
+    return space.each("kernel", [(kernel,) for kernel in FIXED_KERNELS]) if network.fixed_kernel else space
 
 
 def stage_space(config: Config) -> SearchSpace:
@@ -36,7 +35,7 @@ def stage_space(config: Config) -> SearchSpace:
     Those come from train_image_size_list (image_size_continuous: every multiple of image_size_seg between its
     ends), else they are img_size, else all of the space. Raises UserError for a size the space does not have.
     """
-    space, hparams = _fixed(config), config.hparams
+    space, hparams = network_space(config.network), config.hparams
     listed = hparams.train_image_size_list
     if listed is None:
         return space if hparams.img_size is None else space.restrict(resolutions=[_img_size(config, space)])
@@ -55,28 +54,23 @@ def stage_space(config: Config) -> SearchSpace:
     return space.restrict(resolutions=sizes)
 
 
-def _fixed(config: Config) -> SearchSpace:
-    """The network's space; under fixed_kernel with one kernel a stage, as CompOFA has it."""
-    network = config.network
-    space, place = network_space(network), f"{config.network_place}.fixed_kernel"
-    if not network.fixed_kernel:
-        return space
-    if len(space.stages) != len(FIXED_KERNELS) or space.dimensions != ("kernel", "expand"):
-        raise UserError(place, f"is for spaces of {len(FIXED_KERNELS)} stages; {space.name} has {len(space.stages)}")
-    try:
-        return space.each("kernel", [(kernel,) for kernel in FIXED_KERNELS])
-    except UserError as error:
-        raise UserError(place, error.problem, "list its operators in op_candidates") from None
-
-
 def subnet_arch(config: Config) -> Arch | None:
     """The sub-network that network.genotype encodes, at img_size; None without a genotype."""
     network = config.network
     if network.genotype is None:
         return None
-    space = network_space(network)
-    return decode(space, network.genotype, resolution=_img_size(config, space), operators=network.op_candidates,
-                  place=f"{config.network_place}.genotype")
+    return _decoded(network, network.genotype, resolution=_img_size(config, network_space(network)),
+                    place=f"{config.network_place}.genotype")
+
+
+def _decoded(network: Network, genotype: Genotype, *, resolution: int, place: str) -> Arch:
+    """The sub-network of a genotype over the network's op_candidates."""
+    arch = decode(network.part(full_space(network)), genotype, resolution=resolution, operators=network.op_candidates,
+                  place=place)
+    try:
+        return network_space(network).check(arch)
+    except UserError as error:
+        raise UserError(f"{place}: {error.place}", error.problem, "fixed_kernel is true") from None
 
 
 def valid_archs(config: Config) -> list[Arch]:
@@ -92,8 +86,8 @@ def valid_archs(config: Config) -> list[Arch]:
     if hparams.valid_genotypes is None:
         archs = [stage.smallest, stage.middle, stage.largest]
     else:
-        archs = [decode(space, genotype, resolution=max(stage.resolutions), operators=config.network.op_candidates,
-                        place=f"hparams.valid_genotypes[{i}]") for i, genotype in enumerate(hparams.valid_genotypes)]
+        archs = [_decoded(config.network, genotype, resolution=max(stage.resolutions),
+                          place=f"hparams.valid_genotypes[{i}]") for i, genotype in enumerate(hparams.valid_genotypes)]
     return list(dict.fromkeys(arch.at(size) for arch in archs for size in sizes or [arch.resolution]))
 
 
@@ -115,6 +109,7 @@ def checked(config: Config, for_algorithm: str, *, search: bool = False, files: 
         raise UserError(f"{config.data_place}.train_portion", "1 leaves no pictures to validate on under --search",
                         "NNablaNAS's examples have 0.99")
     _check_teacher(config, sizes)
+    _check_schedule(config)
     if files:
         _check_files(config)
     return config
@@ -151,11 +146,6 @@ def _check_supernet(config: Config) -> tuple[int, ...]:
         raise UserError("hparams.task", "is missing", "give fullnet, kernel, depth, expand or width")
     valid_archs(config)
     _check_strategy(config)
-    if config.optimizer.train.lr_scheduler == "StepScheduler":
-        for key in ("step_decay_rate", "epoch_steps"):
-            if getattr(config.hparams, key) is None:
-                raise UserError(f"hparams.{key}", "is missing, and lr_scheduler is StepScheduler",
-                                "NNablaNAS's Xception has step_decay_rate 0.94 and epoch_steps 2")
     return stage_space(config).resolutions
 
 
@@ -183,6 +173,14 @@ def _check_strategy(config: Config) -> None:
     if hparams.delay + hparams.rise > 1:
         raise UserError("hparams.rise", f"{hparams.rise:g} after a delay of {hparams.delay:g} is longer than the stage",
                         f"give at most {1 - hparams.delay:g}")
+
+
+def _check_schedule(config: Config) -> None:
+    if config.optimizer.train.lr_scheduler == "StepScheduler":
+        for key in ("step_decay_rate", "epoch_steps"):
+            if getattr(config.hparams, key) is None:
+                raise UserError(f"hparams.{key}", "is missing, and lr_scheduler is StepScheduler",
+                                "NNablaNAS's Xception has step_decay_rate 0.94 and epoch_steps 2")
 
 
 def _check_teacher(config: Config, sizes: tuple[int, ...]) -> None:

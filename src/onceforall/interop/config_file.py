@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError
 from onceforall.interop.config_data import Data, Dataloader
 from onceforall.interop.config_hparams import Hparams
 from onceforall.interop.config_problems import as_user_error, check_plain, parse_json
-from onceforall.interop.config_sections import Network, NetworkChoice, Optimizer, Section
+from onceforall.interop.config_sections import FIXED_KERNELS, Network, NetworkChoice, Optimizer, Section
 from onceforall.space import UserError, lower, search_space
+from onceforall.space.rows import listed
 
 Algorithm = Literal["OFASearcher", "OFATrainer"]
 
@@ -190,17 +191,25 @@ class Config(Section):
             for key in ("subnets_per_step", "strategy", "sampling", "delay", "rise"):
                 if getattr(hparams, key) != type(hparams).model_fields[key].default:
                     yield f"hparams.{key}", "OFATrainer trains one sub-network"
-            for key in ("compound", "fixed_kernel"):
-                if getattr(self.network, key):
-                    yield f"{self.network_place}.{key}", "OFATrainer trains one sub-network"
+            if self.network.compound:
+                yield f"{self.network_place}.compound", "OFATrainer trains one sub-network"
+        yield from self._not_of_the_strategy()
+        if self.teacher is not None:
+            for key in ("genotype", "compound"):
+                if getattr(self.teacher, key):
+                    yield f"{self.teacher_place}.{key}", "the teacher is the largest sub-network"
+
+    def _not_of_the_strategy(self) -> Iterator[tuple[str, str]]:
+        """Keys that another way to choose sub-networks, or to teach them, has."""
+        hparams = self.hparams
         if hparams.sampling not in ("best_up", "worst_up"):
             for key in ("predictor", "candidates"):
                 if getattr(hparams, key) != type(hparams).model_fields[key].default:
                     yield f"hparams.{key}", f"sampling is {hparams.sampling}"
+        elif hparams.strategy == "sandwich" and hparams.subnets_per_step == 2:
+            yield "hparams.sampling", "sandwich draws subnets_per_step - 2 sub-networks"
         if hparams.kd_loss != "cross_entropy" and hparams.lambda_kd == 0 and hparams.strategy == "shrinking":
             yield "hparams.kd_loss", "nothing is distilled"
-        if self.teacher is not None and self.teacher.genotype is not None:
-            yield f"{self.teacher_place}.genotype", "the teacher is the largest sub-network"
 
 
 def json_text(value: Any, indent: str = "") -> str:
@@ -223,8 +232,15 @@ def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
     """Key, problem and remedy of what a network asks for in vain."""
     space = search_space(network.space)
     if network.compound and (space.dimensions != ("kernel", "expand") or any(
-            len(s.depth) not in (1, len(s.choices["expand"])) for s in space.stages)):
+            len(s.depth) not in (1, len(s.choices.get("expand", ()))) for s in space.stages)):
         yield "compound", f"{network.space} does not have as many expand ratios as depths", "leave it out"
+    if network.fixed_kernel:
+        kernels = [stage.choices.get("kernel", ()) for stage in network.part(space).stages]
+        if len(kernels) != len(FIXED_KERNELS) or space.dimensions != ("kernel", "expand"):
+            yield "fixed_kernel", f"is for spaces of {len(FIXED_KERNELS)} stages; {space.name} has {len(kernels)}", ""
+        for kernel, own in zip(FIXED_KERNELS, kernels, strict=False):
+            if kernel not in own:
+                yield ("fixed_kernel", f"{kernel} is not one of {listed(own)}", "list its operators in op_candidates")
     if network.weight_init != "he_fout":
         yield "weight_init", f"{network.weight_init!r} comes later", 'take "he_fout", the default'
     widths = _table_widths(network.space)

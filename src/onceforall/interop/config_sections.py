@@ -84,6 +84,9 @@ class Choice(Section):
         return next(value for _, value in self if value is not None)
 
 
+FIXED_KERNELS = (3, 5, 3, 3, 5)  # of MobileNetV3's elastic stages (Howard et al. 2019, table 1)
+
+
 class Network(Section):
     """A supernet (or teacher): its search space, the part of it that is used, and where its weights come from."""
 
@@ -115,7 +118,8 @@ class Network(Section):
     base_stage_width: Listed[Count] | None = Field(None, description="widths of the table (only its own values)")
     weight_init: Literal["he_fout", "he_fin", "pytorch"] = Field("he_fout", description="how convolutions start")
     compound: bool = Field(False, description="CompOFA's coupled depth and expand ratio")
-    fixed_kernel: bool = Field(False, description="CompOFA's fixed kernel sizes")
+    fixed_kernel: bool = Field(False, description="CompOFA's fixed kernel sizes, of this network and the weights it "
+                               "starts from: 3, 5, 3, 3, 5 by stage")
 
     @field_validator("space")
     @classmethod

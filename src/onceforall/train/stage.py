@@ -85,4 +85,6 @@ def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
     if hparams.strategy not in STRATEGIES:
         raise UserError("hparams.strategy", f"{hparams.strategy!r} is not one of {', '.join(STRATEGIES)}")
     strategy = STRATEGIES[hparams.strategy](hparams.subnets_per_step, teacher=teacher, sampler=sampler)
-    return delayed(strategy, until=hparams.delay, rise=hparams.rise) if hparams.delay or hparams.rise else strategy
+    if not hparams.delay and not hparams.rise:
+        return strategy
+    return delayed(strategy, until=hparams.delay, rise=hparams.rise, teacher=teacher)

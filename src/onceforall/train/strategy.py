@@ -65,7 +65,7 @@ class Named(Protocol):
 STRATEGIES: dict[str, Named] = {"shrinking": progressive_shrinking, "sandwich": sandwich}  # hparams.strategy
 
 
-def delayed(strategy: Strategy, *, until: float, rise: float = 0.0) -> Strategy:
+def delayed(strategy: Strategy, *, until: float, rise: float = 0.0, teacher: bool = False) -> Strategy:
     """The largest sub-network alone in the first `until` of the steps, then `strategy`, in which the losses of all
     others rise to their weight over the next `rise` of them (DepS, Annavajjala et al. 2024: shrinking is delayed until
     the largest is half trained, and the others' effective learning rate warms up)."""
@@ -73,7 +73,7 @@ def delayed(strategy: Strategy, *, until: float, rise: float = 0.0) -> Strategy:
     def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
         since = (moment.step + 1) / moment.steps - until
         if since <= 0:
-            return [Term(space.largest, "labels")]
+            return [Term(space.largest, "teacher" if teacher else "labels")]
         share = min(1.0, since / rise) if rise else 1.0
         return [term if term.arch == space.largest else replace(term, weight=share * term.weight)
                 for term in strategy(space, rng, moment)]
