@@ -70,10 +70,14 @@ def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """Train the recipe's stages in `run`, resuming what is there, and return what summary.json holds.
 
-    Raises UserError for data that is missing, or a folder that holds another run.
+    Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
     options = replace(options, search=True)
     stages = plan(request, run, processes=options.processes.world)
+    for row in (*STAGES, WHOLE):
+        if row.folder not in stages and (run / row.folder).exists():
+            raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
+                            "go on with that one's --recipe, or take another output folder: -o")
     if all(finished(run / folder) for folder in stages) and (run / SUMMARY).exists():
         for folder, config in stages.items():
             train(config, run / folder, options)  # which refuses another configuration
