@@ -47,6 +47,7 @@ from onceforall.train.lock import locked
 from onceforall.train.loop import Learner
 from onceforall.train.memory import keep_large_blocks
 from onceforall.train.output import WEIGHTS
+from onceforall.train.sampling import compound, uniform
 from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.strategy import Moment
@@ -92,6 +93,8 @@ WAYS: dict[str, tuple[Leg, ...]] = {
     "compound": (SHRINKING[0], replace(SHRINKING[5], epochs=25, network=COMPOUND),
                  replace(SHRINKING[5], epochs=125, network=COMPOUND)),
     "sandwich": _sandwich(),
+    "sandwich, quarter rate": _sandwich(0.05 / 4),  # the losses of a step's four sub-networks are summed
+    "sandwich, in halves": (*_sandwich(), *_sandwich(0.02)),  # as best up and worst up
     "sandwich, alpha": _sandwich(kd_loss="alpha"),
     "delayed": _sandwich(delay=0.5, rise=0.1),
     "random": (Leg(WHOLE, 1, 0.05),),
@@ -135,10 +138,10 @@ class Setting:
         return {"smallest": space.smallest.at(high), "lower": lower.at(high), "upper": upper.at(high),
                 "largest": space.largest.at(high)}
 
-    def population(self) -> list[Arch]:
-        """Random sub-networks, the same for all ways."""
-        rng = random.Random(0)
-        return [self.space.sample(rng).at(self.sizes[1]) for _ in range(POPULATION)]
+    def population(self, way: str = "") -> list[Arch]:
+        """Random sub-networks, the same for all ways but compound, which has its own."""
+        rng, sampler = random.Random(0), compound if way == "compound" else uniform
+        return [sampler(self.space, rng).at(self.sizes[1]) for _ in range(POPULATION)]
 
     def alone(self) -> dict[str, Arch]:
         """Those that are trained alone."""
@@ -202,15 +205,19 @@ class Setting:
         unit = 3 * mean(self.macs(self.space.largest.at(size)) for size in self.space.resolutions)
         costs, learning = [self.cost(leg, arch=arch) / unit for leg in legs], self.learning(legs) / unit
         scale = (self.budget - learning) / sum(leg.epochs * cost for leg, cost in zip(legs, costs, strict=True))
-        counts = [max(1, round(leg.epochs * scale)) for leg in legs]
+        shares = [leg.epochs * scale for leg in legs]
+        counts = [max(1, int(share)) for share in shares]
 
         def spent() -> float:
             return learning + sum(n * cost for n, cost in zip(counts, costs, strict=True))
 
+        def short(i: int) -> float:
+            return shares[i] - counts[i]
+
         while spent() > self.budget and max(counts) > 1:
-            counts[counts.index(max(counts))] -= 1
-        while fitting := [i for i, cost in enumerate(costs) if spent() + cost <= self.budget]:
-            counts[fitting[-1]] += 1
+            counts[min((i for i, n in enumerate(counts) if n > 1), key=short)] -= 1
+        while fitting := [i for i, cost in enumerate(costs) if short(i) > 0 and spent() + cost <= self.budget]:
+            counts[max(fitting, key=short)] += 1
         return counts, spent()
 
 
@@ -264,7 +271,7 @@ def supernet(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, 
     return {"epochs": epochs, "spent": spent, "seconds": seconds,
             "levels": {key: evaluator.score(net, arch, evaluator.data.test).top1
                        for key, arch in setting.alone().items()},
-            "population": [evaluator.score(net, arch, some).top1 for arch in setting.population()]}
+            "population": [evaluator.score(net, arch, some).top1 for arch in setting.population(name)]}
 
 
 def few_held_out(spec: DataSpec) -> DataSet:
