@@ -14,7 +14,7 @@ import torch
 
 import onceforall
 from onceforall.cli import main
-from onceforall.recipes import RECIPES, STAGES
+from onceforall.recipes import RECIPES, STAGES, WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = "5,2,9,9,6,4,2,1,7,7,8,9,8,3,9,9,8,4,3,1"
@@ -262,6 +262,11 @@ def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
     code, _, err = ofa(capsys, "fit", "--epochs-scale", "0.5", "--device", "cpu", "-o", str(run))
     assert code == 2
     assert "holds a run of another configuration" in err
+    (run / WHOLE.folder).mkdir()
+    code, _, err = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    (run / WHOLE.folder).rmdir()
+    assert code == 2
+    assert f"{run}: holds whole, a stage of another recipe; go on with that one's --recipe, or take another" in err
 
 
 @pytest.mark.slow
@@ -338,20 +343,26 @@ def test_fit_on_a_folder_of_pictures(capsys, tmp_path):
     assert code == 0
     assert "ofa extract" in out
     summary = json.loads((run / "summary.json").read_text())
+    assert [row["name"] for row in summary["stages"]] == ["whole"]
     about = json.loads((Path(summary["subnets"][0]["path"]) / "model.json").read_text())
     assert about["classes"] == ["blue", "rather red"]
     assert about["accuracy"]["images"] == 10
     assert about["space"]["name"] == "mobilenet_v3_large_32px?width_mult=0.5"
 
 
-def test_every_recipe_makes_six_linked_configurations(tmp_path):
+def test_every_recipes_configurations_are_linked(tmp_path):
     from onceforall.interop.config import stage_space
     from onceforall.recipes import configs
+    from onceforall.space import search_space
     for recipe in RECIPES.values():
         made = list(configs(recipe, num_classes=10, run=tmp_path, root="pictures" if recipe.data != "digits" else None)
                     .values())
         spaces = [stage_space(c) for c in made]
         assert all(b.covers(a) for a, b in pairwise(spaces))
-        assert [c.network.weights for c in made[1:]] == [str(tmp_path / s.folder / "weights.h5") for s in STAGES[:-1]]
+        assert len(made) == (1 if recipe.name.endswith("-cpu") else 6)
+        before = [str(tmp_path / stage.folder / "weights.h5") for stage in recipe.stages[:-1]]
+        assert [c.network.weights for c in made] == [None, *before]
+        assert spaces[-1] == search_space(recipe.space, width_mult=recipe.width_mult).restrict(
+            resolutions=spaces[-1].resolutions)
         assert made[0].teacher is None
         assert all(c.teacher is not None for c in made[1:])

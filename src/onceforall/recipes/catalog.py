@@ -11,21 +11,29 @@ from onceforall.space import UserError
 
 _SMALL = "mobilenet_v3_large_32px"
 
+_FASHION = Recipe(
+    "fashion-mnist-shrinking", "fashion-mnist", _SMALL, 0.5, (16, 20), 20, batch=64, epochs=(4, 1, 1, 1, 1, 2),
+    lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2), loader={"crop_scale": [0.6, 1.0]})
+_CIFAR = Recipe(
+    "cifar10-shrinking", "cifar10", _SMALL, 0.5, (20, 24), 24, batch=64, epochs=(8, 2, 1, 1, 1, 2),
+    lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2), weight_decay=5e-4,
+    loader={"crop_scale": [0.6, 1.0]})
+_PICTURES = Recipe(
+    "small-pictures-shrinking", "folder", "mobilenet_v3_large_64px", 0.5, (40, 48), 48, batch=64,
+    epochs=(10, 2, 1, 1, 1, 2), lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2),
+    weight_decay=5e-4, loader={"crop_scale": [0.5, 1.0]})
+
 RECIPES = {recipe.name: recipe for recipe in (
     Recipe("digits", "digits", _SMALL, 0.5, (12, 16), 16, batch=64, epochs=(12, 4, 3, 4, 4, 10),
            lr=(0.1, 0.04, 0.04, 0.04, 0.04, 0.04), subnets=(1, 1, 1, 1, 2, 2),
            loader={"crop_scale": [0.7, 1.0], "flip": False}, calibration_images=500),
-    Recipe("fashion-mnist-cpu", "fashion-mnist", _SMALL, 0.5, (16, 20), 20, batch=64, epochs=(4, 1, 1, 1, 1, 2),
-           lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2), loader={"crop_scale": [0.6, 1.0]}),
-    Recipe("cifar10-cpu", "cifar10", _SMALL, 0.5, (20, 24), 24, batch=64, epochs=(8, 2, 1, 1, 1, 2),
-           lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2), weight_decay=5e-4,
-           loader={"crop_scale": [0.6, 1.0]}),
+    # in the hours that a CPU has, one stage of random sub-networks reaches more than the six: docs/strategies.md
+    _FASHION.at_random("fashion-mnist-cpu", epochs=18), _FASHION,
+    _CIFAR.at_random("cifar10-cpu", epochs=26), _CIFAR,
+    _PICTURES.at_random("small-pictures-cpu", epochs=30), _PICTURES,
     Recipe("cifar10-gpu", "cifar10", _SMALL, 1.0, (24, 32), 32, batch=256, epochs=(150, 60, 20, 60, 20, 60),
            lr=(0.4, 0.12, 0.02, 0.06, 0.02, 0.06), warmup=(5, 2, 0, 2, 0, 2), weight_decay=1e-4,
            loader={"crop_scale": [0.25, 1.0], "colortwist": True}),
-    Recipe("small-pictures-cpu", "folder", "mobilenet_v3_large_64px", 0.5, (40, 48), 48, batch=64,
-           epochs=(10, 2, 1, 1, 1, 2), lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2),
-           weight_decay=5e-4, loader={"crop_scale": [0.5, 1.0]}),
     Recipe("imagenet", "imagenet", "mobilenet_v3_large", 1.0, (128, 224), 224, batch=512, micro_batch=64,
            epochs=(185, 125, 25, 125, 25, 125), lr=(0.65, 0.24, 0.02, 0.06, 0.02, 0.06), warmup=(5, 5, 0, 5, 0, 5),
            loader={"colortwist": True}),
