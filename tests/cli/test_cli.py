@@ -269,6 +269,22 @@ def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
     assert f"{run}: holds whole, a stage of another recipe; go on with that one's --recipe, or take another" in err
 
 
+@pytest.mark.parametrize("words", [(), ("--debug",)])
+def test_a_worker_that_dies_in_the_middle_of_something_else(words, capsys, monkeypatch):
+    def dying(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("onceforall.cli.app.app", dying)
+    if words:
+        with pytest.raises(RuntimeError, match="killed by signal"):
+            main(["fit", *words])
+        return
+    code, _, err = ofa(capsys, "fit")
+    assert code == 2
+    assert err == ("ofa: data.workers: DataLoader worker (pid 7) is killed by signal: Killed.; use fewer workers, 0 to "
+                   "load in this process\n")
+
+
 @pytest.mark.slow
 def test_other_pictures_are_normalised_as_the_runs(run, tmp_path):
     from PIL import Image

@@ -34,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except Exception as error:  # only click's own usage errors are answered here
+    except Exception as error:  # only dead workers and click's own usage errors are answered here
+        if isinstance(error, RuntimeError) and (worker := _dead_worker(error)) and not debug:
+            print(f"ofa: {worker}", file=sys.stderr)  # noqa: T201
+            sys.exit(2)
         if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
         print(f"ofa: {error.format_message()}; see `ofa --help`", file=sys.stderr)  # noqa: T201
@@ -42,3 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:  # of Ctrl-C, which typer's versions answer with this code, or with Abort
         print("ofa: stopped; the same command again goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)
+
+
+def _dead_worker(error: RuntimeError) -> Exception | None:
+    from onceforall.data.serve import died  # imports torch
+
+    return died(error)

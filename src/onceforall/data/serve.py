@@ -36,10 +36,19 @@ class _Feed(Sampler[Job]):
 
 
 def _outlive_signals(_worker: int) -> None:
-    """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too: they stay until the run has saved and ends them,
-    but not longer than 20 seconds."""
+    """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too: they stay until the run has saved, however long
+    its step takes, and ends them, or has died. A second SIGTERM ends a worker, as torch and then Python end one that
+    hangs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def died(error: RuntimeError) -> UserError | None:
+    """What torch's RuntimeError about a dead worker comes to; None for another. Torch raises it in the main thread,
+    wherever that is."""
+    if "DataLoader worker" not in str(error):
+        return None
+    return UserError("data.workers", " ".join(str(error).split()), "use fewer workers, 0 to load in this process")
 
 
 def workers_for(pictures: Pictures, loader: Loader) -> int:
@@ -77,7 +86,7 @@ class Server(Generic[Job]):
         try:
             yield from self._source
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            worker = died(error)
+            if worker is None:
                 raise
-            problem = " ".join(str(error).split())
-            raise UserError("data.workers", problem, "use fewer workers, 0 to load in this process") from error
+            raise worker from error
