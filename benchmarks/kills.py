@@ -89,7 +89,8 @@ def disturbed(folder: Path, length: float, *, rng: random.Random, processes: int
     running, began = start(folder, processes), time.monotonic()
     rank, moment = rng.randrange(processes), rng.uniform(0.1 * length, 0.95 * length)
     time.sleep(moment)
-    while writing and running[rank].poll() is None and not any(folder.rglob("*.partial")):
+    while writing and running[rank].poll() is None and not any(
+            path.suffix == ".partial" for path in files(folder)):
         pass  # as fast as it can: a file is written within milliseconds
     where, moment, late = phase(folder), time.monotonic() - began, running[rank].poll() is not None
     running[rank].send_signal(number)
@@ -102,11 +103,24 @@ def disturbed(folder: Path, length: float, *, rng: random.Random, processes: int
     return Kill(round(moment, 2), where, rank, round(seconds, 2), messages, list(differences(whole, folder)))
 
 
+def files(folder: Path) -> Iterator[Path]:
+    """The files below a folder in which a run goes on: any may be gone by now."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names)
+
+
 def phase(folder: Path) -> str:
     """What the run is at, by what it touched last."""
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-    newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
+    newest = max(files(folder), key=touched, default=None)
     return "start" if newest is None else str(newest.relative_to(folder))
+
+
+def touched(path: Path) -> float:
+    """When a file was written last; before all others where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def differences(a: Path, b: Path) -> Iterator[str]:

@@ -22,6 +22,13 @@ def test_a_killed_fit_ends_as_if_it_had_not_been(tmp_path):
         assert (tmp_path / "whole" / "summary.json").exists()
 
 
+def test_a_file_that_is_gone_before_it_is_looked_at(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "kept.json").touch()
+    monkeypatch.setattr(kills, "files", lambda folder: [folder / "x.partial", folder / "run" / "kept.json"])
+    assert kills.phase(tmp_path) == "run/kept.json"
+
+
 def test_the_comparison_sees_one_bit(tmp_path):
     from safetensors.torch import save_file
     from torch import ones
