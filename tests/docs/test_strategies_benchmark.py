@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from PIL import Image
 
 from onceforall.cost import macs
 from onceforall.interop.weights import load_supernet
+from onceforall.recipes import RECIPES, STAGES
 from onceforall.train.stage import stage_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import recipe_macs
 import strategies
 import strategies_chart
 import strategies_table
@@ -136,3 +139,11 @@ def test_the_picture(tmp_path, monkeypatch):
     with Image.open(strategies_chart.PICTURE) as picture:
         assert picture.text["Source"] == strategies_chart.checksum(strategies_table.read(strategies_table.RECORDS)), (
             "run benchmarks/strategies_chart.py")
+
+
+def test_what_a_recipe_costs():
+    full, kernel = STAGES[:2]
+    recipe = replace(RECIPES["digits"], stages=(full,), epochs=(7,))
+    assert recipe_macs.epochs(recipe) == pytest.approx(7)
+    both = recipe_macs.epochs(replace(recipe, stages=(full, kernel), epochs=(7, 3)))
+    assert 7 + 3 * (1 / 3 + 0.5) < both < 7 + 3 * (1 / 3 + 1)  # smaller kernels, and the teacher's forward pass
