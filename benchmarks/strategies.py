@@ -47,7 +47,6 @@ from onceforall.train.lock import locked
 from onceforall.train.loop import Learner
 from onceforall.train.memory import keep_large_blocks
 from onceforall.train.output import WEIGHTS
-from onceforall.train.sampling import compound, uniform
 from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.strategy import Moment
@@ -140,8 +139,8 @@ class Setting:
 
     def population(self, way: str = "") -> list[Arch]:
         """Random sub-networks, the same for all ways but compound, which has its own."""
-        rng, sampler = random.Random(0), compound if way == "compound" else uniform
-        return [sampler(self.space, rng).at(self.sizes[1]) for _ in range(POPULATION)]
+        rng, space = random.Random(0), self.space.compound() if way == "compound" else self.space
+        return [space.sample(rng).at(self.sizes[1]) for _ in range(POPULATION)]
 
     def alone(self) -> dict[str, Arch]:
         """Those that are trained alone."""

@@ -16,10 +16,12 @@ from onceforall.nn import Supernet, extract
 from onceforall.nn.subnet import PlainBlock, SqueezeExcite
 from onceforall.space import CATALOG, search_space
 
+COMPOUND = search_space("mobilenet_v3_large_32px").compound()
 
-@pytest.mark.parametrize("name", CATALOG)
+
+@pytest.mark.parametrize("name", [*CATALOG, "compound"])
 def test_tables_equal_the_single_functions(name):
-    space, rng = search_space(name, width_mult=0.6), random.Random(3)
+    space, rng = COMPOUND if name == "compound" else search_space(name, width_mult=0.6), random.Random(3)
     space = space.each("depth", [sorted({stage.depth[0], stage.depth[-1]}) for stage in space.stages])
     space = space.restrict(resolutions=space.resolutions[::3])
     archs = [space.smallest, space.largest, space.middle, *(space.sample(rng) for _ in range(300))]
@@ -29,15 +31,18 @@ def test_tables_equal_the_single_functions(name):
     assert memory_table(space).of(codes).tolist() == [peak_memory(space, a) for a in archs]
 
 
-def test_the_least_is_the_smallest_of_all():
+@pytest.mark.parametrize("space", [search_space("mobilenet_v3_large_32px").restrict(expand=(3,), depth=(2, 3)),
+                                   COMPOUND.restrict(kernel=(3, 5))], ids=["all", "compound"])
+def test_the_least_is_the_smallest_of_all(space):
     """Costs without a pattern, where the cheapest choices are anywhere."""
-    space = search_space("mobilenet_v3_large_32px").restrict(resolutions=(12, 16), expand=(3,), depth=(2, 3))
+    space = space.restrict(resolutions=(12, 16))
     macs_, rng = macs_table(space), np.random.default_rng(0)
     codes = np.array([space.encode(a) for a in {space.sample(random.Random(i)) for i in range(3000)}])
     for largest in (False, True):
         table = CostTable(space, rng.normal(size=2), rng.normal(size=macs_.blocks.shape), largest)
         assert table.smallest <= table.of(codes).min()
         assert table.smallest == table.of(table.least[None])[0]
+        assert space.contains(space.decode(table.least.tolist()))
         assert table.at([16]).smallest >= table.smallest
 
 

@@ -376,6 +376,8 @@ def test_what_does_not_go_together_is_found_before_training(name: str, path: str
     ({}, {"sampling": "authors", "delay": 0.5}, "hparams.delay: stands beside hparams.sampling authors"),
     ({}, {"delay": 0.7, "rise": 0.5}, "hparams.rise: 0.5 after a delay of 0.7 is longer than the stage"),
     ({"space": "proxyless_nas", "fixed_kernel": True}, {}, "network.ofa.fixed_kernel: is for spaces of 5 stages"),
+    ({"space": "attentive_nas", "op_candidates": None, "depth_candidates": None, "compound": True}, {},
+     "network.ofa.compound: is true, and attentive_nas has no blocks with kernel and expand ratio, as many ratios as"),
 ])
 def test_strategies_that_do_not_go_together(network: Any, hparams: Any, line: str) -> None:
     values = example("search_kernel")

@@ -25,7 +25,9 @@ WIDE = search_space("mobilenet_v3_large", width_mult=1.2)
 
 def every(space):
     """All sub-networks of a small space, each once."""
-    return np.unique(canonical(space, np.array(list(product(*map(range, space.cardinalities))), np.int16)), axis=0)
+    tied = space != space.free
+    ranges = [range(1 if tied and gene[-1] == "expand" else len(values)) for gene, values in space.genes.items()]
+    return np.unique(canonical(space, np.array(list(product(*ranges)), np.int16)), axis=0)
 
 
 def accuracy(codes):
@@ -34,14 +36,23 @@ def accuracy(codes):
     return np.round(genes @ np.linspace(1, 2, codes.shape[1]) + 3 * genes[:, 3] * genes[:, 7], 6)
 
 
+COMPOUND = FULL.restrict(resolutions=(16,), kernel=(5,)).compound()
+
+
+def problem_of(space):
+    return Problem(space, (Goal("accuracy", accuracy, up=True), Goal("macs", macs_table(space).of)))
+
+
 @pytest.fixture(scope="module")
 def problem():
-    return Problem(SMALL, (Goal("accuracy", accuracy, up=True), Goal("macs", macs_table(SMALL).of)))
+    return problem_of(SMALL)
 
 
-def test_the_whole_front_of_a_small_space_is_found(problem):
-    codes = every(SMALL)
-    assert len(codes) == 2 * SMALL.count
+@pytest.mark.parametrize("space", [SMALL, COMPOUND], ids=["all", "compound"])
+def test_the_whole_front_of_a_small_space_is_found(space):
+    codes, problem = every(space), problem_of(space)
+    assert len(codes) == len(space.resolutions) * space.count
+    assert all(space.contains(space.decode(row)) for row in codes.tolist())
     values = problem.values(codes)
     wanted = values[moocore.pareto_rank(values) == 0]
     found = evolve(problem, Evolution(population=200, generations=60))

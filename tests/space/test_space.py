@@ -149,6 +149,44 @@ def test_restriction_and_cover():
         space.restrict(colour=(1,))
 
 
+def test_compound():
+    """CompOFA: 2 blocks go with ratio 3, 3 with 4, 4 with 6, or with the next larger one that there is."""
+    full, rng = search_space("mobilenet_v3_large"), random.Random(0)
+    space = full.compound()
+    assert space.count == (3 ** 2 + 3 ** 3 + 3 ** 4) ** 5 and space.restrict(kernel=(5,)).count == 3 ** 5
+    drawn = [space.sample(rng) for _ in range(300)]
+    blocks = {(len(blocks), block["kernel"], block["expand"]) for arch in drawn for blocks in arch.stages
+              for block in blocks}
+    assert blocks == {(d, k, e) for d, e in ((2, 3), (3, 4), (4, 6)) for k in (3, 5, 7)}
+    for arch in [space.smallest, space.middle, space.largest, *drawn]:
+        assert space.contains(arch) and Arch.parse(space, str(arch)) == arch == space.decode(space.encode(arch))
+    assert (space.smallest, space.middle, space.largest) == (full.smallest, full.middle, full.largest)
+    part = full.restrict(expand=(4, 6), depth=(2, 3))
+    assert {b["expand"] for blocks in part.compound().largest.stages for b in blocks} == {4}
+    assert {b["expand"] for blocks in part.restrict(expand=(6,)).compound().smallest.stages for b in blocks} == {6}
+    assert full.covers(space) and not space.covers(full) and space.free == full and space.covers(space.top)
+    assert not space.covers(full.restrict(depth=(4,))) and space.covers(full.restrict(depth=(4,), expand=(6,)))
+    assert lower(space, full.restrict(depth=(2,)).largest)  # a supernet can run all of them
+    with pytest.raises(UserError, match=r"stage 1 block 1: expand 6 is not one of 3, which goes with depth 2"):
+        space.check(full.restrict(depth=(2,)).largest)
+    assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+    with pytest.raises(UserError, match="neither true nor false"):
+        SearchSpace.from_dict({**space.to_dict(), "compound": "yes"})
+    assert [len(stage.tied) for stage in search_space("proxyless_nas").compound().stages] == [3] * 5 + [0]
+    for name in ("resnet50d", "attentive_nas", "xception41"):
+        with pytest.raises(UserError, match=f"{name}: has no blocks with kernel and expand ratio"):
+            search_space(name).compound()
+
+
+def test_compound_with_elastic_widths():
+    full = search_space("mobilenet_v3_large")
+    *others, last = full.stages
+    space = dataclasses.replace(full, stages=(*others, dataclasses.replace(last, width=(last.width, last.width + 8))))
+    drawn = [space.compound().sample(random.Random(seed)) for seed in range(20)]
+    assert all(space.compound().contains(arch) for arch in drawn)
+    assert {arch.widths for arch in drawn} == {(width,) for width in space.widths[0]}
+
+
 def test_no_dead_genes():
     space = search_space("mobilenet_v3_large")
     values = space.smallest.to_dict(space)

@@ -16,13 +16,15 @@ from test_step import SMALL, batch, learner, net, stage  # noqa: F401  fixtures
 from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
 from onceforall.interop.config import Config, checked
-from onceforall.interop.weights import load_supernet
+from onceforall.interop.weights import load_supernet, open_weights
+from onceforall.search.evolution import Evolution
+from onceforall.search.search import Request, search
 from onceforall.space import UserError, search_space
 from onceforall.train.evaluate import Compute
 from onceforall.train.loop import train_step
 from onceforall.train.losses import alpha_divergence, cross_entropy, distillation
 from onceforall.train.run import train
-from onceforall.train.sampling import attentive, compound, uniform
+from onceforall.train.sampling import attentive, uniform
 from onceforall.train.setup import Options, teacher_of
 from onceforall.train.stage import stage_of
 from onceforall.train.strategy import STRATEGIES as REGISTERED
@@ -32,9 +34,9 @@ START, HALF, END = Moment(0, 100), Moment(50, 100), Moment(99, 100)
 KERNELS = tabulate(SMALL, lambda plan, block: block["depthwise"].kernel, lambda plan: 0.0)  # likes large kernels
 STRATEGIES = {
     "shrinking": progressive_shrinking(4, teacher=True), "random": progressive_shrinking(2, teacher=False),
-    "authors": authors_order(3, teacher=True), "sandwich": sandwich(4), "compound": sandwich(4, sampler=compound),
+    "authors": authors_order(3, teacher=True), "sandwich": sandwich(4),
     "best-up": sandwich(3, sampler=attentive(uniform, KERNELS, best=True, candidates=5)),
-    "worst-up": progressive_shrinking(2, teacher=False, sampler=attentive(compound, KERNELS, best=False, candidates=5)),
+    "worst-up": progressive_shrinking(2, teacher=False, sampler=attentive(uniform, KERNELS, best=False, candidates=5)),
     "delayed": delayed(sandwich(4), until=0.5, rise=0.25), "only": only(SMALL.middle, teacher=False),
     **{f"{name}, teacher {teacher}": strategy(3, teacher=teacher, sampler=uniform)
        for name, strategy in REGISTERED.items() for teacher in (False, True)}}
@@ -51,7 +53,7 @@ def test_every_strategy(name, moment):
     learning = [i for i, term in enumerate(terms) if term.target == "largest"]
     assert not learning or terms[0] == Term(SMALL.largest, "labels")
     narrow = SMALL.restrict(kernel=(7,), expand=(6,), depth=(4,))
-    assert {t.arch.at(32) for t in STRATEGIES["compound"](narrow, random.Random(1), moment)} == {narrow.largest}
+    assert {t.arch.at(32) for t in STRATEGIES["sandwich"](narrow, random.Random(1), moment)} == {narrow.largest}
 
 
 def test_which_terms():
@@ -63,19 +65,6 @@ def test_which_terms():
     assert [term.target for term in others] == ["largest"] * 2
     assert len({term.arch for term in others}) == 2
     assert only(SMALL.middle, teacher=True)(SMALL, random.Random(0), START) == [Term(SMALL.middle, "teacher")]
-
-
-def test_compound_ties_expand_to_depth():
-    rng, seen = random.Random(0), set()
-    for _ in range(300):
-        for blocks in compound(SMALL, rng).stages:
-            assert {block["expand"] for block in blocks} == {{2: 3, 3: 4, 4: 6}[len(blocks)]}
-            seen |= {(len(blocks), block["kernel"]) for block in blocks}
-    assert len(seen) == 9
-    for blocks in compound(SMALL.restrict(expand=(4, 6)), rng).stages:
-        assert {block["expand"] for block in blocks} == {{2: 4, 3: 4, 4: 6}[len(blocks)]}
-    last = compound(search_space("proxyless_nas"), rng).stages[-1]
-    assert len(last) == 1
 
 
 @pytest.mark.parametrize("best", [True, False])
@@ -121,6 +110,8 @@ def test_training(choice, tmp_path):
     del network["op_candidates"], network["depth_candidates"]
     for key, value in choice.items():
         (network if key in ("compound", "fixed_kernel") else hparams)[key] = value
+    if choice.get("compound"):  # NNablaNAS validates sub-networks that are none of CompOFA's
+        hparams["valid_genotypes"] = [[6, 6, 9, 9, 7, 7, 9, 9, 6, 6, 9, 9, 6, 6, 9, 9, 7, 7, 9, 9]]
     if "sampling" in choice:
         hparams["predictor"] = str(tmp_path / "kernels.safetensors")
     settings = checked(Config.from_dict(values), "OFASearcher", search=True)
@@ -202,12 +193,26 @@ def test_fixed_kernels_are_those_of_the_weights(tmp_path):
         checked(Config.from_dict(values), "OFATrainer", search=True)
 
 
-def test_compound_draws_elastic_widths():
-    *others, last = SMALL.stages
-    space = replace(SMALL, stages=(*others, replace(last, width=(last.width, last.width + 8))))
-    drawn = [compound(space, random.Random(seed)) for seed in range(20)]
-    assert all(space.contains(arch) for arch in drawn)
-    assert {arch.widths for arch in drawn} == {(width,) for width in space.widths[0]}
+def test_a_compound_supernet_is_searched_where_it_was_trained(tmp_path):
+    """From weights of another tie; it runs, and hands out for training alone, the other sub-networks as well."""
+    values = config("expand").to_dict()
+    network = values["network"]["ofa"]
+    network |= {"compound": True, "depth_candidates": [2, 3, 4]}  # over expand ratios 4 and 6
+    train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "first", Options(search=True))
+    assert {b["expand"] for blocks in load_supernet(tmp_path / "first").space.smallest.stages for b in blocks} == {4}
+    del network["op_candidates"]
+    network["weights"] = str(tmp_path / "first" / "weights.h5")
+    train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "second", Options(search=True))
+    trained = open_weights(tmp_path / "second" / "weights.h5")
+    assert trained.space.count == (3 ** 2 + 3 ** 3 + 3 ** 4) ** 5
+    found = search(trained.space, Request(("macs", "params"), evolution=Evolution(population=50, generations=5)))
+    ratios = {(len(blocks), block["expand"]) for row in found.front for blocks in row.arch.stages for block in blocks}
+    assert ratios <= {(2, 3), (3, 4), (4, 6)} and found.front[0].arch.at(16) == trained.space.smallest.at(16)
+    network |= {"genotype": [8, 8, 9, 9] * 5, "weights": str(tmp_path / "second" / "weights.h5")}
+    values["hparams"]["epoch"] = 1
+    train(checked(Config.from_dict(values), "OFATrainer"), tmp_path / "alone", Options(subnet=True))
+    alone = open_weights(tmp_path / "alone" / "weights.h5").arch
+    assert {(len(blocks), block["expand"]) for blocks in alone.stages for block in blocks} == {(2, 6)}
 
 
 def test_a_step_of_the_sandwich(net, batch):  # noqa: F811

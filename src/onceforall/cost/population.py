@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onceforall.cost.counts import layer_macs, layer_params
 from onceforall.cost.memory import block_memory, rest_memory
-from onceforall.space import BlockPlan, Gene, Layer, Plan, SearchSpace, lower
+from onceforall.space import BlockPlan, Gene, Layer, Plan, SearchSpace, StageSpace, lower
 
 Codes = NDArray[np.integer]
 Floats = NDArray[np.float64]
@@ -62,30 +62,37 @@ class CostTable:
 
     def _least(self, resolution: int) -> Codes:
         """The same at one resolution: at all widths the cheapest blocks, and the cheapest depth of each stage."""
-        space, together = self.space, np.max if self.largest else np.sum
-        genes = {gene: np.zeros(1, np.intp) for gene in space.genes}
-        names = [gene for gene in genes if gene[-1] == "width"]
+        space = self.space
+        together, nothing = (np.max, -np.inf) if self.largest else (np.sum, 0.0)
+        names = [gene for gene in space.genes if gene[-1] == "width"]
         widths = np.array(list(product(*(range(len(space.genes[name])) for name in names))), np.intp)
-        genes |= dict(zip(names, widths.T, strict=True))
-        best: list[list[Floats]] = [[] for _ in (*space.stages, "outside")]  # of each stage the slots' costs (widths,)
+        genes = dict(zip(names, widths.T, strict=True))
+        own: dict[tuple[int, int], Floats] = {}  # of each slot (widths, ways of a block)
+        absent: dict[tuple[int, int], float] = {}
         for slot, costs in zip(slots(space), self.blocks[resolution], strict=True):
-            free = [gene for gene in slot.genes if gene[-1] != "width"]
-            ways = [len(space.genes[gene]) for gene in free]
+            ways = len(space.stages[slot.stage].ways) if slot.stage >= 0 else 1
             number = _number(space, [gene for gene in slot.genes if gene[-1] == "width"], genes)
-            part = costs[1:1 + slot.cases(space)].reshape(-1, prod(ways))[number]
-            genes |= dict(zip(free, np.unravel_index(part.argmin(1), ways or (1,)), strict=False))
-            best[slot.stage].append(np.broadcast_to(part.min(1), len(widths)))
-        total = [*best[-1]]
-        start = 0
-        for s, stage in enumerate(space.stages):
-            absent = [self.blocks[resolution, start + b, 0] * np.ones(len(widths)) for b in range(max(stage.depth))]
-            start += max(stage.depth)
-            parts = np.stack([together([*best[s][:depth], *absent[depth:]], axis=0) if absent else np.zeros(len(widths))
-                              for depth in stage.depth])
-            genes[s, "depth"] = parts.argmin(0)
-            total.append(parts.min(0))
-        row = int(together(total, axis=0).argmin())
-        picked = [resolution, *(int(np.broadcast_to(genes[gene], len(widths))[row]) for gene in list(space.genes)[1:])]
+            part = costs[1:1 + slot.cases(space)].reshape(-1, ways)[number]
+            own[slot.stage, slot.place] = np.broadcast_to(part, (len(widths), ways))
+            absent[slot.stage, slot.place] = costs[0]
+
+        def cheapest(s: int, depth: int) -> tuple[Floats, list[NDArray[np.intp]]]:
+            """What a stage costs (widths,) with the cheapest blocks at a depth, and the way (widths,) of each."""
+            left = np.array(list(space.stages[s].ways_at(depth)))
+            parts = [own[s, b][:, left] for b in range(depth)]
+            rest = [absent[s, b] * np.ones(len(widths)) for b in range(depth, max(space.stages[s].depth))]
+            cost: Floats = together([np.full(len(widths), nothing), *(part.min(1) for part in parts), *rest], axis=0)
+            return cost, [left[part.argmin(1)] for part in parts]
+
+        stages = [[cheapest(s, depth) for depth in stage.depth] for s, stage in enumerate(space.stages)]
+        row = int(together([own[-1, 0][:, 0], *(np.min([cost for cost, _ in depths], axis=0) for depths in stages)],
+                           axis=0).argmin())
+        found: dict[Gene, int] = dict(zip(names, widths[row].tolist(), strict=True))
+        for s, (stage, depths) in enumerate(zip(space.stages, stages, strict=True)):
+            found[s, "depth"] = depth = int(np.argmin([cost[row] for cost, _ in depths]))
+            found |= {(s, b, name): stage.choices[name].index(value) for b, ways in enumerate(depths[depth][1])
+                      for name, value in stage.ways[ways[row]].items()}
+        picked = [resolution, *(found.get(gene, 0) for gene in list(space.genes)[1:])]
         least: Codes = canonical(space, np.array([picked], np.int16))[0]
         return least
 
@@ -151,14 +158,17 @@ def _number(space: SearchSpace, genes: Sequence[Gene], rows: Mapping[Gene, Codes
 
 
 def canonical(space: SearchSpace, codes: Codes) -> Codes:
-    """The rows (N, genes) with 0 in the genes of blocks that do not exist, and in idle ones, so that equal networks are
-    equal rows."""
+    """The rows (N, genes) with 0 in the genes of blocks that do not exist, and in idle ones, and with what is tied to a
+    depth in those that are tied, so that equal networks are equal rows."""
     out = np.array(codes)
     column = {gene: i for i, gene in enumerate(space.genes)}
     for s, stage in enumerate(space.stages):
         depth = np.asarray(stage.depth)[out[:, column[s, "depth"]]]
         if not stage.elastic:
             continue
+        if stage.tied:
+            ratios = np.array([_tied(stage, d) for d in stage.depth], out.dtype)[out[:, column[s, "depth"]]]
+            out[:, [column[s, b, "expand"] for b in range(max(stage.depth))]] = ratios[:, None]
         start, count = column[s, 0, stage.elastic[0][0]], len(stage.elastic)
         out[:, start:start + count * max(stage.depth)] *= depth[:, None] > np.repeat(np.arange(max(stage.depth)), count)
         if stage.idle and stage.idle[1] in stage.choices[stage.idle[0]]:
@@ -166,6 +176,11 @@ def canonical(space: SearchSpace, codes: Codes) -> Codes:
             for b in range(max(stage.depth)):
                 out[out[:, column[s, b, name]] == stage.choices[name].index(value), column[s, b, idle]] = 0
     return out
+
+
+def _tied(stage: StageSpace, depth: int) -> int:
+    """The index of the expand ratio that goes with a depth."""
+    return stage.choices["expand"].index(stage.at_depth(depth)["expand"][0])
 
 
 def recoded(codes: Codes, space: SearchSpace, wider: SearchSpace) -> Codes:

@@ -14,7 +14,8 @@ from onceforall.space import CATALOG, Arch, SearchSpace, UserError, search_space
 from onceforall.space.genotype import decode
 
 __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "OptimizerGroup", "checked",
-           "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "valid_archs"]
+           "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "supernet_space",
+           "valid_archs"]
 
 
 def full_space(network: Network) -> SearchSpace:
@@ -29,13 +30,19 @@ def network_space(network: Network) -> SearchSpace:
     return space.each("kernel", [(kernel,) for kernel in FIXED_KERNELS]) if network.fixed_kernel else space
 
 
+def supernet_space(network: Network) -> SearchSpace:
+    """Of the network's space what its supernet is trained for: under compound the part that is tied."""
+    space = network_space(network)
+    return space.compound() if network.compound else space
+
+
 def stage_space(config: Config) -> SearchSpace:
-    """What the run trains: op_candidates x depth_candidates at the training resolutions.
+    """What the run trains: op_candidates x depth_candidates, tied under compound, at the training resolutions.
 
     Those come from train_image_size_list (image_size_continuous: every multiple of image_size_seg between its
     ends), else they are img_size, else all of the space. Raises UserError for a size the space does not have.
     """
-    space, hparams = network_space(config.network), config.hparams
+    space, hparams = supernet_space(config.network), config.hparams
     listed = hparams.train_image_size_list
     if listed is None:
         return space if hparams.img_size is None else space.restrict(resolutions=[_img_size(config, space)])

@@ -231,9 +231,11 @@ def _jitter_defaults(data: Data) -> tuple[float, float]:
 def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
     """Key, problem and remedy of what a network asks for in vain."""
     space = search_space(network.space)
-    if network.compound and (space.dimensions != ("kernel", "expand") or any(
-            len(s.depth) not in (1, len(s.choices.get("expand", ()))) for s in space.stages)):
-        yield "compound", f"{network.space} does not have as many expand ratios as depths", "leave it out"
+    if network.compound:
+        try:
+            space.compound()
+        except UserError as error:
+            yield "compound", f"is true, and {error.place} {error.problem}", "leave it out"
     if network.fixed_kernel:
         kernels = [stage.choices.get("kernel", ()) for stage in network.part(space).stages]
         if len(kernels) != len(FIXED_KERNELS) or space.dimensions != ("kernel", "expand"):

@@ -126,8 +126,8 @@ class Plan:
 
 @lru_cache(maxsize=256)  # of 20 KiB each
 def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
-    """The plan of `arch`, a sub-network of `space`; raises UserError where it is not one."""
-    space.check(arch)
+    """The plan of `arch`, a sub-network of `space`, tied or not; raises UserError where it is not one."""
+    space.free.check(arch)
     widths = iter(arch.widths)
 
     def own(width: Width) -> int:

@@ -19,7 +19,8 @@ class StageSpace:
     `width`: output channels (0: as many as come in); `depth`: allowed numbers of blocks; `elastic`: the choices of each
     block, ascending, such as (("kernel", (3, 5, 7)), ("expand", (3, 4, 6))); `fixed`: what is no choice there; `kind`:
     the kind of block, as `plan` knows it; `idle`: ("layers", 1, "expand") where a block with one layer has no expand
-    ratio.
+    ratio; `tied`: ((2, 3), (3, 4), (4, 6)) where all blocks of a stage have the expand ratio that goes with its depth,
+    or the next larger one that there is.
     """
 
     width: Width
@@ -31,11 +32,19 @@ class StageSpace:
     kind: str = "mbconv"
     fixed: tuple[tuple[str, Value], ...] = ()
     idle: tuple[str, Value, str] | None = None
+    tied: tuple[tuple[int, Value], ...] = ()
 
     @property
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """Elastic dimension to its choices, ascending."""
         return dict(self.elastic)
+
+    def at_depth(self, depth: int) -> dict[str, tuple[Value, ...]]:
+        """Those that are left to a stage of so many blocks."""
+        if not self.tied:
+            return self.choices
+        ratio, own = dict(self.tied)[depth], self.choices["expand"]
+        return {**self.choices, "expand": (next((value for value in own if value >= ratio), own[-1]),)}
 
     def dimensions(self, picks: Mapping[str, Value]) -> tuple[str, ...]:
         """The elastic dimensions that a block with these choices has."""
@@ -50,15 +59,17 @@ class StageSpace:
         """A block's choice of a dimension, or what is fixed."""
         return dict(block.choices).get(name, dict(self.fixed).get(name, 0))
 
-    def fault(self, block: Block) -> str:
-        """Why a block is none of the stage's; nothing where it is one."""
+    def fault(self, block: Block, depth: int) -> str:
+        """Why a block is none of the stage's at that depth; nothing where it is one."""
         names, wanted = tuple(n for n, _ in block.choices), self.dimensions(dict(block.choices))
         if names != wanted:
             return f"has {', '.join(names) or 'no choices'} instead of {', '.join(wanted) or 'none'}"
+        choices = self.at_depth(depth)
         for name, value in block.choices:
-            if value not in self.choices[name] or isinstance(value, bool):
+            if value not in choices[name] or isinstance(value, bool):
                 shown = f"{value:g}" if isinstance(value, float) else repr(value)
-                return f"{name} {shown} is not one of {listed(self.choices[name])}"
+                tied = f", which goes with depth {depth}" if choices[name] != self.choices[name] else ""
+                return f"{name} {shown} is not one of {listed(choices[name])}{tied}"
         return ""
 
     @property
@@ -66,15 +77,21 @@ class StageSpace:
         """Every combination of the choices of a block, idle ones too, in the order of the encoding."""
         return [dict(zip(self.choices, picks, strict=True)) for picks in product(*self.choices.values())]
 
+    def ways_at(self, depth: int) -> dict[int, dict[str, Value]]:
+        """Those that are left to a stage of so many blocks, by their number."""
+        left = self.at_depth(depth)
+        return {i: way for i, way in enumerate(self.ways) if all(value in left[name] for name, value in way.items())}
+
     def blocks(self, pick: int) -> tuple[Block, ...]:
         """The stage at one end: pick 0 is all smallest, -1 all largest."""
-        return (self.block({name: values[pick] for name, values in self.elastic}),) * self.depth[pick]
+        depth = self.depth[pick]
+        return (self.block({name: values[pick] for name, values in self.at_depth(depth).items()}),) * depth
 
     @property
     def middle(self) -> tuple[Block, ...]:
         """The stage with the middle of every choice (the upper one of two)."""
-        block = self.block({name: values[len(values) // 2] for name, values in self.elastic})
-        return (block,) * self.depth[len(self.depth) // 2]
+        depth = self.depth[len(self.depth) // 2]
+        return (self.block({name: values[len(values) // 2] for name, values in self.at_depth(depth).items()}),) * depth
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class SearchSpace:
     @property
     def count(self) -> int:
         """Sub-networks a resolution."""
-        blocks = prod(sum(_ways(stage) ** depth for depth in stage.depth) for stage in self.stages)
+        blocks = prod(sum(_ways(stage, depth) ** depth for depth in stage.depth) for stage in self.stages)
         return prod(map(len, self.widths)) * int(blocks)
 
     @property
@@ -91,7 +91,8 @@ class SearchSpace:
         stages = []
         for stage in self.stages:
             depth = rng.choice(stage.depth)
-            stages.append(tuple(stage.block({n: rng.choice(v) for n, v in stage.elastic}) for _ in range(depth)))
+            choices = stage.at_depth(depth).items()
+            stages.append(tuple(stage.block({n: rng.choice(v) for n, v in choices}) for _ in range(depth)))
         return Arch(resolution, tuple(stages), tuple(rng.choice(values) for values in self.widths))
 
     def contains(self, arch: Arch) -> bool:
@@ -109,7 +110,7 @@ class SearchSpace:
         """Whether every sub-network of `other` is one of this space's."""
         return set(other.resolutions) <= set(self.resolutions) and len(self.stages) == len(other.stages) and all(
             set(b.depth) <= set(a.depth) and _fixed(a) == _fixed(b)
-            and all(set(b.choices[n]) <= set(v) for n, v in a.elastic)
+            and all(set(b.at_depth(d)[n]) <= set(v) for d in b.depth for n, v in a.at_depth(d).items())
             for a, b in zip(self.stages, other.stages, strict=True)) and len(self.widths) == len(other.widths) and all(
             set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
 
@@ -155,6 +156,23 @@ class SearchSpace:
             replace(stage, depth=_subset(place, part, stage.depth)) if name == "depth" else
             replace(stage, elastic=tuple((n, _subset(place, part, v) if n == name else v) for n, v in stage.elastic))
             for stage, part in zip(self.stages, values, strict=True)))
+
+    def compound(self) -> SearchSpace:
+        """The part of the space with one expand ratio a stage, tied to its depth: of the whole space the smallest with
+        the smallest, and so on, or the next larger ratio that this one has (CompOFA, Sahni et al. 2021). A stage of one
+        depth stays as it is. Raises UserError for a space of other dimensions."""
+        from onceforall.space.catalog import search_space
+        whole = [(stage.depth, stage.choices.get("expand", ())) for stage in search_space(self.name).stages]
+        if self.dimensions != ("kernel", "expand") or any(len(d) not in (1, len(e)) for d, e in whole):
+            raise UserError(self.name, "has no blocks with kernel and expand ratio, as many ratios as depths")
+        return replace(self, stages=tuple(
+            stage if len(depth) == 1 else replace(stage, tied=tuple(zip(depth, expand, strict=True)))
+            for stage, (depth, expand) in zip(self.stages, whole, strict=True)))
+
+    @cached_property
+    def free(self) -> SearchSpace:
+        """The space with nothing tied."""
+        return replace(self, stages=tuple(replace(stage, tied=()) for stage in self.stages))
 
     @property
     def top(self) -> SearchSpace:
@@ -221,7 +239,8 @@ class SearchSpace:
     def to_dict(self) -> dict[str, Any]:
         """The space as JSON values: its name and the choices that are left; `SearchSpace.from_dict` reads it back."""
         widths = {"widths": [list(values) for values in self.widths]} if self.widths else {}
-        return {"name": self.name, "resolutions": list(self.resolutions), **widths, "stages": [
+        compound = {"compound": True} if self != self.free else {}
+        return {"name": self.name, "resolutions": list(self.resolutions), **widths, **compound, "stages": [
             {"depth": list(stage.depth), **{name: list(values) for name, values in stage.elastic}}
             for stage in self.stages]}
 
@@ -231,7 +250,10 @@ class SearchSpace:
         from onceforall.space.catalog import search_space
         try:
             full, rows = search_space(values["name"]), list(values["stages"])
-            _only_keys(values, ("name", "resolutions", "stages", *(["widths"] if full.widths else [])), "space")
+            _only_keys(values, ("name", "resolutions", "compound", "stages", *(["widths"] if full.widths else [])),
+                       "space")
+            if not isinstance(values.get("compound", True), bool):
+                raise TypeError("compound is neither true nor false")
             for row, stage in zip(rows, full.stages, strict=True):
                 _only_keys(row, ("depth", *stage.choices), "space.stages")
             resolutions = _subset("space.resolutions", tuple(values["resolutions"]), full.resolutions)
@@ -245,7 +267,8 @@ class SearchSpace:
             if isinstance(error, UserError):
                 raise
             raise UserError("space", f"is not the description of a search space ({error})") from None
-        return replace(full, resolutions=resolutions, stages=stages)._at_widths(widths)
+        found = replace(full, resolutions=resolutions, stages=stages)._at_widths(widths)
+        return found.compound() if values.get("compound") else found
 
     def _fault(self, arch: Arch) -> tuple[str, str] | None:
         if arch.resolution not in self.resolutions:
@@ -256,7 +279,7 @@ class SearchSpace:
             if len(blocks) not in stage.depth:
                 return f"arch stage {s + 1}", f"depth {len(blocks)} is not one of {listed(stage.depth)}"
             for b, block in enumerate(blocks):
-                if fault := stage.fault(block):
+                if fault := stage.fault(block, len(blocks)):
                     return f"arch stage {s + 1} block {b + 1}", fault
         return self._fault_of_widths(arch.widths)
 
@@ -269,14 +292,14 @@ class SearchSpace:
         return None
 
 
-def _ways(stage: StageSpace) -> int:
-    """Blocks that differ."""
-    return len({stage.block(picks) for picks in stage.ways})
+def _ways(stage: StageSpace, depth: int) -> int:
+    """Blocks that differ, in a stage of that depth."""
+    return len({stage.block(picks) for picks in stage.ways_at(depth).values()})
 
 
 def _fixed(stage: StageSpace) -> StageSpace:
     """A row without its choices."""
-    return replace(stage, depth=(), elastic=tuple((name, ()) for name, _ in stage.elastic),
+    return replace(stage, depth=(), elastic=tuple((name, ()) for name, _ in stage.elastic), tied=(),
                    width=0 if isinstance(stage.width, tuple) else stage.width)
 
 

@@ -9,36 +9,14 @@ import numpy as np
 
 from onceforall.cost.population import macs_table
 from onceforall.cost.predictor import Predictor
-from onceforall.space import Arch, Block, SearchSpace, StageSpace, search_space
+from onceforall.space import Arch, SearchSpace
 
 Sampler = Callable[[SearchSpace, random.Random], Arch]
 
 
 def uniform(space: SearchSpace, rng: random.Random) -> Arch:
-    """Every choice drawn evenly (Cai et al. 2020, section 3.3)."""
+    """Every choice drawn evenly (Cai et al. 2020, section 3.3); of a compound space those that are not tied."""
     return space.sample(rng)
-
-
-def compound(space: SearchSpace, rng: random.Random) -> Arch:
-    """One expand ratio a stage, tied to its depth: the whole space's smallest depth goes with its smallest ratio, and
-    so on, or with the next larger one that `space` has (CompOFA, Sahni et al. 2021). Kernels are drawn evenly."""
-    full = search_space(space.name)
-    stages = []
-    for stage, whole in zip(space.stages, full.stages, strict=True):
-        depth = rng.choice(stage.depth)
-        tied = _tied(stage, whole, depth)
-        stages.append(tuple(Block(tuple((n, tied[n] if n in tied else rng.choice(v)) for n, v in stage.elastic))
-                            for _ in range(depth)))
-    return Arch(rng.choice(space.resolutions), tuple(stages), tuple(rng.choice(values) for values in space.widths))
-
-
-def _tied(stage: StageSpace, whole: StageSpace, depth: int) -> dict[str, float]:
-    """The expand ratio that goes with the depth; a stage with one depth has none."""
-    if len(whole.depth) == 1:
-        return {}
-    ratio = dict(zip(whole.depth, whole.choices["expand"], strict=True))[depth]
-    own = stage.choices["expand"]
-    return {"expand": next((e for e in own if e >= ratio), own[-1])}
 
 
 def attentive(sampler: Sampler, predictor: Predictor, *, best: bool, candidates: int) -> Sampler:

@@ -7,7 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from onceforall.interop.config import Config, Network, network_space, stage_space, subnet_arch, valid_archs
+from onceforall.interop.config import (
+    Config,
+    Network,
+    network_space,
+    stage_space,
+    subnet_arch,
+    supernet_space,
+    valid_archs,
+)
 from onceforall.interop.weights import Trained, load_weights, open_subnet_file, space_of
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, UserError, lower
@@ -21,11 +29,14 @@ def supernet_of(config: Config) -> Supernet:
 
     Its space has the resolutions that are trained or validated. Raises UserError for weights that do not fit.
     """
-    sizes = {*stage_space(config).resolutions, *(arch.resolution for arch in valid_archs(config))}
-    space = network_space(config.network).restrict(resolutions=sorted(sizes))
+    return _supernet(config, {*stage_space(config).resolutions, *(arch.resolution for arch in valid_archs(config))})
+
+
+def _supernet(config: Config, sizes: set[int]) -> Supernet:
+    space = supernet_space(config.network).restrict(resolutions=sorted(sizes))
     net = filled(config.network, space, place=config.network_place, seed=config.hparams.seed)
     before = space_of(Path(config.network.weights)) if config.network.weights else None
-    if before is not None and not space.covers(before.at(space.resolutions)):
+    if before is not None and not space.free.covers(before.at(space.resolutions)):
         raise UserError(f"{config.network_place}.weights", f"{config.network.weights} was trained in a space that this "
                         "one does not contain", "progressive shrinking only ever adds op_ and depth_candidates")
     return net
@@ -47,7 +58,7 @@ def subnet_of(config: Config, evaluator: Evaluator) -> Subnet:
     if network.new_classifier:
         raise UserError(f"{place}.new_classifier", "is true without the weights of an extracted sub-network",
                         "leave it out, or name them under weights")
-    subnet = extract(supernet_of(config), arch)
+    subnet = extract(_supernet(config, {arch.resolution}), arch)
     evaluator.compute.place(subnet)
     return evaluator.recalibrated(subnet, arch.resolution) if network.weights else subnet
 
