@@ -2,7 +2,8 @@
 
     python benchmarks/strategies_table.py [FILE]
 
-Accuracies are top-1 in per cent, mean and standard deviation over the seeds. The rank correlation (Spearman's) is
+Accuracies are top-1 in per cent, mean and standard deviation over the seeds. How far a way is above shrinking is the
+difference of their populations' medians, seed by seed. The rank correlation (Spearman's) is
 between a supernet's accuracies and those of the same sub-networks trained alone. What was spent is in epochs of the
 largest sub-network, as the budget is; minutes are those of one processor, with those of measuring for a predictor.
 """
@@ -20,7 +21,7 @@ from scipy.stats import spearmanr
 
 RECORDS = Path(__file__).with_name("strategies.jsonl")
 LEVELS = ("smallest", "lower", "upper", "largest")
-ALONE = "alone "
+ALONE, BASE = "alone ", "shrinking"
 Record = Mapping[str, Any]
 
 
@@ -57,13 +58,15 @@ def _rows(records: Sequence[Record]) -> tuple[list[list[str]], list[list[str]]]:
     accuracy = [["way", "seeds", *LEVELS],
                 ["*trained alone*", "/".join(str(len(own.get(level, []))) for level in LEVELS),
                  *(_spread(own.get(level, []), lambda r: r["top1"]) for level in LEVELS)]]
-    took = [["way", "minimum", "median", "maximum", "rank correlation", "epochs", "spent", "minutes"]]
+    took = [["way", "minimum", "median", "maximum", "above shrinking", "rank correlation", "epochs", "spent",
+             "minutes"]]
     for way, found in sorted(ways.items(), key=lambda item: -mean(median(r["population"]) for r in item[1])):
         accuracy.append([way, str(len(found)),
                          *(_spread(found, lambda r, level=level: r["levels"][level]) for level in LEVELS)])
         took.append([way, *(_spread(found, lambda r, pick=pick: pick(r["population"])) for pick in (min, median, max)),
-                     _rank_correlation(own, found), *_effort(found)])
-    took += [[f"*{level} alone*", "", "", "", "", *_effort(own[level])] for level in LEVELS if level in own]
+                     "" if way == BASE else _above(ways.get(BASE, []), found), _rank_correlation(own, found),
+                     *_effort(found)])
+    took += [[f"*{level} alone*", "", "", "", "", "", *_effort(own[level])] for level in LEVELS if level in own]
     return accuracy, took
 
 
@@ -82,6 +85,12 @@ def _spread(records: Sequence[Record], value: Callable[[Record], float]) -> str:
     if len(shares) < 2:
         return f"{shares[0]:.1f}" if shares else "-"
     return f"{mean(shares):.1f} ± {stdev(shares):.1f}"
+
+
+def _above(base: Sequence[Record], found: Sequence[Record]) -> str:
+    """By how much the populations' medians are above those of `base` of the same seed."""
+    others = {record["seed"]: median(record["population"]) for record in base}
+    return _spread([r for r in found if r["seed"] in others], lambda r: median(r["population"]) - others[r["seed"]])
 
 
 def _rank_correlation(own: Mapping[str, Sequence[Record]], found: Sequence[Record]) -> str:
