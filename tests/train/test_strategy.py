@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,10 +17,12 @@ from test_step import SMALL, batch, learner, net, stage  # noqa: F401  fixtures
 from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
 from onceforall.interop.config import Config, checked
-from onceforall.interop.weights import load_supernet, open_weights
+from onceforall.interop.weights import Trained, load_supernet, open_weights, weights_file
+from onceforall.interop.weights import save as save_weights
+from onceforall.nn import Supernet, extract
 from onceforall.search.evolution import Evolution
 from onceforall.search.search import Request, search
-from onceforall.space import UserError, search_space
+from onceforall.space import Arch, UserError, search_space
 from onceforall.train.evaluate import Compute
 from onceforall.train.loop import train_step
 from onceforall.train.losses import alpha_divergence, cross_entropy, distillation
@@ -199,15 +202,24 @@ def test_a_compound_supernet_is_searched_where_it_was_trained(tmp_path):
     network = values["network"]["ofa"]
     network |= {"compound": True, "depth_candidates": [2, 3, 4]}  # over expand ratios 4 and 6
     train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "first", Options(search=True))
-    assert {b["expand"] for blocks in load_supernet(tmp_path / "first").space.smallest.stages for b in blocks} == {4}
+    first = load_supernet(tmp_path / "first").space
+    assert {b["expand"] for blocks in first.smallest.stages for b in blocks} == {4}
     del network["op_candidates"]
     network["weights"] = str(tmp_path / "first" / "weights.h5")
     train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "second", Options(search=True))
-    trained = open_weights(tmp_path / "second" / "weights.h5")
+    trained = open_weights(tmp_path)  # the wider one of the two
+    shutil.copytree(tmp_path / "second", tmp_path / "third")
+    assert weights_file(tmp_path) == tmp_path / "third" / "weights.h5"  # of equals the last
     assert trained.space.count == (3 ** 2 + 3 ** 3 + 3 ** 4) ** 5
     found = search(trained.space, Request(("macs", "params"), evolution=Evolution(population=50, generations=5)))
     ratios = {(len(blocks), block["expand"]) for row in found.front for blocks in row.arch.stages for block in blocks}
     assert ratios <= {(2, 3), (3, 4), (4, 6)} and found.front[0].arch.at(16) == trained.space.smallest.at(16)
+    part = first.restrict(depth=(2, 3))  # where nothing that is tied has ratio 6
+    extract(Supernet(part), part.free.largest)
+    wide = Arch.parse(trained.space, str(trained.space.free.restrict(depth=(2,)).largest))
+    assert wide == Arch.from_genotype(trained.space, wide.to_genotype(trained.space)) != trained.space.smallest
+    save_weights(Trained(extract(trained.net, wide), trained.space, wide, {}), tmp_path / "wide.h5")
+    assert open_weights(tmp_path / "wide.h5").arch == wide
     network |= {"genotype": [8, 8, 9, 9] * 5, "weights": str(tmp_path / "second" / "weights.h5")}
     values["hparams"]["epoch"] = 1
     train(checked(Config.from_dict(values), "OFATrainer"), tmp_path / "alone", Options(subnet=True))

@@ -65,7 +65,7 @@ class Which:
             found = Arch.from_genotype(space, [int(word) for word in words])
         else:
             found = Arch.parse(space, self.arch or "largest")
-        return found if self.resolution is None else space.check(found.at(self.resolution))
+        return found if self.resolution is None else space.free.check(found.at(self.resolution))
 
 
 def arch_of(trained: Trained, which: Which) -> Arch:

@@ -190,7 +190,7 @@ def recoded(codes: Codes, space: SearchSpace, wider: SearchSpace) -> Codes:
     mine, out = space.genes, np.zeros((len(codes), len(wider.cardinalities)), codes.dtype)
     for column, (gene, values) in enumerate(wider.genes.items()):
         if gene in mine:
-            places = np.array([values.index(value) for value in mine[gene]], codes.dtype)
+            places = np.array([values.index(value) if value in values else 0 for value in mine[gene]], codes.dtype)
             out[:, column] = places[codes[:, list(mine).index(gene)]]
     return canonical(wider, out)
 

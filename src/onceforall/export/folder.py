@@ -71,7 +71,7 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another folder") from None
-    space, arch, net = found.space, found.arch, found.net
+    space, arch, net = found.space.free, found.arch, found.net
     num_classes, preprocessing = net.plan.head[-1].outputs, found.channels.at(arch.resolution)
     # the old description must not stand beside the new weights
     (folder / ABOUT).unlink(missing_ok=True)

@@ -46,7 +46,7 @@ class Trained:
 
 def supernet_entries(net: Supernet) -> list[Entry]:
     """The supernet's arrays under NNablaNAS's names."""
-    return entries(net.plan(net.space.largest), net.space)
+    return entries(net.plan(net.space.free.largest), net.space)
 
 
 def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mapping[str, Kept] | None = None) -> None:
@@ -66,7 +66,8 @@ def content_of(trained: Trained, form: Form, *, kept: Mapping[str, Kept] | None 
     by_default: dict[str, Kept] = {e.theirs: ("float32", i, e.trained) for i, e in enumerate(names)}
     differing = {name: value for name, value in (kept or {}).items() if by_default.get(name, value) != value}
     about = About(
-        kind="supernet" if trained.arch is None else "subnet", space=trained.space.to_dict(),
+        kind="supernet" if trained.arch is None else "subnet",
+        space=(trained.space if trained.arch is None else trained.space.free).to_dict(),
         arch=None if trained.arch is None else str(trained.arch), num_classes=trained.num_classes,
         dropout=_dropout(trained.net), bn=(norm.momentum or 0.0, norm.eps),
         pictures=Pictures(**trained.pictures), kept=differing)
@@ -96,7 +97,7 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     momentum, eps = about.bn
     pictures = about.pictures.model_dump(exclude_none=True)
     if about.arch is None:
-        _check_size(path, form, content, lower(found, found.largest, about.num_classes))
+        _check_size(path, form, content, lower(found, found.free.largest, about.num_classes))
         net = Supernet(found, about.num_classes, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps,
                        generator=torch.Generator())
         _fill(net, path, form, content, narrower=False)
@@ -149,7 +150,8 @@ def space_of(path: Path) -> SearchSpace | None:
 
 
 def weights_file(source: Path) -> Path:
-    """The weights file that a path stands for: itself, or of a run folder the stage with the widest space."""
+    """The weights file that a path stands for: itself, or of a run folder the stage with the widest space, by
+    name the last of several."""
     if not source.exists():
         if str(source).partition("?")[0] in CATALOG:
             raise UserError(str(source), "is a search space, which has no weights", "give a run folder or a weights.h5")
@@ -164,7 +166,7 @@ def weights_file(source: Path) -> Path:
     files = sorted(source.glob("*/weights.h5"))
     if not files:
         raise UserError(str(source), "holds no weights.h5", "train first: `ofa fit -o RUN`")
-    counts = {path: space.count for path in files if (space := space_of(path)) is not None}
+    counts = {path: (space.free.count, path) for path in files if (space := space_of(path)) is not None}
     if not counts:
         raise UserError(str(source), "holds weights.h5 that do not say what they are of", f"name one, as {files[0]}")
     return max(counts, key=counts.__getitem__)
@@ -196,12 +198,12 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
     or in a file that does not name it, those of a kernel step that no block of it has."""
     wanted = supernet_entries(net)
     if _static(path, form, content):
-        wanted = entries(net.plan(net.space.largest))  # the largest sub-network has the supernet's own names
+        wanted = entries(net.plan(net.space.free.largest))  # the largest sub-network has the supernet's own names
         if {form.key(e) for e in wanted} != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
     if narrower and content.about:
         theirs = SearchSpace.from_dict(content.about.space)
-        stored = {e.ours for e in entries(lower(theirs, theirs.largest), theirs)}
+        stored = {e.ours for e in entries(lower(theirs, theirs.free.largest), theirs)}
         wanted = [e for e in wanted if not _step(e) or e.ours in stored]
     elif narrower:
         steps = {_step(e) for e in wanted if form.key(e) in content.arrays}

@@ -27,7 +27,7 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
     full, which changes what sub-networks of a trained narrower ratio answer.
     """
     narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
-    for block in net.plan(net.space.largest).blocks():
+    for block in net.plan(net.space.free.largest).blocks():
         others = [other for plan in narrower for other in plan.blocks() if other.name == block.name]
         for writers, readers, gate in _groups(block):
             role = readers[0].role

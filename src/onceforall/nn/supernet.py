@@ -27,7 +27,7 @@ class Supernet(nn.Module):
                  generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.space, self.num_classes, self.dropout = space, num_classes, dropout
-        largest = self.plan(space.largest)
+        largest = self.plan(space.free.largest)
         self.stem = ElasticConvNormAct(largest.stem)
         self.first = nn.ModuleList(_block(plan, stage) for plan, stage in zip(
             largest.first, space.stem.stages, strict=True))

@@ -63,7 +63,8 @@ class Arch:
     def parse(space: SearchSpace, text: str) -> Arch:
         """Read the one-line form, or one of the words `largest`, `middle`, `smallest` (`largest@160`).
 
-        Raises UserError with the position and the allowed values.
+        What a compound space ties, a supernet can run all the same, and the other forms too may say. Raises UserError
+        with the position and the allowed values.
         """
         word, _, size = text.strip().partition("@")
         if word in ("largest", "middle", "smallest"):
@@ -85,7 +86,7 @@ class Arch:
         if len(stages) != len(space.stages):
             raise UserError("arch", f"{len(stages)} stages are given; {space.name} has {len(space.stages)}",
                             "part them with '/'")
-        return space.check(Arch(_integer(head, "arch resolution"), tuple(
+        return space.free.check(Arch(_integer(head, "arch resolution"), tuple(
             tuple(_parse_block(space, s, b, word) for b, word in enumerate(stage.split(",")))
             if stage or 0 not in space.stages[s].depth else () for s, stage in enumerate(stages)), widths))
 

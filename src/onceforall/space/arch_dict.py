@@ -54,7 +54,8 @@ def decode(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
     size = size[0] if isinstance(size, list) and len(size) == 1 else size
     widths = tuple(_width(space, w, value) for w, value in enumerate(_listed(values, "w", len(space.widths), known)
                                                                      if space.widths else ()))
-    return space.check(Arch(int(_allowed(size, space.resolutions, "arch resolution", "")), tuple(stages), widths))
+    return space.free.check(Arch(int(_allowed(size, space.resolutions, "arch resolution", "")), tuple(stages),
+                                 widths))
 
 
 def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def encode(space: SearchSpace, arch: Arch) -> dict[str, Any]:
     out: dict[str, Any] = {key: [] for key in keys.values()}
     depths = []
     full = search_space(space.name).stages
-    for s, (stage, blocks) in enumerate(zip(space.stages, space.check(arch).stages, strict=True)):
+    for s, (stage, blocks) in enumerate(zip(space.stages, space.free.check(arch).stages, strict=True)):
         if s in _given(space):
             depths.append(len(blocks) if not space.widths else _EXTRA * len(blocks) if 0 in full[s].depth
                           else len(blocks) - full[s].depth[0])

@@ -121,7 +121,7 @@ def decode(space: SearchSpace, genotype: Sequence[float] | Mapping[str, Any], *,
                             f"leaves {depth} blocks in stage {s + 1}; allowed: {', '.join(map(str, stage.depth))}")
         stages.append(tuple(stage.block(blocks[int(gene)]) for gene in slots[:depth]))
         start += len(slots)
-    return space.check(Arch(size, tuple(stages)))
+    return space.free.check(Arch(size, tuple(stages)))
 
 
 def encode(space: SearchSpace, arch: Arch, *, operators: Sequence[str] | None = None) -> list[int]:
@@ -132,7 +132,7 @@ def encode(space: SearchSpace, arch: Arch, *, operators: Sequence[str] | None = 
     names = list(operators) if operators is not None else operators_of(space)
     known = [parse_operator(space, name) for name in names]
     genotype: list[int] = []
-    for stage, blocks in zip(space.stages, space.check(arch).stages, strict=True):
+    for stage, blocks in zip(space.stages, space.free.check(arch).stages, strict=True):
         if stage.elastic:
             genotype += [_index(stage, known, block) for block in blocks]
             genotype += [len(names)] * (max(stage.depth) - len(blocks))

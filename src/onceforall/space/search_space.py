@@ -177,8 +177,8 @@ class SearchSpace:
     @property
     def top(self) -> SearchSpace:
         """Its largest sub-network alone, at all resolutions."""
-        stages = tuple(replace(stage, depth=stage.depth[-1:], elastic=tuple((n, v[-1:]) for n, v in stage.elastic))
-                       for stage in self.stages)
+        stages = tuple(replace(stage, depth=stage.depth[-1:], elastic=tuple(
+            (n, v[-1:]) for n, v in stage.at_depth(stage.depth[-1]).items())) for stage in self.stages)
         return replace(self, stages=stages)._at_widths([values[-1:] for values in self.widths])
 
     def common(self, other: SearchSpace) -> SearchSpace:

@@ -29,11 +29,11 @@ def supernet_of(config: Config) -> Supernet:
 
     Its space has the resolutions that are trained or validated. Raises UserError for weights that do not fit.
     """
-    return _supernet(config, {*stage_space(config).resolutions, *(arch.resolution for arch in valid_archs(config))})
+    sizes = {*stage_space(config).resolutions, *(arch.resolution for arch in valid_archs(config))}
+    return _supernet(config, supernet_space(config.network).restrict(resolutions=sorted(sizes)))
 
 
-def _supernet(config: Config, sizes: set[int]) -> Supernet:
-    space = supernet_space(config.network).restrict(resolutions=sorted(sizes))
+def _supernet(config: Config, space: SearchSpace) -> Supernet:
     net = filled(config.network, space, place=config.network_place, seed=config.hparams.seed)
     before = space_of(Path(config.network.weights)) if config.network.weights else None
     if before is not None and not space.free.covers(before.at(space.resolutions)):
@@ -58,7 +58,7 @@ def subnet_of(config: Config, evaluator: Evaluator) -> Subnet:
     if network.new_classifier:
         raise UserError(f"{place}.new_classifier", "is true without the weights of an extracted sub-network",
                         "leave it out, or name them under weights")
-    subnet = extract(_supernet(config, {arch.resolution}), arch)
+    subnet = extract(_supernet(config, network_space(network).restrict(resolutions=[arch.resolution])), arch)
     evaluator.compute.place(subnet)
     return evaluator.recalibrated(subnet, arch.resolution) if network.weights else subnet
 
