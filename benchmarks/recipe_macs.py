@@ -13,11 +13,19 @@ from statistics import mean
 
 from onceforall.cost import macs
 from onceforall.recipes import RECIPES, Recipe, configs, recipe_named
-from onceforall.space import Arch, search_space
-from onceforall.train.stage import stage_of
+from onceforall.space import search_space
+from onceforall.train.stage import Stage, stage_of
 from onceforall.train.strategy import Moment
 
 STEPS = 200
+
+
+def step(stage: Stage, *, num_classes: int) -> float:
+    """Multiply-accumulates of the passes with gradients of a step, for one picture: three times those of a forward pass
+    of each of its sub-networks, over the resolutions and the course of the stage."""
+    sizes = stage.space.resolutions
+    return mean(sum(3 * macs(stage.space, term.arch.at(size), num_classes=num_classes) for size in sizes for term in
+                    stage.strategy(stage.space, random.Random(i), Moment(i, STEPS))) / len(sizes) for i in range(STEPS))
 
 
 def epochs(recipe: Recipe, *, num_classes: int = 10) -> float:
@@ -25,14 +33,9 @@ def epochs(recipe: Recipe, *, num_classes: int = 10) -> float:
     space, total = search_space(recipe.space, width_mult=recipe.width_mult), 0.0
     for config in configs(recipe, num_classes=num_classes, run=Path("run"), root="pictures").values():
         stage = stage_of(config)
-
-        def forward(arch: Arch, sizes: tuple[int, ...] = stage.space.resolutions) -> float:
-            return mean(macs(space, arch.at(size), num_classes=num_classes) for size in sizes)
-
-        step = mean(sum(3 * forward(term.arch) for term in stage.strategy(stage.space, random.Random(i),
-                                                                          Moment(i, STEPS))) for i in range(STEPS))
-        teacher = 0.0 if config.teacher is None else forward(space.largest)
-        total += stage.epochs * (step + teacher) / (3 * forward(space.largest))
+        largest = mean(macs(space, space.largest.at(size), num_classes=num_classes) for size in stage.space.resolutions)
+        teacher = 0.0 if config.teacher is None else largest
+        total += stage.epochs * (step(stage, num_classes=num_classes) + teacher) / (3 * largest)
     return total
 
 

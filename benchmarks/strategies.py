@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from recipe_macs import step
 from strategies_table import RECORDS, levels_of, read
 
 from onceforall.cost.counts import macs
@@ -49,7 +50,6 @@ from onceforall.train.memory import keep_large_blocks
 from onceforall.train.output import WEIGHTS
 from onceforall.train.setup import Options, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
-from onceforall.train.strategy import Moment
 
 CLASSES = 10  # of all the data sets
 LOOKED_AT = 1000  # held-out pictures
@@ -182,13 +182,8 @@ class Setting:
             return 3 * self.macs(arch)
         usual = replace(leg, hparams={key: value for key, value in leg.hparams.items() if key != "sampling"})
         stage = stage_of(self.config(usual, epochs=1, seed=0))
-        sizes = stage.space.resolutions
-        sums = []
-        for i in range(200):
-            terms = stage.strategy(stage.space, random.Random(i), Moment(i, 200))
-            sums.append(sum(3 * self.macs(t.arch.at(size)) for t in terms for size in sizes) / len(sizes))
-        teacher = mean(self.macs(self.space.largest.at(size)) for size in sizes) if leg.teacher else 0.0
-        return mean(sums) + teacher
+        teacher = mean(self.macs(self.space.largest.at(size)) for size in stage.space.resolutions)
+        return step(stage, num_classes=CLASSES) + (teacher if leg.teacher else 0.0)
 
     def learning(self, legs: Sequence[Leg]) -> float:
         """MACs, for one picture of an epoch, to measure what the predictors of some legs learn from."""

@@ -3,9 +3,9 @@
     python benchmarks/strategies_table.py [FILE]
 
 Accuracies are top-1 in per cent, mean and standard deviation over the seeds. How far a way is above shrinking is the
-difference of their populations' medians, seed by seed. The rank correlation (Spearman's) is
-between a supernet's accuracies and those of the same sub-networks trained alone. What was spent is in epochs of the
-largest sub-network, as the budget is; minutes are those of one processor, with those of measuring for a predictor.
+difference of their populations' medians, seed by seed. The rank correlation (Spearman's) is between a supernet's
+accuracies and those of the same sub-networks trained alone. What was spent is in epochs of the largest sub-network, as
+the budget is; minutes are those of one processor, with those of measuring for a predictor, where the record has them.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ from onceforall.interop.weights import save as save_weights
 from onceforall.nn import Supernet, extract
 from onceforall.search.evolution import Evolution
 from onceforall.search.search import Request, search
-from onceforall.space import Arch, UserError, search_space
+from onceforall.space import Arch, SearchSpace, UserError, search_space
 from onceforall.train.evaluate import Compute
 from onceforall.train.loop import train_step
 from onceforall.train.losses import alpha_divergence, cross_entropy, distillation
 from onceforall.train.run import train
-from onceforall.train.sampling import attentive, uniform
+from onceforall.train.sampling import attentive
 from onceforall.train.setup import Options, teacher_of
 from onceforall.train.stage import stage_of
 from onceforall.train.strategy import STRATEGIES as REGISTERED
@@ -38,10 +38,11 @@ KERNELS = tabulate(SMALL, lambda plan, block: block["depthwise"].kernel, lambda 
 STRATEGIES = {
     "shrinking": progressive_shrinking(4, teacher=True), "random": progressive_shrinking(2, teacher=False),
     "authors": authors_order(3, teacher=True), "sandwich": sandwich(4),
-    "best-up": sandwich(3, sampler=attentive(uniform, KERNELS, best=True, candidates=5)),
-    "worst-up": progressive_shrinking(2, teacher=False, sampler=attentive(uniform, KERNELS, best=False, candidates=5)),
+    "best-up": sandwich(3, sampler=attentive(SearchSpace.sample, KERNELS, best=True, candidates=5)),
+    "worst-up": progressive_shrinking(2, teacher=False,
+                                      sampler=attentive(SearchSpace.sample, KERNELS, best=False, candidates=5)),
     "delayed": delayed(sandwich(4), until=0.5, rise=0.25), "only": only(SMALL.middle, teacher=False),
-    **{f"{name}, teacher {teacher}": strategy(3, teacher=teacher, sampler=uniform)
+    **{f"{name}, teacher {teacher}": strategy(3, teacher=teacher, sampler=SearchSpace.sample)
        for name, strategy in REGISTERED.items() for teacher in (False, True)}}
 
 

@@ -150,8 +150,8 @@ def space_of(path: Path) -> SearchSpace | None:
 
 
 def weights_file(source: Path) -> Path:
-    """The weights file that a path stands for: itself, or of a run folder the stage with the widest space, by
-    name the last of several."""
+    """The weights file that a path stands for: itself, or of a run folder the stage with the widest space, of
+    several the last by name."""
     if not source.exists():
         if str(source).partition("?")[0] in CATALOG:
             raise UserError(str(source), "is a search space, which has no weights", "give a run folder or a weights.h5")

@@ -252,7 +252,7 @@ class SearchSpace:
             full, rows = search_space(values["name"]), list(values["stages"])
             _only_keys(values, ("name", "resolutions", "compound", "stages", *(["widths"] if full.widths else [])),
                        "space")
-            if not isinstance(values.get("compound", True), bool):
+            if not isinstance(values.get("compound", False), bool):
                 raise TypeError("compound is neither true nor false")
             for row, stage in zip(rows, full.stages, strict=True):
                 _only_keys(row, ("depth", *stage.choices), "space.stages")

@@ -14,11 +14,6 @@ from onceforall.space import Arch, SearchSpace
 Sampler = Callable[[SearchSpace, random.Random], Arch]
 
 
-def uniform(space: SearchSpace, rng: random.Random) -> Arch:
-    """Every choice drawn evenly (Cai et al. 2020, section 3.3); of a compound space those that are not tied."""
-    return space.sample(rng)
-
-
 def attentive(sampler: Sampler, predictor: Predictor, *, best: bool, candidates: int) -> Sampler:
     """Of `candidates` sub-networks of about the same MACs the one of the highest predicted accuracy (best-up), or of
     the lowest (worst-up; AttentiveNAS, Wang et al. 2021). The first that `sampler` draws says how many MACs; the others

@@ -9,7 +9,7 @@ from onceforall.cost.predictor_file import load
 from onceforall.interop.config import Config, full_space, network_space, stage_space, subnet_arch
 from onceforall.space import SearchSpace, UserError
 from onceforall.train.losses import Distillation, alpha_divergence, distillation
-from onceforall.train.sampling import Sampler, attentive, uniform
+from onceforall.train.sampling import Sampler, attentive
 from onceforall.train.schedule import CosineWarmup, Stairs
 from onceforall.train.strategy import STRATEGIES, Strategy, authors_order, delayed, only
 
@@ -74,7 +74,7 @@ def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
     hparams = config.hparams
     if hparams.sampling == "authors":
         return authors_order(hparams.subnets_per_step, teacher=teacher)
-    sampler: Sampler = uniform
+    sampler: Sampler = SearchSpace.sample
     if hparams.sampling in ("best_up", "worst_up"):
         assert hparams.predictor is not None  # checked before
         predictor = load(Path(hparams.predictor), space=full_space(config.network))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
 from onceforall.space import Arch, Block, SearchSpace
-from onceforall.train.sampling import Sampler, uniform
+from onceforall.train.sampling import Sampler
 
 Target = Literal["labels", "teacher", "largest"]
 
@@ -33,7 +33,7 @@ class Moment(NamedTuple):
 Strategy = Callable[[SearchSpace, random.Random, Moment], list[Term]]  # the stage's space, the step's randomness
 
 
-def progressive_shrinking(subnets: int, *, teacher: bool, sampler: Sampler = uniform) -> Strategy:
+def progressive_shrinking(subnets: int, *, teacher: bool, sampler: Sampler = SearchSpace.sample) -> Strategy:
     """`subnets` sub-networks of the stage's space, each beside the teacher (Cai et al. 2020, section 3.3).
 
     On the whole space from the first step on it is random sampling without stages.
@@ -45,7 +45,7 @@ def progressive_shrinking(subnets: int, *, teacher: bool, sampler: Sampler = uni
     return terms
 
 
-def sandwich(subnets: int, *, teacher: bool = False, sampler: Sampler = uniform) -> Strategy:
+def sandwich(subnets: int, *, teacher: bool = False, sampler: Sampler = SearchSpace.sample) -> Strategy:
     """The largest sub-network against the labels; the smallest and `subnets` - 2 others against the largest (sandwich
     rule and in-place distillation: Yu and Huang 2019; BigNAS, Yu et al. 2020, section 3.2). It has no other teacher."""
 
