@@ -84,15 +84,17 @@ def _sandwich(lr: float = 0.05, **hparams: Any) -> tuple[Leg, ...]:
 WAYS: dict[str, tuple[Leg, ...]] = {
     "shrinking": SHRINKING,
     "shrinking, recipes' epochs": tuple(replace(leg, epochs=epochs, subnets=subnets) for leg, epochs, subnets in zip(
-        SHRINKING, (4, 1, 1, 1, 1, 2), (1, 1, 1, 1, 2, 2), strict=True)),  # more for the full net: recipes on CPU
+        SHRINKING, (4, 1, 1, 1, 1, 2), (1, 1, 1, 1, 2, 2), strict=True)),  # the recipes named -shrinking
     "shrinking, kernels cropped": SHRINKING,  # the matrices stay at identity
     "shrinking, not sorted": tuple(replace(leg, row=replace(leg.row, task=leg.row.task.replace("expand", "depth")))
                                    for leg in SHRINKING),
     "shrinking, no teacher": tuple(replace(leg, teacher=False) for leg in SHRINKING),
+    "shrinking, one sub-network": tuple(replace(leg, teacher=False, subnets=1) for leg in SHRINKING),
     "compound": (SHRINKING[0], replace(SHRINKING[5], epochs=25, network=COMPOUND),
                  replace(SHRINKING[5], epochs=125, network=COMPOUND)),
     "sandwich": _sandwich(),
     "sandwich, quarter rate": _sandwich(0.05 / 4),  # the losses of a step's four sub-networks are summed
+    "sandwich, batch 16": _sandwich(0.05 / 4, batch_size_train=16),  # four times the steps
     "sandwich, in halves": (*_sandwich(), *_sandwich(0.02)),  # as best up and worst up
     "sandwich, alpha": _sandwich(kd_loss="alpha"),
     "delayed": _sandwich(delay=0.5, rise=0.1),

@@ -42,12 +42,13 @@ def fit(
     folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data)
     log_to_stderr(processes, quiet=True)
+    compute = compute_of(device, 0, type_config, processes)
     if dump_configs is not None:
-        for name, config in plan(request, folder, processes=processes.world).items():
+        gpu = compute.device.type != "cpu"
+        for name, config in plan(request, folder, gpu=gpu, processes=processes.world).items():
             config.write(dump_configs / f"{name}.json")
             typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
         return
-    compute = compute_of(device, 0, type_config, processes)
     with (running(compute, processes, every=checkpoint_every, profile=profile) as options,
           Progress(shown=processes.first) as progress):
         summary = run(request, folder, replace(options, listener=progress.hear))

@@ -10,6 +10,7 @@ from onceforall.recipes.recipe import Recipe
 from onceforall.space import UserError
 
 _SMALL = "mobilenet_v3_large_32px"
+SMALL = 96  # pixels, up to which pictures and sub-networks are trained as small ones
 
 _FASHION = Recipe(
     "fashion-mnist-shrinking", "fashion-mnist", _SMALL, 0.5, (16, 20), 20, batch=64, epochs=(4, 1, 1, 1, 1, 2),
@@ -17,11 +18,11 @@ _FASHION = Recipe(
 _CIFAR = Recipe(
     "cifar10-shrinking", "cifar10", _SMALL, 0.5, (20, 24), 24, batch=64, epochs=(8, 2, 1, 1, 1, 2),
     lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2), weight_decay=5e-4,
-    loader={"crop_scale": [0.6, 1.0]})
+    loader={"crop_scale": [0.6, 1.0]}, pictures=45_000)
 _PICTURES = Recipe(
     "small-pictures-shrinking", "folder", "mobilenet_v3_large_64px", 0.5, (40, 48), 48, batch=64,
     epochs=(10, 2, 1, 1, 1, 2), lr=(0.05, 0.02, 0.02, 0.02, 0.02, 0.02), subnets=(1, 1, 1, 1, 2, 2),
-    weight_decay=5e-4, loader={"crop_scale": [0.5, 1.0]})
+    weight_decay=5e-4, loader={"crop_scale": [0.5, 1.0]}, pictures=36_000)
 
 RECIPES = {recipe.name: recipe for recipe in (
     Recipe("digits", "digits", _SMALL, 0.5, (12, 16), 16, batch=64, epochs=(12, 4, 3, 4, 4, 10),
@@ -50,19 +51,20 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def recipe_of(data: DataSet) -> Recipe:
-    """The recipe for pictures that are loaded."""
+def recipe_of(data: DataSet, *, small: bool) -> Recipe:
+    """The recipe for pictures that are loaded; `small`: large ones are to be trained on at a small size."""
     name = "folder" if data.spec is None else data.spec.name
-    return recipe_for(name, pixels=0 if name in _DEFAULTS else _pixels(data))
+    return recipe_for(name, pixels=0 if name in _DEFAULTS else _pixels(data), small=small)
 
 
-def recipe_for(data: str, *, pixels: int) -> Recipe:
-    """The recipe for a data set by its name; for a folder of pictures by their shorter side in pixels."""
+def recipe_for(data: str, *, pixels: int, small: bool = False) -> Recipe:
+    """The recipe for a data set by its name; for a folder of pictures by their shorter side in pixels, and whether
+    large ones are to be trained on at a `small` size, as a CPU has to."""
     if data in _DEFAULTS:
         return RECIPES[_DEFAULTS[data]]
     if pixels <= 40:
         return RECIPES["cifar10-cpu"]
-    return RECIPES["small-pictures-cpu" if pixels <= 96 else "imagenet"]
+    return RECIPES["small-pictures-cpu" if small or pixels <= SMALL else "imagenet"]
 
 
 def _pixels(data: DataSet) -> int:

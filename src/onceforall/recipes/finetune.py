@@ -16,7 +16,7 @@ from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import open_weights, weights_file
 from onceforall.nn import Subnet
-from onceforall.recipes.catalog import recipe_of
+from onceforall.recipes.catalog import SMALL, recipe_of
 from onceforall.recipes.fit import root_of
 from onceforall.recipes.recipe import Recipe, optimizer
 from onceforall.space import SearchSpace, UserError, search_space
@@ -103,9 +103,10 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
 
 def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -> Config:
     """What is trained on `data`: where it has other classes than the sub-network, the classifier starts anew."""
-    recipe, known = recipe_of(data), start.about.classes == list(data.classes)
+    known = start.about.classes == list(data.classes)
     classes = start.about.num_classes if known else len(data.classes)
     space, arch, _ = start.about.network(request.subnet / ABOUT)
+    recipe = recipe_of(data, small=arch.resolution <= SMALL)
     space = space if has_operators(space) else search_space(space.name)  # a part of which no configuration can name
     network = {
         **_network(space, classes), "drop_rate": start.dropout, "genotype": list(arch.to_genotype(space)),

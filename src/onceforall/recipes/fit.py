@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from onceforall.data import NAMED, DataSpec
+from onceforall.data import NAMED, DataSet, DataSpec
 from onceforall.export.elastic_file import ELASTIC
 from onceforall.export.elastic_write import spread_rows, write_elastic
 from onceforall.export.folder import Scored, save_subnet
@@ -58,9 +58,9 @@ class Request:
     elastic: int = 12
 
 
-def plan(request: Request, run: Path, *, processes: int = 1) -> dict[str, Config]:
-    """The configurations, by output folder, that `fit` trains for a request."""
-    recipe = _recipe(request)
+def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[str, Config]:
+    """The configurations, by output folder, that `fit` trains for a request, on a GPU or on CPUs."""
+    recipe = _recipe(request, gpu=gpu)
     root = root_of(request.data, request.root)
     made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
     spec = data_spec(next(iter(made.values())), search=True)
@@ -73,7 +73,7 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
     options = replace(options, search=True)
-    stages = plan(request, run, processes=options.processes.world)
+    stages = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
     for row in (*STAGES, WHOLE):
         if row.folder not in stages and (run / row.folder).exists():
             raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
@@ -115,14 +115,14 @@ def _read_summary(path: Path) -> dict[str, Any]:
                         "delete it: the same command writes it anew") from None
 
 
-def _recipe(request: Request) -> Recipe:
+def _recipe(request: Request, *, gpu: bool) -> Recipe:
+    named = request.data if request.data in (*NAMED, "imagenet") else "folder"
     if request.recipe is not None:
         recipe = recipe_named(request.recipe)
-    elif request.data in (*NAMED, "imagenet"):
-        recipe = recipe_for(request.data, pixels=0)
+    elif named != "folder":
+        recipe = recipe_for(named, pixels=0)
     else:
-        recipe = recipe_of(data_of(DataSpec("folder", root=request.data, strict=request.strict)))
-    named = request.data if request.data in (*NAMED, "imagenet") else "folder"
+        recipe = _of_folder(data_of(DataSpec("folder", root=request.data, strict=request.strict)), gpu=gpu)
     loader: dict[str, Any] = dict(recipe.loader)
     if request.download:
         loader["download"] = True
@@ -131,6 +131,18 @@ def _recipe(request: Request) -> Recipe:
     if request.strict:
         loader["strict_data"] = True
     return replace(recipe, data=named, loader=loader).scaled(request.epochs_scale)
+
+
+def _of_folder(data: DataSet, *, gpu: bool) -> Recipe:
+    recipe, larger, count = recipe_of(data, small=not gpu), recipe_of(data, small=False), len(data.train)
+    if recipe != larger:
+        _log.warning("a CPU trains on large pictures at %d to %d pixels (recipe %s); with --recipe %s, at %d to %d",
+                     *recipe.sizes, recipe.name, larger.name, *larger.sizes)
+    longer = recipe.for_pictures(count)
+    if longer != recipe:
+        _log.warning("%d training pictures get %d epochs instead of the %d of recipe %s", count, sum(longer.epochs),
+                     sum(recipe.epochs), recipe.name)
+    return longer
 
 
 def root_of(data: str, root: str | None) -> str | None:

@@ -42,7 +42,7 @@ class Recipe:
     `subnets`, the sub-networks a step. Stages after the first learn from the first, too.
 
     `sizes`: training resolutions, every multiple of 4 between them; `size`: the one to validate at; `batch`: pictures
-    a step, over all processes.
+    a step, over all processes; `pictures`: how many training pictures the epochs are for, where fewer need more.
     """
 
     name: str
@@ -63,11 +63,17 @@ class Recipe:
     calibration_images: int = 2000
     seed: int = 0
     stages: tuple[StageRow, ...] = STAGES
+    pictures: int | None = None
 
     def at_random(self, name: str, epochs: float) -> Recipe:
         """The same without stages: from random weights on, a step trains one sub-network of the whole space."""
         return replace(self, name=name, stages=(WHOLE,), epochs=(epochs,), lr=self.lr[:1], warmup=self.warmup[:1],
                        subnets=(1,))
+
+    def for_pictures(self, count: int) -> Recipe:
+        """The same for `count` training pictures: half as many get twice the epochs, up to eight times as many."""
+        factor = 1 if self.pictures is None else 2 ** int(math.log2(max(1, self.pictures / count)))
+        return self.scaled(min(8, factor))
 
     def scaled(self, factor: float) -> Recipe:
         """The same with `factor` times the epochs, at least one a stage."""
