@@ -180,7 +180,7 @@ def test_defaults_follow_from_the_pictures(runs, digits):
         (32, 15, 0.04), (8, 30, 0.01), (32, 2, 0.0179)]
     large = replace(many, spec=DataSpec("folder", root="photographs"),
                     train=replace(many.train, images=torch.zeros(1, 3, 120, 120).expand(50_000, -1, -1, -1)))
-    assert _config(Request(runs / "small"), start, large, processes=1).hparams.batch_size_train == 64  # as it was trained
+    assert _config(Request(runs / "small"), start, large, processes=1).hparams.batch_size_train == 64
     spec = DataSpec("list", train_path="a", train_file="b", valid_path="c", valid_file="d", train_portion=1.0)
     listed = _config(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
     assert data_spec(listed, search=False) == replace(spec, augment=data_spec(listed, search=False).augment)
