@@ -1,11 +1,12 @@
 """The tables of docs/strategies.md, from the records of `strategies.py`.
 
-    python benchmarks/strategies_table.py [FILE]
+    python benchmarks/strategies_table.py [FILE] [--pair WAY BASE]
 
 Accuracies are top-1 in per cent, mean and standard deviation over the seeds. How far a way is above shrinking is the
 difference of their populations' medians, seed by seed. The rank correlation (Spearman's) is between a supernet's
 accuracies and those of the same sub-networks trained alone. What was spent is in epochs of the largest sub-network, as
 the budget is; minutes are those of one processor, with those of measuring for a predictor, where the record has them.
+--pair prints by how many points one way is above another, seed by seed, instead: in the median and at the four levels.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _rows(records: Sequence[Record]) -> tuple[list[list[str]], list[list[str]]]:
         accuracy.append([way, str(len(found)),
                          *(_spread(found, lambda r, level=level: r["levels"][level]) for level in LEVELS)])
         took.append([way, *(_spread(found, lambda r, pick=pick: pick(r["population"])) for pick in (min, median, max)),
-                     "" if way == BASE else _above(ways.get(BASE, []), found), _rank_correlation(own, found),
+                     "" if way == BASE else _mean(_above(ways.get(BASE, []), found)), _rank_correlation(own, found),
                      *_effort(found)])
     took += [[f"*{level} alone*", "", "", "", "", "", *_effort(own[level])] for level in LEVELS if level in own]
     return accuracy, took
@@ -81,16 +82,36 @@ def grouped(records: Sequence[Record], *, alone: bool) -> dict[str, list[Record]
 
 def _spread(records: Sequence[Record], value: Callable[[Record], float]) -> str:
     """Mean of a share in per cent, and its standard deviation where there is more than one."""
-    shares = [100 * value(record) for record in records]
-    if len(shares) < 2:
-        return f"{shares[0]:.1f}" if shares else "-"
-    return f"{mean(shares):.1f} ± {stdev(shares):.1f}"
+    return _mean([100 * value(record) for record in records])
 
 
-def _above(base: Sequence[Record], found: Sequence[Record]) -> str:
-    """By how much the populations' medians are above those of `base` of the same seed."""
-    others = {record["seed"]: median(record["population"]) for record in base}
-    return _spread([r for r in found if r["seed"] in others], lambda r: median(r["population"]) - others[r["seed"]])
+def _mean(points: Sequence[float]) -> str:
+    if len(points) < 2:
+        return f"{points[0]:.1f}" if points else "-"
+    return f"{mean(points):.1f} ± {stdev(points):.1f}"
+
+
+def _median(record: Record) -> float:
+    return float(median(record["population"]))
+
+
+def _above(base: Sequence[Record], found: Sequence[Record],
+           value: Callable[[Record], float] = _median) -> list[float]:
+    """By how many points a value is above that of `base` with the same seed, in the order of the seeds."""
+    others = {record["seed"]: value(record) for record in base}
+    return [100 * (value(r) - others[r["seed"]]) for r in sorted(found, key=lambda r: r["seed"]) if r["seed"] in others]
+
+
+def pair(records: Sequence[Record], way: str, base: str) -> list[str]:
+    """A line a setting and value: by how many points `way` is above `base`, seed by seed."""
+    values = {"median": _median, **{level: lambda r, level=level: r["levels"][level] for level in LEVELS}}
+    lines = []
+    for title, found in by_setting(records).items():
+        ways = grouped(found, alone=False)
+        for name, value in values.items():
+            points = _above(ways.get(base, []), ways.get(way, []), value)
+            lines.append(f"{title.partition(',')[0]}, {name}: {' '.join(f'{x:+.1f}' for x in points) or '-'}")
+    return lines
 
 
 def _rank_correlation(own: Mapping[str, Sequence[Record]], found: Sequence[Record]) -> str:
@@ -116,7 +137,13 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", type=Path, nargs="?", default=RECORDS, metavar="FILE")
-    for title, text in tables(read(parser.parse_args().records)).items():
+    parser.add_argument("--pair", nargs=2, metavar=("WAY", "BASE"))
+    arguments = parser.parse_args()
+    records = read(arguments.records)
+    if arguments.pair:
+        print("\n".join(pair(records, *arguments.pair)))
+        return
+    for title, text in tables(records).items():
         print(f"### {title}\n\n{text}\n")
 
 

@@ -108,6 +108,11 @@ def test_tables():
     assert rows[8:10] == ["| random | 50.0 | 70.0 | 90.0 | 50.0 | 1.00 | 2 + 1 | 9.0 | 1.5 |",
                           "| shrinking | 20.0 ± 14.1 | 30.0 ± 14.1 | 50.0 ± 14.1 |  | 0.00 | 2 + 1 | 9.0 | 1.0 |"]
     assert rows[10] == "| *smallest alone* |  |  |  |  |  | 2 + 1 | 9.0 | 1.5 |"
+    assert strategies_table.pair(records[::-1], "shrinking", "random") == [
+        "digits, median: -50.0", *(f"digits, {level}: +0.0" for level in strategies_table.LEVELS)]
+    second = record("random", 1, levels=records[0]["levels"], population=[0.5, 0.6, 0.7])
+    assert strategies_table.pair([second, *records], "random", "shrinking")[0] == "digits, median: +50.0 +20.0"
+    assert strategies_table.pair(records, "shrinking", "sandwich")[0] == "digits, median: -"
     ((_, text),) = strategies_table.tables(records[:3]).items()
     assert "| *trained alone* | 0/0/0/0 | - | - | - | - |" in text
     assert "| random | 50.0 | 70.0 | 90.0 | 50.0 | - |" in text
