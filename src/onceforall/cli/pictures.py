@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ from onceforall.cli.source import Which, arch_of, run_config
 from onceforall.space import UserError
 
 if TYPE_CHECKING:
-    from onceforall.data import DataSpec
+    from onceforall.data import DataSet, DataSpec
     from onceforall.export.folder import Scored
     from onceforall.interop.weights import Trained
     from onceforall.train.evaluate import Compute, Evaluator
+
+_log = logging.getLogger(__name__)
 
 
 def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
@@ -40,12 +43,13 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
                  compute: Compute) -> Evaluator:
     """An evaluator on the data set that the options name, else on the one that SOURCE was trained on.
 
-    Raises UserError where the data has more classes than the net.
+    Labels go by the names of the classes that the net knows. Raises UserError for a class that it does not know, and
+    for a net without names that tells another number of classes apart.
     """
     from onceforall.data import NAMED, DataSpec
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import check_classes, data_of, data_spec
+    from onceforall.train.setup import data_of, data_spec
 
     try:
         config, search = run_config(source)
@@ -61,13 +65,32 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         spec = data_spec(config, search=search)
     else:
         spec = _described(source)
-    pictures, trained_on = data_of(spec), trained.pictures
-    check_classes(pictures, trained.num_classes, place=f"{source} num_classes")
+    trained_on = trained.pictures
+    pictures = data_of(spec, trained_on.get("classes") or None)
+    _check_classes(pictures, trained, source)
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
                            std=tuple(trained_on.get("std", IMAGENET_STD)))
     images = 2000 if config is None else config.hparams.calibration_images
     return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)
+
+
+def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
+    """Say which classes have no test pictures, and for a net without names that labels go by position.
+
+    Raises UserError for such a net where the numbers of classes differ.
+    """
+    from onceforall.data.labels import absent, listed, warn_of_positions
+
+    if not trained.pictures.get("classes"):
+        if len(pictures.classes) != trained.num_classes:
+            raise UserError(str(source), f"does not name the {trained.num_classes:,} classes that it tells apart, and "
+                            f"there are pictures of {len(pictures.classes):,}", "give pictures of all its classes")
+        warn_of_positions(str(source), pictures.classes)
+    missing = absent(pictures.test, pictures.classes)
+    if missing:
+        _log.warning("no test pictures of %d of the network's %d classes: %s; the others are scored by the largest of "
+                     "all its outputs", len(missing), len(pictures.classes), listed(missing))
 
 
 def _described(source: Path) -> DataSpec:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from onceforall.data import NAMED, DataSet, DataSpec
+from onceforall.data.labels import same_classes, warn_of_positions
 from onceforall.export.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
@@ -86,7 +87,7 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     """
     _check_output(request.subnet, output)
     start = _Start(*open_subnet(request.subnet))
-    data = data_of(_spec(request, start.about))
+    data = _data(_spec(request, start.about), start.about)
     config = _config(request, start, data, processes=options.processes.world)
     done = finished(output) and (output / ABOUT).exists()
     train(config, output, replace(options, subnet=True, search=False))
@@ -103,7 +104,7 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
 
 def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -> Config:
     """What is trained on `data`: where it has other classes than the sub-network, the classifier starts anew."""
-    known = start.about.classes == list(data.classes)
+    known = _knows(start.about, data)
     classes = start.about.num_classes if known else len(data.classes)
     space, arch, _ = start.about.network(request.subnet / ABOUT)
     recipe = recipe_of(data, small=arch.resolution <= SMALL)
@@ -120,6 +121,20 @@ def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -
     lr = request.lr or _rate(recipe, batch, hparams["epoch"])
     return Config.from_dict({"dataloader": _dataloader(request, recipe, data), "network": {"ofa": network},
                              "optimizer": optimizer(lr, recipe.weight_decay), "hparams": hparams})
+
+
+def _data(spec: DataSpec, about: Description) -> DataSet:
+    """The pictures; where they are of all the sub-network's classes and no others, with the labels that it gives."""
+    data = data_of(spec)
+    return data_of(spec, about.classes) if same_classes(data.classes, about.classes) else data
+
+
+def _knows(about: Description, data: DataSet) -> bool:
+    """Whether the outputs of the sub-network are the classes of the pictures."""
+    if not about.classes and len(data.classes) == about.num_classes:
+        warn_of_positions("the sub-network", data.classes)
+        return True
+    return list(data.classes) == about.classes and len(data.classes) == about.num_classes
 
 
 def _check_output(subnet: Path, output: Path) -> None:

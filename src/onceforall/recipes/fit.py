@@ -29,10 +29,11 @@ from onceforall.search.search import Request as Wanted
 from onceforall.search.search import search
 from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
+from onceforall.train import checkpoint
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS, read_records
 from onceforall.train.lock import locked
-from onceforall.train.output import WEIGHTS, finished
+from onceforall.train.output import WEIGHTS, check_pictures, finished, identity
 from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of, data_spec
 
@@ -88,6 +89,7 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 
 
 def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
+    _check_pictures(stages, run)
     for folder, config in stages.items():
         train(config, run / folder, options)
     last = list(stages)[-1]
@@ -100,6 +102,14 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, run / SUMMARY)
     return summary
+
+
+def _check_pictures(stages: Mapping[str, Config], run: Path) -> None:
+    """Refuse to train the next stage on other pictures than the one before it."""
+    done = [folder for folder in stages if finished(run / folder)]
+    if done:
+        now = identity(data_of(data_spec(stages[done[-1]], search=True)))
+        check_pictures(run / done[-1], now, checkpoint.read_extra(run / done[-1]).get("pictures", {}))
 
 
 class _Summary(BaseModel):
