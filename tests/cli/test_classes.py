@@ -50,9 +50,8 @@ def subnet(tmp_path_factory, weights, digits) -> Path:
     """Its smallest sub-network."""
     net = Supernet(SPACE, 10, generator=torch.Generator().manual_seed(1)).eval()
     evaluator, folder = Evaluator(digits), tmp_path_factory.mktemp("subnet")
-    found = evaluator.subnet(net, SPACE.smallest)
-    scored = Scored(found, SPACE, SPACE.smallest, digits, evaluator.score_net(found, 12, digits.test))
-    save_subnet(scored.extracted, folder, source=weights)
+    found = Scored.of(evaluator, evaluator.subnet(net, SPACE.smallest), SPACE, SPACE.smallest)
+    save_subnet(found.extracted, folder, source=weights)
     return folder
 
 

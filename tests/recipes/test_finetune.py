@@ -51,8 +51,7 @@ def runs(tmp_path_factory, digits) -> Path:
     save(Trained(net, SPACE, None, {"mean": digits.mean, "std": digits.std, "classes": digits.classes}), weights)
     evaluator = Evaluator(digits, calibration_images=200)
     subnet = evaluator.subnet(net, SPACE.smallest)
-    score = evaluator.score_net(subnet, 12, digits.test)
-    save_subnet(Scored(subnet, SPACE, SPACE.smallest, digits, score).extracted, folder / "small", source=weights)
+    save_subnet(Scored.of(evaluator, subnet, SPACE, SPACE.smallest).extracted, folder / "small", source=weights)
     return folder
 
 

@@ -35,8 +35,7 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
     evaluator = evaluator_of(Path(source), trained, data=data, root=root, compute=compute)
     compute.place(net)
     subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
-    score = evaluator.score_net(subnet, arch.resolution, evaluator.data.test)
-    return Scored(subnet, trained.space, arch, evaluator.data, score)
+    return Scored.of(evaluator, subnet, trained.space, arch)
 
 
 def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,

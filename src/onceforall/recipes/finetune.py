@@ -24,7 +24,7 @@ from onceforall.space import SearchSpace, UserError, search_space
 from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import has_operators, operators_of
 from onceforall.train.distributed import wait
-from onceforall.train.evaluate import Compute, Evaluator, Score
+from onceforall.train.evaluate import Compute, Evaluator
 from onceforall.train.output import CONFIG, finished
 from onceforall.train.output import WEIGHTS as TRAINED
 from onceforall.train.run import train
@@ -221,14 +221,15 @@ def _describe(request: Request, config: Config, output: Path, *, start: _Start, 
     trained = open_weights(output / TRAINED).net
     assert isinstance(trained, Subnet)  # OFATrainer wrote it
 
-    def score(subnet: Subnet, pictures: DataSet) -> Score:
+    def evaluator(subnet: Subnet, pictures: DataSet) -> Evaluator:
         compute.place(subnet)
-        evaluator = Evaluator(pictures, compute, workers=config.data.workers, strict=config.data.strict_data)
-        return evaluator.score_net(subnet, arch.resolution, pictures.test)
+        return Evaluator(pictures, compute, workers=config.data.workers, strict=config.data.strict_data)
 
-    seen = start.about.preprocessing
-    before = None if config.network.new_classifier else score(start.net, replace(data, mean=seen.mean, std=seen.std))
+    seen, before = start.about.preprocessing, None
+    if not config.network.new_classifier:
+        as_before = evaluator(start.net, replace(data, mean=seen.mean, std=seen.std))
+        before = as_before.score_net(start.net, arch.resolution, data.test)
     finetuned = {"epochs": config.hparams.epoch, "lr": config.optimizer.train.lr, "teacher": request.teacher,
                  "top1_before": None if before is None else before.top1}
-    found = Scored(trained, space, arch, data, score(trained, data))
+    found = Scored.of(evaluator(trained, data), trained, space, arch)
     save_subnet(found.extracted, output, source=request.subnet / WEIGHTS, finetuned=finetuned)

@@ -210,8 +210,7 @@ def _pick(request: Request, config: Config, weights: Path, run: Path, options: O
 
 
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
-    subnet, data = evaluator.subnet(net, arch), evaluator.data
-    score = evaluator.score_net(subnet, arch.resolution, data.test)
-    about = save_subnet(Scored(subnet, net.space, arch, data, score).extracted, folder, source=source)
+    found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
+    about = save_subnet(found.extracted, folder, source=source)
     return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
-            "params": about.params, "top1": score.top1, "path": str(folder)}
+            "params": about.params, "top1": found.score.top1, "path": str(folder)}

@@ -128,7 +128,7 @@ class _Run:
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
                         local_world=options.processes.local_world)
         return TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
-                            augment=data_spec(self.config, search=options.search).augment)
+                            augment=data_spec(self.config, search=options.search).augment, balanced=data.balanced)
 
     def go(self, journal: Journal) -> None:
         """Train every epoch that is left, validate, save."""
