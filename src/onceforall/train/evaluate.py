@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onceforall.data import ArrayPictures, Batch, DataSet, Pictures, eval_batches, normalize, sample
+from onceforall.data import ArrayPictures, Batch, DataSet, Pictures, eval_batches, normalize
 from onceforall.nn import Subnet, Supernet, extract, recalibrate
 from onceforall.nn.folding import fold
 from onceforall.space import Arch, UserError
 from onceforall.train.distributed import Processes, summed
 
+CALIBRATION = 2  # how BN is recalibrated; 1: on pictures in the order of the data set, class by class in a folder
 CALIBRATION_BATCH = 100
 _KEPT_SIZES = 4
 _KEPT_BYTES = 1 << 30  # of decoded pictures to score on, all sizes together
@@ -56,8 +57,8 @@ class Compute:
 class Evaluator:
     """Scores sub-networks on one data set; every process calls it with the same arguments and gets the same score.
 
-    Recalibration sees a fixed sample of `calibration_images` training pictures, without augmentation. That sample, and
-    pictures to score on up to 1 GiB, are decoded once for all sub-networks.
+    Recalibration sees a fixed, shuffled sample of `calibration_images` training pictures, without augmentation. That
+    sample, and pictures to score on up to 1 GiB, are decoded once for all sub-networks.
     """
 
     data: DataSet
@@ -113,7 +114,7 @@ class Evaluator:
     def _sample(self, resolution: int) -> list[Tensor]:
         """The calibration pictures at one size, decoded once, in batches of one shape."""
         if resolution not in self._calibration:
-            chosen = sample(self.data.train, self.calibration_images, seed=0)
+            chosen = self.data.calibration(self.calibration_images)
             size = min(CALIBRATION_BATCH, len(chosen))
             images = [b.images for b in self._batches(chosen, resolution, size)]
             if not images:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from onceforall.data import ArrayPictures, DataSet, Pictures
+from onceforall.data import DataSet, digest
 from onceforall.interop.config import Config
 from onceforall.space import UserError
 from onceforall.train import checkpoint
@@ -101,8 +101,8 @@ def check_alike(config: Config, data: DataSet, options: Options) -> None:
         return
     mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
             "classes": data.classes,
-            "checkpoint-every": options.every, "training pictures": _digest(data.train),
-            "held-out pictures": _digest(data.held_out), "validation pictures": _digest(data.test)}
+            "checkpoint-every": options.every, "training pictures": digest(data.train),
+            "held-out pictures": digest(data.held_out), "validation pictures": digest(data.test)}
     first, *others = gathered(mine, options.processes)
     for rank, other in enumerate(others, 1):
         places = (difference(first[name], value, name, apart_from=_OF_ONE) for name, value in other.items())
@@ -110,12 +110,3 @@ def check_alike(config: Config, data: DataSet, options: Options) -> None:
         if place:
             raise UserError(f"process {rank} of {options.processes.world}", "runs something else than process 0 "
                             f"({place} differs)", "give all processes the same")
-
-
-def _digest(pictures: Pictures) -> tuple[int, int]:
-    """How many, and a checksum: of images and labels, or of names and labels of files, wherever they lie."""
-    crc = zlib.crc32(pictures.labels.numpy().data)
-    if isinstance(pictures, ArrayPictures):
-        return len(pictures), zlib.crc32(pictures.images.contiguous().numpy().data, crc)
-    return len(pictures), zlib.crc32("\n".join("/".join(Path(p).parts[-2:]) for p in pictures.paths).encode(
-        errors="surrogateescape"), crc)
