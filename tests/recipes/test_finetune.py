@@ -183,6 +183,9 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     spec = DataSpec("list", train_path="a", train_file="b", valid_path="c", valid_file="d", train_portion=1.0)
     listed = _config(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
     assert data_spec(listed, search=False) == replace(spec, augment=data_spec(listed, search=False).augment)
+    flips = [_config(Request(runs / "small", flip=flip), start, digits, processes=1).data.flip
+             for flip in (None, True, False)]
+    assert flips == [False, True, False]
     with pytest.raises(UserError, match=r"--batch: 64 is not a multiple of 3, the number of processes; 66 is"):
         _config(Request(runs / "small"), start, digits, processes=3)
 

@@ -48,6 +48,8 @@ class Progress:
         if not self._shown:
             return
         match record["kind"]:
+            case "note":
+                self._console.print(record["text"])
             case "stage":
                 self._stage(record)
             case "step":

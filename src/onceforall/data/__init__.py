@@ -2,6 +2,7 @@
 
 from onceforall.data.batch import Batch, normalize
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
+from onceforall.data.mirrored import mirrored_classes
 from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, digest, sample
 from onceforall.data.sources import load_data
 from onceforall.data.spec import NAMED, Augment, DataSpec, Loader
@@ -22,6 +23,7 @@ __all__ = [
     "digest",
     "eval_batches",
     "load_data",
+    "mirrored_classes",
     "normalize",
     "sample",
 ]

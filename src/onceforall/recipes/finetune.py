@@ -17,15 +17,16 @@ from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import open_weights, weights_file
 from onceforall.nn import Subnet
+from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import SMALL, recipe_of
 from onceforall.recipes.fit import root_of
-from onceforall.recipes.recipe import Recipe, optimizer
+from onceforall.recipes.recipe import Recipe, check_seed, optimizer
 from onceforall.space import SearchSpace, UserError, search_space
 from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import has_operators, operators_of
 from onceforall.train.distributed import wait
 from onceforall.train.evaluate import Compute, Evaluator
-from onceforall.train.output import CONFIG, finished
+from onceforall.train.output import CONFIG, check_output, finished
 from onceforall.train.output import WEIGHTS as TRAINED
 from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of
@@ -37,7 +38,8 @@ EPOCHS, STEPS = 2, 300  # by default as many epochs as give both, at least
 @dataclass(frozen=True)
 class Request:
     """What the user asked for: the folder of a sub-network, and what to change of the defaults, which follow from its
-    data; `teacher`: the run or weights file of a supernet whose largest sub-network also teaches."""
+    data; `teacher`: the run or weights file of a supernet whose largest sub-network also teaches; `flip`: whether
+    training pictures are mirrored."""
 
     subnet: Path
     data: str | None = None
@@ -48,6 +50,7 @@ class Request:
     batch: int | None = None
     workers: int | None = None
     seed: int = 0
+    flip: bool | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("--epochs", self.epochs), ("--batch", self.batch)):
@@ -55,8 +58,7 @@ class Request:
                 raise UserError(name, f"{value} is not a number from 1 to 1,000,000")
         if self.lr is not None and not 0 < self.lr <= 1000:
             raise UserError("--lr", f"{self.lr:g} is not a number above 0, at most 1000")
-        if not 0 <= self.seed < 2**32:
-            raise UserError("--seed", f"{self.seed} is not a number from 0 to 2^32 - 1")
+        check_seed(self.seed)
         if self.workers is not None and not 0 <= self.workers <= 512:
             raise UserError("--workers", f"{self.workers} is not a number from 0 to 512")
 
@@ -90,7 +92,11 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     data = _data(_spec(request, start.about), start.about)
     config = _config(request, start, data, processes=options.processes.world)
     done = finished(output) and (output / ABOUT).exists()
-    train(config, output, replace(options, subnet=True, search=False))
+    options = replace(options, subnet=True, search=False)
+    check_output(config, output, options)
+    if not done:
+        say_augmentation(config, options)
+    train(config, output, options)
     if done:
         if read_description(output).provenance.get("sha256") != sha256(request.subnet / WEIGHTS):
             raise UserError(str(output), f"was fine-tuned from other weights than {request.subnet} holds now",
@@ -167,6 +173,8 @@ def _dataloader(request: Request, recipe: Recipe, data: DataSet) -> dict[str, An
     assert spec is not None  # it was loaded by one
     given = {key: getattr(spec, key) for key in ("root", "train_path", "train_file", "valid_path", "valid_file")}
     loader = {**recipe.loader, **given, "strict_data": spec.strict, "workers": request.workers}
+    if request.flip is not None:
+        loader["flip"] = request.flip
     return {"folder" if spec.name == "list" else spec.name: {k: v for k, v in loader.items() if v is not None}}
 
 

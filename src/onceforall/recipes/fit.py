@@ -20,8 +20,9 @@ from onceforall.export.folder import Scored, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
+from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
-from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, configs
+from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, check_seed, configs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import best_below, with_measured
 from onceforall.search.score import Scorer, shared
@@ -33,7 +34,7 @@ from onceforall.train import checkpoint
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS, read_records
 from onceforall.train.lock import locked
-from onceforall.train.output import WEIGHTS, check_pictures, finished, identity
+from onceforall.train.output import WEIGHTS, check_output, check_pictures, finished, identity
 from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of, data_spec
 
@@ -45,7 +46,8 @@ SUMMARY, SEARCH = "summary.json", "search"
 class Request:
     """What the user asked for: a data set's name or folder, and what of the recipe to change; at the end
     so many budgets of MACs, sub-networks to measure and learn from before the search for the best, and sub-networks
-    of its front to store in one file."""
+    of its front to store in one file. `flip` (whether training pictures are mirrored) and `seed` (of every stage and
+    of the search) are the recipe's where they are None."""
 
     data: str = "digits"
     root: str | None = None
@@ -57,6 +59,12 @@ class Request:
     budgets: int = 3
     collect: int = 40
     elastic: int = 12
+    flip: bool | None = None
+    seed: int | None = None
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[str, Config]:
@@ -89,7 +97,10 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 
 
 def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
+    begun, first = next(iter(stages.items()))
+    check_output(first, run / begun, options)  # before anything is said
     _check_pictures(stages, run)
+    say_augmentation(first, options)
     for folder, config in stages.items():
         train(config, run / folder, options)
     last = list(stages)[-1]
@@ -140,7 +151,12 @@ def _recipe(request: Request, *, gpu: bool) -> Recipe:
         loader["workers"] = request.workers
     if request.strict:
         loader["strict_data"] = True
-    return replace(recipe, data=named, loader=loader).scaled(request.epochs_scale)
+    if request.flip is not None:
+        loader["flip"] = request.flip
+    if request.balanced:
+        loader["balanced"] = True
+    seed = recipe.seed if request.seed is None else request.seed
+    return replace(recipe, data=named, loader=loader, seed=seed).scaled(request.epochs_scale)
 
 
 def _of_folder(data: DataSet, *, gpu: bool) -> Recipe:
