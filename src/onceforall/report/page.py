@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from onceforall.report import charts, shipped
+from onceforall.report import charts, classes, shipped
 from onceforall.report.gather import Run
 from onceforall.search.front import thinned
 from onceforall.search.record import check_folder
@@ -44,6 +44,8 @@ def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
             out[f"Latency table {name}"] = (_table_words(table["about"]), charts.table_error(table))
     if run.shipped:
         out["Exports"] = (shipped.words(run.shipped), shipped.bars(run.shipped))
+    if (best := classes.most_accurate(run.subnets)) is not None:
+        out["Classes"] = (classes.words(*best), classes.heatmap(best[1]))
     if any(run.stages.values()):
         out["Training"] = (_training_words(run), charts.training(run.stages))
     for _, figure in out.values():
@@ -64,6 +66,8 @@ def write(run: Run, path: Path) -> None:
         parts.append(f"<h2>Sub-networks of the front</h2>{_front(run.search)}")
     if run.shipped:
         parts.append(f"<h2>Exports and how they were verified</h2>{_table(shipped.HEADS, shipped.table(run.shipped))}")
+    if (best := classes.most_accurate(run.subnets)) is not None:
+        parts.append(f"<h2>Accuracy of each class</h2>{_table(classes.HEADS, classes.table(best[1]))}")
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
             f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
             f"<h1>{html.escape(run.name)}</h1>{''.join(parts)}</body></html>")
