@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from onceforall.interop.forms import MIT, form_named, form_of, form_to_write
 from onceforall.interop.weights import Trained, open_weights, save, trained_of, weights_file
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch, UserError
+from onceforall.space.files import unwritable
 
 _INIT = "init"
 
@@ -54,9 +56,10 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
             net_config.write(target, trained.net)
         os.replace(unproved, final)
     except OSError as error:
-        raise UserError(str(final), f"cannot be written: {error.strerror or error}") from None
+        raise unwritable(final, error) from None
     finally:
-        unproved.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only file system it raises even where there is nothing
+            unproved.unlink(missing_ok=True)
     return Converted(form.name, other.name, trained, len(content.arrays), proved)
 
 
@@ -68,7 +71,7 @@ def _make_room(source: Path, target: Path, final: Path) -> None:
             raise UserError(str(target), "is the file to convert", "give another name")
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(str(target), f"cannot be made: {error.strerror}", "give another target") from None
+        raise unwritable(target, error, verb="made") from None
 
 
 @torch.no_grad()
