@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+import onceforall
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
@@ -30,6 +33,26 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data (../shared/data) is not here")
     return folder
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder that everybody may read and that this process may not write, in one that it may; also under root."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        folder = Path(place) / "closed"
+        folder.mkdir()
+        folder.chmod(0o555)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65_534)
+        try:
+            if not os.access(onceforall.__file__, os.R_OK, effective_ids=True):
+                pytest.skip("the package cannot be read without privileges")
+            yield folder
+        finally:
+            os.seteuid(before)
+            folder.chmod(0o755)
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     other = form_to_write(target) if to is None else form_named(to, place="--to")
     folder = other is MIT and trained.arch is not None and target.suffix.lower() not in MIT.suffixes
     final = target / _INIT if folder else target
-    _make_room(path, target, final)
     unproved = final.with_name(final.name + ".unproved")
+    _make_room(path, target, final, unproved)
     kept = content.kept or (content.about.kept if content.about else {})
     try:
         save(trained, unproved, form=other, kept=kept)
@@ -63,13 +63,15 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     return Converted(form.name, other.name, trained, len(content.arrays), proved)
 
 
-def _make_room(source: Path, target: Path, final: Path) -> None:
+def _make_room(source: Path, target: Path, final: Path, unproved: Path) -> None:
+    """Make the target's folder and an empty file in it; raises UserError where that cannot be."""
     try:
         if target.is_dir() and final is target:
             raise UserError(str(target), "is a folder", "give a file to write")
         if final.exists() and final.samefile(source):
             raise UserError(str(target), "is the file to convert", "give another name")
         final.parent.mkdir(parents=True, exist_ok=True)
+        unproved.touch()
     except OSError as error:
         raise unwritable(target, error, verb="made") from None
 
