@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-
-import onceforall
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
@@ -36,23 +35,31 @@ def reference_data() -> Path:
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[Path]:
-    """A folder that everybody may read and that this process may not write, in one that it may; also under root."""
-    with tempfile.TemporaryDirectory() as place:
-        os.chmod(place, 0o777)
-        folder = Path(place) / "closed"
-        folder.mkdir()
-        folder.chmod(0o555)
-        before = os.geteuid()
-        if before == 0:
-            os.seteuid(65_534)
-        try:
-            if not os.access(onceforall.__file__, os.R_OK, effective_ids=True):
-                pytest.skip("the package cannot be read without privileges")
-            yield folder
-        finally:
-            os.seteuid(before)
-            folder.chmod(0o755)
+def unprivileged(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this process may not write, root or not."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    with _minding_modes():
+        if os.access(folder, os.W_OK, effective_ids=True):
+            pytest.skip("this process may write everywhere")
+        yield folder
+
+
+@contextmanager
+def _minding_modes() -> Iterator[None]:
+    """Inside, the modes of files count for root too: its capabilities to pass over them are laid down."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if os.geteuid() or not hasattr(libc, "capset") or libc.capget(header, before):
+        yield
+        return
+    changed = type(before)(*before)
+    changed[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH; of those in effect
+    libc.capset(header, changed)
+    try:
+        yield
+    finally:
+        libc.capset(header, before)
 
 
 @pytest.fixture
