@@ -9,6 +9,7 @@ import torch
 
 from onceforall.data.pictures import FilePictures
 from onceforall.space.errors import UserError, printable
+from onceforall.space.files import unreadable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 MAX_LABEL = 999_999  # a slip of the pen must not become a million classes
@@ -74,6 +75,8 @@ def read_list(file: str, root: str) -> FilePictures:
         if not Path(file).is_file():
             raise FileNotFoundError("it is no file")
         lines = Path(file).read_text(encoding="utf-8").split("\n")  # splitlines would part names, at U+2028 too
+    except PermissionError as error:
+        raise unreadable(file, error) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(file, f"cannot be read ({error})", "give a text file, lines 'path label'") from error
     rows = [_list_line(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]

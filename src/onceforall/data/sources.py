@@ -16,6 +16,7 @@ from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
 from onceforall.data.split import carve
 from onceforall.space.errors import UserError
+from onceforall.space.files import in_full, unreadable
 
 TRAIN_SHARE = 0.8  # of a data set that comes without a test split
 
@@ -93,7 +94,7 @@ def _folder(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
         raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
     root, log = Path(spec.root), BrokenLog(strict=spec.strict)
     if not root.is_dir():
-        raise UserError("data.root", f"{root} is not a folder", LAYOUT)
+        raise UserError("data.root", f"{root} is not a folder{in_full(root)}", LAYOUT)
     names = class_names(root / "train")
     read = [read_folder(root / "train", names, complete=True)]
     read += [read_folder(root / name, names, complete=False) for name in _evaluation_folders(root)]
@@ -149,9 +150,12 @@ def _cifar10(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
     root = spec.root or DEFAULT_ROOT
     try:
         train, test = (CIFAR10(root, train=part, download=spec.download) for part in (True, False))
+    except PermissionError as error:
+        raise unreadable(error.filename or root, error) from None
     except (RuntimeError, OSError) as error:
         remedy = "ofa fit --data cifar10 --download fetches it; or unpack cifar-10-python.tar.gz there"
-        raise UserError("data.root", f"no CIFAR-10 under {root} ({error_line(error)})", remedy) from error
+        problem = f"no CIFAR-10 under {root}{in_full(root)} ({error_line(error)})"
+        raise UserError("data.root", problem, remedy) from error
     splits = [
         ArrayPictures(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in (train, test)

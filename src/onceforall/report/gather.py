@@ -16,7 +16,7 @@ from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
 from onceforall.space.errors import printable
 from onceforall.train.journal import METRICS, read_records
-from onceforall.train.output import CONFIG
+from onceforall.train.places import CONFIG
 from onceforall.train.setup import data_spec
 
 _log = logging.getLogger(__name__)

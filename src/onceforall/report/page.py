@@ -17,6 +17,7 @@ from onceforall.report.gather import Run
 from onceforall.search.front import thinned
 from onceforall.search.record import check_folder
 from onceforall.space import UserError
+from onceforall.space.files import known, unwritable
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -75,7 +76,7 @@ def write(run: Run, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise UserError(str(path), f"cannot be written: {error.strerror}", "give another -o") from None
+        raise unwritable(path, error) from None
 
 
 def write_png(run: Run, folder: Path) -> list[Path]:
@@ -93,6 +94,8 @@ def write_png(run: Run, folder: Path) -> list[Path]:
             size = {"width": 1080, "height": figure.layout.height, "scale": 2}
             kaleido.write_fig_sync(figure, str(out[-1]), opts=size)
         except (RuntimeError, OSError) as error:
+            if isinstance(error, OSError) and known(error) and not isinstance(error, PermissionError):
+                raise unwritable(out[-1], error) from None
             raise UserError("--png", f"needs Chrome or Chromium to draw with ({str(error).splitlines()[0]})",
                             "install one, as Debian's chromium") from None
     return out
