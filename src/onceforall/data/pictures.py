@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onceforall.data.found import Found
 from onceforall.data.spec import DataSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -57,7 +58,7 @@ class DataSet:
     """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
 
     `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
-    loaded by; None for one made of other pictures.
+    loaded by; None for one made of other pictures. `found`: what was found when it was loaded.
     """
 
     train: Pictures
@@ -67,6 +68,7 @@ class DataSet:
     mean: Colour
     std: Colour
     spec: DataSpec | None = None
+    found: Found | None = None
 
 
 def from_grey(grey: Tensor, labels: Tensor) -> ArrayPictures:
