@@ -108,7 +108,8 @@ def _calibration(source: Path, config: Config | None, *, search: bool) -> Pictur
 
     remedy = "put the pictures of the run back, or give a folder with train/"
     if config is None:
-        raise UserError("--data", "has no training pictures, which BN recalibration needs", remedy)
+        raise UserError("--data", "has no training pictures, which BN recalibration needs, and no configuration beside "
+                        "the weights names others", remedy)
     try:
         return data_of(data_spec(config, search=search)).train
     except UserError as error:
