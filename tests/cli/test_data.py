@@ -84,7 +84,8 @@ def test_ofa_data(root: Path, capsys) -> None:
         (1, str(root / "val" / "6" / "again.png"))]
     code, out, _ = ofa(capsys, "data", root)
     assert code == 0
-    for words in ("142 pictures, 10 classes", "train/3/0.txt", "val/3/broken.png: ", "val/6/again.png, which is train/5/"):
+    for words in ("142 pictures, 10 classes", "train/3/0.txt", "val/3/broken.png: ",
+                  "val/6/again.png, which is train/5/"):
         assert words in out
 
 

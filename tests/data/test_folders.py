@@ -104,7 +104,8 @@ def test_what_is_beside_class_folders_is_no_class(split: Path, write_picture) ->
     left = LeftOut(split)
     assert len(read_folder(split, class_names(split), complete=True, left=left)) == 4
     assert {(row.reason, row.count, row.example) for row in left.rows if "/" not in row.example} == {
-        ("pictures beside the class folders", 1, "stray.png"), ("ending in .zip", 1, "bee.zip"), ("hidden", 1, ".hidden")}
+        ("pictures beside the class folders", 1, "stray.png"), ("ending in .zip", 1, "bee.zip"),
+        ("hidden", 1, ".hidden")}
 
 
 @pytest.mark.parametrize("what", ["missing", "file", "empty"])

@@ -75,17 +75,18 @@ def _reason(entry: Path) -> str:
 
 def _usable(folder: Path, role: str, left: LeftOut) -> bool:
     """Whether a folder of pictures to evaluate on holds class folders."""
-    entries = [entry for entry in entries_of(folder) if not hidden(entry.name)]
-    if any(entry.is_dir() or (is_dangling(entry) and not is_picture(entry.name)) for entry in entries):
+    entries = entries_of(folder)
+    seen = [entry for entry in entries if not hidden(entry.name)]
+    if any(entry.is_dir() or (is_dangling(entry) and not is_picture(entry.name)) for entry in seen):
         return True  # reading them says what is wrong with them
-    pictures = [entry for entry in entries if is_picture(entry.name)]
+    pictures = sum(is_picture(entry.name) for entry in seen)
     if pictures and role == "val":
-        raise UserError(str(folder), f"holds {len(pictures):,} pictures, but no class folders",
+        raise UserError(str(folder), f"holds {pictures:,} pictures, but no class folders",
                         f"sort them into {folder.name}/<class>/, or move {folder.name}/ elsewhere")
-    if pictures:
-        left.note("pictures without class folders, which would be their labels", pictures[0], count=len(pictures))
-    else:
-        left.note("split without pictures", folder)
+    left.note("split without class folders", folder)
+    for entry in entries:
+        unlabelled = is_picture(entry.name) and not hidden(entry.name)
+        left.note("pictures without a class folder" if unlabelled else _reason(entry), entry)
     return False
 
 
