@@ -132,7 +132,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_fit_from_end_to_end(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
-    assert list(summary) == ["stages", "subnets"]
+    assert list(summary) == ["stages", "subnets", "chosen_on"]
     assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
     assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
     seeds = [json.loads((run / row.folder / "config.json").read_text())["hparams"]["seed"] for row in STAGES]

@@ -15,7 +15,7 @@ from onceforall.cli.running import Every, Profile, compute_of, log_to_stderr, ru
 
 def fit(
     data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, imagenet, or a folder with "
-                                      "train/<class>/* and val/<class>/*")] = "digits",
+                                      "train/<class>/* and val/<class>/*, or <class>/*")] = "digits",
     root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
     recipe: Annotated[str | None, typer.Option(help="recipe by name; the data set's by default")] = None,

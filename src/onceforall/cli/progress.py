@@ -49,7 +49,7 @@ class Progress:
         if not self._shown:
             return
         match record["kind"]:
-            case "note":
+            case "data" | "note":
                 self._console.print(record["text"])
             case "stage":
                 self._stage(record)
@@ -68,6 +68,8 @@ class Progress:
                 self._count("score", "measuring sub-networks", record)
             case "elastic":
                 self._count("elastic", "storing sub-networks", record)
+            case "check":
+                self._count("check", "reading pictures", record)
             case "verify":
                 self._count("verify", "comparing with torch", record)
 
@@ -135,9 +137,12 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     for row in summary["subnets"]:
         subnets.add_row(f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{100 * row['top1']:.2f} %",
                         str(row["resolution"]), str(_saved(row, folder)), row["arch"])
-    console.print("\nStages: top-1 on held-out training pictures, of the smallest, middle and largest they train\n")
+    held_out = summary.get("chosen_on", "held-out") == "held-out"
+    pictures = "held-out training" if held_out else "the test"
+    console.print(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n")
     console.print(stages)
-    console.print("\nSub-networks: the best found for each budget, top-1 on the test pictures\n")
+    chosen = "" if held_out else ", which chose them too, as no pictures are held out: it is too high"
+    console.print(f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n")
     console.print(subnets)
     middle = summary["subnets"][len(summary["subnets"]) // 2]
     saved, run = str(_saved(middle, folder)), str(folder)

@@ -31,7 +31,7 @@ from onceforall.train.output import WEIGHTS as TRAINED
 from onceforall.train.output import check_output, finished
 from onceforall.train.places import CONFIG
 from onceforall.train.run import train
-from onceforall.train.setup import Options, data_of
+from onceforall.train.setup import Options, announce, check_trainable, data_of
 
 _log = logging.getLogger(__name__)
 EPOCHS, STEPS = 2, 300  # by default as many epochs as give both, at least
@@ -92,6 +92,8 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     _check_output(request.subnet, output)
     start = _Start(*open_subnet(request.subnet))
     data = _data(_spec(request, start.about), start.about)
+    check_trainable(data)
+    announce(data, options)
     config = _config(request, start, data, processes=options.processes.world)
     done = finished(output) and (output / ABOUT).exists()
     options = replace(options, subnet=True, search=False)
@@ -167,7 +169,7 @@ def _spec(request: Request, about: Description) -> DataSpec:
     if spec is None:
         raise UserError("--data", f"is missing, and {request.subnet / ABOUT} names none",
                         f"give {', '.join(NAMED)} or a folder")
-    return replace(spec, train_portion=1.0)
+    return replace(spec, train_portion=1.0, score_only=False)
 
 
 def _dataloader(request: Request, recipe: Recipe, data: DataSet) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from onceforall.train.journal import METRICS, read_records
 from onceforall.train.lock import locked
 from onceforall.train.output import WEIGHTS, check_output, check_pictures, finished, identity
 from onceforall.train.run import train
-from onceforall.train.setup import Options, data_of, data_spec
+from onceforall.train.setup import Options, announce, check_trainable, data_of, data_spec
 
 _log = logging.getLogger(__name__)
 SUMMARY, SEARCH = "summary.json", "search"
@@ -73,8 +73,9 @@ def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[
     recipe = _recipe(request, gpu=gpu)
     root = root_of(request.data, request.root)
     made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
-    spec = data_spec(next(iter(made.values())), search=True)
-    return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=root, processes=processes)
+    data = data_of(data_spec(next(iter(made.values())), search=True))
+    check_trainable(data)
+    return configs(recipe, num_classes=len(data.classes), run=run, root=root, processes=processes)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
@@ -86,6 +87,8 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """
     options = replace(options, search=True)
     stages = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
+    data = data_of(data_spec(next(iter(stages.values())), search=True))
+    announce(data, options)
     for row in (*STAGES, WHOLE):
         if row.folder not in stages and (run / row.folder).exists():
             raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
@@ -96,13 +99,14 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
         _log.warning("%s is finished: nothing to do", run)
         return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
-        return _fit(request, stages, run, options)
+        return _fit(request, stages, run, options, data)
 
 
-def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
+def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options,
+         data: DataSet) -> dict[str, Any]:
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
-    _check_pictures(stages, run)
+    _check_pictures(stages, run, data)
     say_augmentation(first, options)
     for folder, config in stages.items():
         train(config, run / folder, options)
@@ -111,7 +115,8 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     if not options.processes.first:
         return {}
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
-    summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets}
+    summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets,
+               "chosen_on": "held-out" if len(data.held_out) else "test"}
     partial = run / f"{SUMMARY}.partial"
     try:
         partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -121,17 +126,17 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     return summary
 
 
-def _check_pictures(stages: Mapping[str, Config], run: Path) -> None:
+def _check_pictures(stages: Mapping[str, Config], run: Path, data: DataSet) -> None:
     """Refuse to train the next stage on other pictures than the one before it."""
     done = [folder for folder in stages if finished(run / folder)]
     if done:
-        now = identity(data_of(data_spec(stages[done[-1]], search=True)))
-        check_pictures(run / done[-1], now, checkpoint.read_extra(run / done[-1]).get("pictures", {}))
+        check_pictures(run / done[-1], identity(data), checkpoint.read_extra(run / done[-1]).get("pictures", {}))
 
 
 class _Summary(BaseModel):
     stages: list[dict[str, Any]]
     subnets: list[dict[str, Any]]
+    chosen_on: str = "held-out"
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def root_of(data: str, root: str | None) -> str | None:
 
 
 def _stage_row(name: str, folder: Path) -> dict[str, Any]:
-    """What a stage reached, from its metrics: top-1 on the held-out pictures after its last epoch."""
+    """What a stage reached, from its metrics: top-1 after its last epoch on the pictures that validate."""
     records = read_records(folder / METRICS)
     last = max((r["epoch"] for r in records), default=0)
     scores = [r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == last]
@@ -210,7 +215,8 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
 def _pick(request: Request, config: Config, weights: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
-    The held-out pictures choose, the test pictures score. Every process measures; the first one alone gets rows.
+    The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
+    measures; the first one alone gets rows.
     """
     data, net = data_of(data_spec(config, search=True)), load_supernet(weights)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,

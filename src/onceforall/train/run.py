@@ -41,7 +41,7 @@ from onceforall.train.output import (
 )
 from onceforall.train.places import CONFIG, write_paths
 from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
-from onceforall.train.setup import Options, check_classes, data_of, data_spec, learner_of
+from onceforall.train.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.stop import Stopped
 
@@ -65,6 +65,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
     stage_of(config, subnet=options.subnet)
     data = _load(config, options)
+    check_trainable(data)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
     check_alike(config, data, options)
     run = _Run(config, output, options, data)
@@ -119,8 +120,6 @@ class _Run:
         self.batches = self._batches()
         self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(config), identity(data)
         self.profiles = options.profile and options.processes.first
-        if options.search and not len(data.held_out):
-            _log.warning("no training pictures are held out: validation uses the validation pictures")
 
     def _batches(self) -> TrainBatches:
         options, data = self.options, self.config.data
@@ -134,6 +133,10 @@ class _Run:
     def go(self, journal: Journal) -> None:
         """Train every epoch that is left, validate, save."""
         self.journal = journal
+        if self.data.found is not None:
+            _log.info("%s", self.data.found.text())
+        if self.options.search and not len(self.data.held_out):
+            _log.warning("no training pictures are held out: the test pictures validate, and choose in a search")
         for line in self.config.ignored("OFATrainer" if self.options.subnet else "OFASearcher"):
             _log.warning(line)
         there = told(checkpoint.exists(self.output), self.options.processes)

@@ -74,6 +74,25 @@ def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
                         f"give {len(data.classes)}, or other data")
 
 
+def announce(data: DataSet, options: Options) -> None:
+    """Let the run's listener hear what was found of the data set."""
+    if options.listener is not None and data.found is not None:
+        options.listener({"kind": "data", "text": data.found.text()})
+
+
+def check_trainable(data: DataSet) -> None:
+    """Raise UserError for pictures that nothing can be learned from, or tested on, before anything is trained."""
+    spec = data.spec
+    place = "the pictures" if spec is None else spec.root or spec.train_file or spec.name
+    labels = sorted(set(data.train.labels.tolist()))
+    if len(labels) < 2:
+        named = data.classes[labels[0]] if labels else "none"
+        raise UserError(place, f"has pictures of one class only, {named}", "give at least two: a folder for each class")
+    if not len(data.test):
+        raise UserError(place, "has no more than one picture of each class, so that none is left to test on",
+                        "add pictures: at least three of each class, or a folder val/")
+
+
 def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:
     """The net at the start of the stage (supernet, or sub-network under `options.subnet`), and what trains it."""
     compute = options.compute
