@@ -17,6 +17,7 @@ from onceforall.cli import main
 from onceforall.recipes import RECIPES, STAGES, WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
+FIT = ("fit", "--epochs-scale", "0.01", "--seed", "3", "--device", "cpu")
 TUTORIAL = "5,2,9,9,6,4,2,1,7,7,8,9,8,3,9,9,8,4,3,1"
 
 
@@ -60,6 +61,7 @@ def test_inspect_gives_the_figures(capsys):
      "--type-config: 'int8' is not one of float, half, bfloat16"),
     (["fit", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
     (["fit", "--recipe", "best"], "--recipe: 'best' is not a recipe; known: digits"),
+    (["fit", "--seed", "-1"], "--seed: -1 is not a number from 0 to 2^32 - 1"),
     (["fit", "--epochs-scale", "0"], "--epochs-scale: 0.0 is not a number above 0"),
     (["inspect", "mobilenet_v3_larg"], "did you mean mobilenet_v3_large?"),
     (["evaluate", "mobilenet_v3_large"], "mobilenet_v3_large: is a search space, which has no weights"),
@@ -121,7 +123,7 @@ def run(tmp_path_factory) -> Path:
     """A whole `ofa fit` with as few epochs as there can be."""
     folder = tmp_path_factory.mktemp("fit") / "run"
     with pytest.raises(SystemExit) as end:
-        main(["fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(folder)])
+        main([*FIT, "-o", str(folder)])
     assert end.value.code == 0
     return folder
 
@@ -132,6 +134,8 @@ def test_fit_from_end_to_end(run, capsys):
     assert list(summary) == ["stages", "subnets", "chosen_on"]
     assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
     assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
+    seeds = [json.loads((run / row.folder / "config.json").read_text())["hparams"]["seed"] for row in STAGES]
+    assert [*seeds, json.loads((run / "search" / "front.json").read_text())["seed"]] == 7 * [3]
     assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets", "search"}
     for row in summary["subnets"]:
         assert list(row) == ["arch", "genotype", "resolution", "macs", "params", "top1", "path"]
@@ -155,7 +159,7 @@ def test_fit_from_end_to_end(run, capsys):
     ({"summary.json": None, "K7_E6_D4/metrics.jsonl": ""}, "holds no validation of the last epoch; delete", False),
 ])
 def test_damage_in_a_finished_run(run, capsys, damage, place, after):
-    command = ("fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    command = (*FIT, "-o", str(run))
     whole = {name: (run / name).read_bytes() for name in damage}
     summary = json.loads((run / "summary.json").read_text())
     try:
@@ -253,17 +257,18 @@ def test_one_file_of_the_run_serves_many_budgets(run, capsys, tmp_path):
 @pytest.mark.slow
 def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
     before = {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
-    code, out, err = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    code, out, err = ofa(capsys, *FIT, "-o", str(run))
     assert code == 0
     assert "expand_phase2" in out
     assert "ofa extract" in out
     assert "is finished: nothing to do" in err
     assert before == {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
-    code, _, err = ofa(capsys, "fit", "--epochs-scale", "0.5", "--device", "cpu", "-o", str(run))
-    assert code == 2
-    assert "holds a run of another configuration" in err
+    for words, key in (("--epochs-scale", "0.5"), "epoch"), (("--seed", "4"), "seed"):
+        code, _, err = ofa(capsys, *FIT, *words, "-o", str(run))
+        assert code == 2
+        assert f"holds a run of another configuration (hparams.{key} differs)" in err
     (run / WHOLE.folder).mkdir()
-    code, _, err = ofa(capsys, "fit", "--epochs-scale", "0.01", "--device", "cpu", "-o", str(run))
+    code, _, err = ofa(capsys, *FIT, "-o", str(run))
     (run / WHOLE.folder).rmdir()
     assert code == 2
     assert f"{run}: holds whole, a stage of another recipe; go on with that one's --recipe, or take another" in err

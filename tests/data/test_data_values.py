@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from onceforall.data import ArrayPictures, Augment, DataSpec, FilePictures, Loader, normalize, sample
+from onceforall.data import ArrayPictures, Augment, DataSpec, FilePictures, Loader, digest, normalize, sample
 from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD, colour_statistics
 from onceforall.data.serve import workers_for
 from onceforall.data.spec import default_workers
@@ -60,12 +60,66 @@ def test_subset_keeps_order(array_pictures: ArrayPictures, file_pictures: FilePi
     assert len(array_pictures.subset([])) == 0 == len(file_pictures.subset([]))
 
 
+NAMES = tuple(f"class {i}" for i in range(30))
+
+
 def test_sample_is_fixed_by_its_seed(array_pictures: ArrayPictures) -> None:
-    first = sample(array_pictures, 10, seed=3)
-    assert first.labels.tolist() == sample(array_pictures, 10, seed=3).labels.tolist()
-    assert first.labels.tolist() != sample(array_pictures, 10, seed=4).labels.tolist()
+    first = sample(array_pictures, 10, classes=NAMES, seed=3)
+    assert first.labels.tolist() == sample(array_pictures, 10, classes=NAMES, seed=3).labels.tolist()
+    assert first.labels.tolist() != sample(array_pictures, 10, classes=NAMES, seed=4).labels.tolist()
     assert len(set(first.labels.tolist())) == 10
-    assert len(sample(array_pictures, 99, seed=0)) == 30
+    assert len(sample(array_pictures, 99, classes=NAMES, seed=0)) == 30
+
+
+def sorted_pictures(classes: int, each: int) -> ArrayPictures:
+    """Pictures listed class by class; all pixels of picture i are i."""
+    count = classes * each
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    return ArrayPictures(images, torch.arange(classes).repeat_interleave(each))
+
+
+def test_a_sample_of_pictures_listed_by_class_is_mixed() -> None:
+    labels = sample(sorted_pictures(6, 40), 240, classes=NAMES, seed=0).labels
+    assert labels.tolist() != sorted(labels.tolist())
+    assert min(len(part.unique()) for part in labels.split(40)) == 6
+    drawn = sample(sorted_pictures(6, 40), 120, classes=NAMES, seed=0).labels.bincount(minlength=6)
+    assert 10 < int(drawn.min()) <= int(drawn.max()) < 30
+
+
+@pytest.mark.parametrize("order", ["interleaved", "classes backwards", "at random"])
+def test_a_sample_does_not_depend_on_how_pictures_are_listed(order: str) -> None:
+    pictures = sorted_pictures(5, 8)
+    if order == "at random":  # each class keeps the order of its own pictures
+        slots = torch.randperm(40, generator=torch.Generator().manual_seed(1)).view(5, 8).sort(dim=1).values
+        listed = torch.empty(40, dtype=torch.int64)
+        listed[slots.flatten()] = torch.arange(40)
+    else:
+        rows = torch.arange(40).view(5, 8)
+        listed = (rows.T if order == "interleaved" else rows.flip(0)).flatten()
+    assert listed.tolist() != list(range(40))
+    one = sample(pictures, 17, classes=NAMES, seed=0)
+    other = sample(pictures.subset(listed.tolist()), 17, classes=NAMES, seed=0)
+    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.labels, other.labels)
+
+
+def test_a_sample_goes_by_the_names_of_classes() -> None:
+    """Another number for a class changes nothing, another name does."""
+    pictures, swap = sorted_pictures(5, 8), torch.tensor([4, 3, 2, 1, 0])
+    renumbered = ArrayPictures(pictures.images, swap[pictures.labels])
+    one = sample(pictures, 17, classes=NAMES[:5], seed=0).images
+    assert torch.equal(one, sample(renumbered, 17, classes=NAMES[:5][::-1], seed=0).images)
+    assert not torch.equal(one, sample(pictures, 17, classes=NAMES[5:10], seed=0).images)
+
+
+def test_a_digest_tells_pictures_and_labels_apart(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:
+    relabelled = ArrayPictures(array_pictures.images, array_pictures.labels.flip(0))
+    changed = ArrayPictures(255 - array_pictures.images, array_pictures.labels)
+    assert len({digest(p) for p in (array_pictures, relabelled, changed, file_pictures,
+                                    file_pictures.subset(range(12)))}) == 5
+    moved = FilePictures(tuple(f"/elsewhere/{'/'.join(path.split('/')[-2:])}" for path in file_pictures.paths),
+                         file_pictures.labels)
+    assert digest(moved) == digest(file_pictures)
 
 
 def test_colour_statistics(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:

@@ -141,8 +141,8 @@ def test_a_list_file(tmp_path: Path, write_picture) -> None:
     write_picture(tmp_path / "in" / "a b" / "1.png")
     (tmp_path / "list.txt").write_text("a b/1.png 3\n\nc.png\t0 \n")
     pictures = read_list(str(tmp_path / "list.txt"), str(tmp_path / "in"))
-    assert pictures.paths == (str(tmp_path / "in/a b/1.png"), str(tmp_path / "in/c.png"))
-    assert pictures.labels.tolist() == [3, 0]
+    assert pictures.paths == (str(tmp_path / "in/c.png"), str(tmp_path / "in/a b/1.png"))
+    assert pictures.labels.tolist() == [0, 3]
 
 
 def test_a_list_file_with_a_byte_order_mark(tmp_path: Path, write_picture) -> None:

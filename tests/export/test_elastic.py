@@ -298,6 +298,27 @@ def test_a_truncated_file_is_refused(file, tmp_path, share):
         Elastic.load(path)
 
 
+def changed(file, path, change):
+    """A copy of the file, with `change(values, arrays)` applied to its entry and its arrays."""
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    arrays, values = load_file(file), json.loads(header["elastic"])
+    change(values, arrays)
+    save_file(arrays, path, {**header, "elastic": json.dumps(values)})
+    return path
+
+
+def test_old_statistics_are_named(file, tmp_path, caplog):
+    """Files that do not say how BN was recalibrated hold statistics of pictures in the order of the data set."""
+    Elastic.load(file)
+    assert not caplog.records
+    old = changed(file, tmp_path / "elastic.safetensors", lambda values, arrays: values.pop("calibration"))
+    assert len(Elastic.load(old).rows) == 5
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "its BN statistics are old" in caplog.text
+    assert "ofa export RUN --to elastic" in caplog.text
+
+
 def damage_row(**change):
     def of(values, arrays):
         values["rows"][0].update(change)
@@ -331,12 +352,7 @@ def damage_statistics(change):
     (damage_statistics(lambda a: a[0].contiguous()), "statistics.0: is damaged"),
 ])
 def test_damage_is_named(file, tmp_path, damage, message):
-    with safe_open(file, "pt") as opened:
-        header = opened.metadata()
-    arrays, values = load_file(file), json.loads(header["elastic"])
-    damage(values, arrays)
-    path = tmp_path / "elastic.safetensors"
-    save_file(arrays, path, {**header, "elastic": json.dumps(values)})
+    path = changed(file, tmp_path / "elastic.safetensors", damage)
     with pytest.raises(UserError) as error:
         Elastic.load(path)
     assert message in str(error.value)

@@ -51,8 +51,7 @@ def runs(tmp_path_factory, digits) -> Path:
     save(Trained(net, SPACE, None, {"mean": digits.mean, "std": digits.std, "classes": digits.classes}), weights)
     evaluator = Evaluator(digits, calibration_images=200)
     subnet = evaluator.subnet(net, SPACE.smallest)
-    score = evaluator.score_net(subnet, 12, digits.test)
-    save_subnet(Scored(subnet, SPACE, SPACE.smallest, digits, score).extracted, folder / "small", source=weights)
+    save_subnet(Scored.of(evaluator, subnet, SPACE, SPACE.smallest).extracted, folder / "small", source=weights)
     return folder
 
 
@@ -184,6 +183,9 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     spec = DataSpec("list", train_path="a", train_file="b", valid_path="c", valid_file="d", train_portion=1.0)
     listed = _config(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
     assert data_spec(listed, search=False) == replace(spec, augment=data_spec(listed, search=False).augment)
+    flips = [_config(Request(runs / "small", flip=flip), start, digits, processes=1).data.flip
+             for flip in (None, True, False)]
+    assert flips == [False, True, False]
     with pytest.raises(UserError, match=r"--batch: 64 is not a multiple of 3, the number of processes; 66 is"):
         _config(Request(runs / "small"), start, digits, processes=3)
 

@@ -18,8 +18,9 @@ from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor import fit_best
 from onceforall.cost.predictor_file import save
 from onceforall.cost.spread import spread
+from onceforall.interop.config import Config
 from onceforall.report.gather import gather
-from onceforall.report.page import figures
+from onceforall.report.page import figures, write
 from onceforall.search.costs import costs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import rows
@@ -118,7 +119,7 @@ def test_a_browser_draws_it_without_a_network(run, tmp_path, capsys):
     assert points >= len(values["front"]) + len(values["sampled"])
     assert "<img src=x>" not in drawn
     assert "top-1, %" in drawn
-    assert drawn.count("<tr>") == 1 + len(values["front"])
+    assert drawn.count("<tr>") == 2 + len(values["front"])  # with the heads of both tables
 
 
 @pytest.mark.skipif(CHROME is None, reason="no Chrome or Chromium is installed")
@@ -131,6 +132,72 @@ def test_pictures(run, tmp_path, capsys):
         data = (tmp_path / "png" / name).read_bytes()
         assert data.startswith(b"\x89PNG")
         assert len(data) > 20_000
+
+
+def cells(table: str) -> list[list[str]]:
+    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", line) for line in re.findall(r"<tr>(.*?)</tr>", table)]
+
+
+def tables(run, tmp_path, front) -> tuple[list[list[str]], list[list[str]]]:
+    """The front's table and the folded one of a report on a run whose front is `front`."""
+    write(replace(gather(run), search={**gather(run).search, "front": front}), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text().split("<h2>Sub-networks of the front</h2>")[1]
+    shown, _, folded = page.partition("<details>")
+    return cells(shown), cells(folded)
+
+
+def test_the_table_of_a_long_front_is_folded(run, tmp_path):
+    front = gather(run).search["front"]
+    assert len(front) > 30
+    front = [{**row, "accuracy_measured": 0.5 if i in (7, 8, 9) else None} for i, row in enumerate(front)]
+    (heads, *shown), (again, *folded) = tables(run, tmp_path, front)
+    assert heads == again
+    numbers = [int(row[0]) for row in shown]
+    assert {0, 7, 8, 9, len(front) - 1} <= set(numbers)
+    assert 20 <= len(numbers) <= 23
+    assert sorted(numbers) == numbers
+    assert sorted([*numbers, *(int(row[0]) for row in folded)]) == list(range(len(front)))
+    whole, none = tables(run, tmp_path, front[:30])
+    assert (len(whole), none) == (31, [])
+
+
+def test_numbers_in_words(run, tmp_path):
+    """Whole numbers are whole, and nothing is predicted to be always right."""
+    row = {**gather(run).search["front"][0], "accuracy_measured": 1.0,
+           "costs": {"macs": 1_533_592.0, "params": 552_858.0, "memory": 18_432.0, "latency_ms": 2.0}}
+    front = [{**row, "accuracy_predicted": share} for share in (0.5, 0.9989, 0.99996, 1.0)]
+    front[0] = {**front[0], "accuracy_measured": None, "costs": {**row["costs"], "latency_ms": 1.25}}
+    shown, _ = tables(run, tmp_path, front)
+    assert shown[0][:7] == ["row", "predicted", "measured", "macs", "params", "memory", "latency_ms"]
+    costs = ["1,533,592", "552,858", "18,432"]
+    assert [line[1:7] for line in shown[1:]] == [
+        ["50.00 %", "", *costs, "1.250"], ["99.89 %", "100.00 %", *costs, "2.000"],
+        ["above 99.9 %", "100.00 %", *costs, "2.000"], ["above 99.9 %", "100.00 %", *costs, "2.000"]]
+    sampled = [{**row, "accuracy_predicted": 1.004}]
+    search = {**gather(run).search, "front": front, "sampled": sampled, "baseline": []}
+    drawn = figures(replace(gather(run), search=search))
+    chart = {trace.name: trace for trace in drawn["Pareto front"][1].data}
+    assert list(chart["front, predicted"].y) == pytest.approx([50, 99.89, 99.9, 99.9])
+    assert list(chart["front, on the test pictures"].y) == [100, 100, 100]
+    assert chart["front, predicted"].text[3].startswith("predicted above 99.9 %, measured 100.00 %<br>")
+    assert list(drawn["Accuracy predictor"][1].data[0].y) == [99.9]
+
+
+def test_augmentation_is_told(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    assert "Training pictures" not in figures(gather(run))["Training"][0]
+    for stage, flip in (("K7_E6_D4", False), ("K357_E6_D4", True)):
+        config = Config.from_dict({
+            "dataloader": {"digits": {"flip": flip}}, "network": {"ofa": {"num_classes": 10}},
+            "optimizer": {"train": {"lr": 0.1}}, "hparams": {"task": "fullnet"}})
+        config.write(tmp_path / "run" / stage / "config.json")
+    words = "Training pictures: random crops of 70 to 100 % of the area, {}, colours kept."
+    found = figures(gather(tmp_path / "run"))["Training"][0]
+    assert words.format("not mirrored") in found
+    assert words.format("mirrored at random") in found
+    (tmp_path / "run" / "K7_E6_D4" / "config.json").write_text("{")
+    found = figures(gather(tmp_path / "run"))["Training"][0]
+    assert found.count("Training pictures") == 1
 
 
 def test_stages_stand_in_the_order_of_training(run, tmp_path):

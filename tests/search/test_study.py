@@ -17,6 +17,7 @@ import torch
 from onceforall.cost import macs
 from onceforall.data import ArrayPictures, DataSet
 from onceforall.nn import Supernet
+from onceforall.search import score
 from onceforall.search.costs import costs
 from onceforall.search.evolution import Evolution
 from onceforall.search.record import front_arch, read_record
@@ -92,6 +93,21 @@ def test_other_pictures_are_measured_anew(net, tmp_path):
         Scorer(net, evaluator, tmp_path).scores(archs(1), split="test")
         assert evaluator.scored == 1
     assert len((tmp_path / "test.jsonl").read_text().splitlines()) == 3
+
+
+def test_another_calibration_is_measured_anew(net, tmp_path, monkeypatch):
+    def scored(data=DATA, images=20):
+        evaluator = Counting(data, calibration_images=images)
+        Scorer(net, evaluator, tmp_path).scores(archs(1), split="test")
+        return evaluator.scored
+
+    assert [scored(), scored(), scored(images=19), scored(images=19)] == [1, 0, 1, 0]
+    # pictures that calibrate decide, not all that train
+    drawn = DATA.calibration(20)
+    assert scored(replace(DATA, train=replace(DATA.train, images=255 - DATA.train.images))) == 1
+    assert scored(replace(DATA, train=drawn)) == 1  # another order of the same pictures
+    monkeypatch.setattr(score, "CALIBRATION", score.CALIBRATION + 1)
+    assert [scored(), scored()] == [1, 0]
 
 
 @pytest.mark.parametrize(("request_", "message"), [

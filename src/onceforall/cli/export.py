@@ -118,9 +118,11 @@ def _stored(rows: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from onceforall.search.front import percent_predicted
+
     table = Table("predicted", "measured", *rows[0].costs, "arch", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*("" if share is None else f"{100 * share:.2f} %" for share in (row.predicted, row.measured)),
+        table.add_row(percent_predicted(row.predicted), "" if row.measured is None else f"{100 * row.measured:.2f} %",
                       *(f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" for value in row.costs.values()),
                       str(row.arch))
     Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)

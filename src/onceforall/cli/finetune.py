@@ -25,6 +25,8 @@ def finetune(
     lr: Annotated[float | None, typer.Option(help="learning rate at the start; the recipe's last by default")] = None,
     batch: Annotated[int | None, typer.Option(help="pictures a step, over all processes")] = None,
     seed: Annotated[int, typer.Option(help="what all random draws derive from")] = 0,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="mirror training pictures at random; as the "
+                                              "recipe says by default")] = None,
     device: Device = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
@@ -42,7 +44,8 @@ def finetune(
 
     processes = detect(os.environ)
     log_to_stderr(processes, quiet=True)
-    request = Request(subnet, data, root, teacher, epochs=epochs, lr=lr, batch=batch, workers=workers, seed=seed)
+    request = Request(subnet, data, root, teacher, epochs=epochs, lr=lr, batch=batch, workers=workers, seed=seed,
+                      flip=flip)
     compute = compute_of(device, 0, type_config, processes)
     with (running(compute, processes, every=checkpoint_every) as options,
           Progress(shown=processes.first) as progress):

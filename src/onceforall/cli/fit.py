@@ -19,6 +19,11 @@ def fit(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
     recipe: Annotated[str | None, typer.Option(help="recipe by name; the data set's by default")] = None,
     epochs_scale: Annotated[float, typer.Option(help="factor of all epochs")] = 1.0,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="mirror training pictures at random; as the "
+                                              "recipe says by default")] = None,
+    seed: Annotated[int | None, typer.Option(help="what all random draws derive from; the recipe's by default")] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="draw every class equally often, however many pictures "
+                                           "it has")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
@@ -40,7 +45,8 @@ def fit(
 
     processes = detect(os.environ)
     folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)
-    request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data)
+    request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
+                      flip=flip, seed=seed, balanced=balanced)
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes)
     if dump_configs is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from onceforall.interop.config import Config
     from onceforall.interop.weights import Trained
     from onceforall.train.evaluate import Compute, Evaluator
+
+_log = logging.getLogger(__name__)
 
 
 def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
@@ -36,21 +40,21 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
     show_found(evaluator.data)
     compute.place(net)
     subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
-    score = evaluator.score_net(subnet, arch.resolution, evaluator.data.test)
-    return Scored(subnet, trained.space, arch, evaluator.data, score)
+    return Scored.of(evaluator, subnet, trained.space, arch)
 
 
 def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,
                  compute: Compute) -> Evaluator:
     """An evaluator on the data set that the options name, else on the one that SOURCE was trained on.
 
-    Raises UserError where the data has more classes than the net.
+    Labels go by the names of the classes that the net knows. Raises UserError for a class that it does not know, and
+    for a net without names that tells another number of classes apart.
     """
     from onceforall.data import NAMED, DataSpec
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
     from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import check_classes, data_of, data_spec
+    from onceforall.train.setup import data_of, data_spec
 
     try:
         config, search = run_config(source)
@@ -66,10 +70,12 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         spec = data_spec(config, search=search)
     else:
         spec = _described(source)
-    pictures, trained_on = data_of(spec), trained.pictures
+    trained_on = trained.pictures
+    known = trained_on.get("classes") or None
+    pictures = data_of(spec, known)
     if not len(pictures.train) and isinstance(trained.net, Supernet):
-        pictures = replace(pictures, train=_calibration(source, config, search=search))
-    check_classes(pictures, trained.num_classes, place=f"{source} num_classes")
+        pictures = replace(pictures, train=_calibration(source, config, known, search=search))
+    _check_classes(pictures, trained, source)
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
                            std=tuple(trained_on.get("std", IMAGENET_STD)))
@@ -102,7 +108,7 @@ def _described_root(source: Path) -> str | None:
         return None  # nothing says
 
 
-def _calibration(source: Path, config: Config | None, *, search: bool) -> Pictures:
+def _calibration(source: Path, config: Config | None, known: Sequence[str] | None, *, search: bool) -> Pictures:
     """The training pictures of a supernet's own run, to recalibrate BN on."""
     from onceforall.train.setup import data_of, data_spec
 
@@ -111,10 +117,28 @@ def _calibration(source: Path, config: Config | None, *, search: bool) -> Pictur
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and no configuration beside "
                         "the weights names others", remedy)
     try:
-        return data_of(data_spec(config, search=search)).train
+        return data_of(data_spec(config, search=search), known).train
     except UserError as error:
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and the run's own cannot be "
                         f"read ({error})", remedy) from None
+
+
+def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
+    """Say which classes have no test pictures, and for a net without names that labels go by position.
+
+    Raises UserError for such a net where the numbers of classes differ.
+    """
+    from onceforall.data.labels import absent, listed, warn_of_positions
+
+    if not trained.pictures.get("classes"):
+        if len(pictures.classes) != trained.num_classes:
+            raise UserError(str(source), f"does not name the {trained.num_classes:,} classes that it tells apart, and "
+                            f"there are pictures of {len(pictures.classes):,}", "give pictures of all its classes")
+        warn_of_positions(str(source), pictures.classes)
+    missing = absent(pictures.test, pictures.classes)
+    if missing:
+        _log.warning("no test pictures of %d of the network's %d classes: %s; the others are scored by the largest of "
+                     "all its outputs", len(missing), len(pictures.classes), listed(missing))
 
 
 def _described(source: Path) -> DataSpec:

@@ -48,7 +48,7 @@ class Progress:
         if not self._shown:
             return
         match record["kind"]:
-            case "data":
+            case "note":
                 self._console.print(record["text"])
             case "stage":
                 self._stage(record)

@@ -189,7 +189,7 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from onceforall.search.front import spread_over
+    from onceforall.search.front import percent_predicted, spread_over
 
     console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
     names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]
@@ -198,7 +198,7 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
                   box=None, pad_edge=False)
     for i in shown:
         row = record.front[i]
-        table.add_row(str(i), _percent(row.predicted), *([_percent(row.measured)] if measured else []),
+        table.add_row(str(i), percent_predicted(row.predicted), *([_percent(row.measured)] if measured else []),
                       *(_cost(name, row.costs[name]) for name in names), str(row.arch.resolution),
                       ",".join(map(str, row.arch.to_genotype(record.space))))
     console.print(f"\n{len(shown)} of the {len(record.front)} sub-networks of the front of "

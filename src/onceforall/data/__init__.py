@@ -2,7 +2,8 @@
 
 from onceforall.data.batch import Batch, normalize
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
-from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, sample
+from onceforall.data.mirrored import mirrored_classes
+from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, digest, sample
 from onceforall.data.sources import load_data
 from onceforall.data.spec import NAMED, Augment, DataSpec, Loader
 from onceforall.data.training import TrainBatches
@@ -19,8 +20,10 @@ __all__ = [
     "Loader",
     "Pictures",
     "TrainBatches",
+    "digest",
     "eval_batches",
     "load_data",
+    "mirrored_classes",
     "normalize",
     "sample",
 ]

@@ -100,26 +100,34 @@ def read_folder(
 
 
 def read_list(file: str, root: str) -> FilePictures:
-    """The pictures of a list file, lines `relative/path label`, relative to the folder `root`."""
+    """Read the pictures of a list file.
+
+    Args:
+        file: the list, lines `relative/path label`.
+        root: the folder that the paths start from.
+
+    Returns:
+        The pictures sorted by label and path, as a folder of classes gives them, whatever the order of the lines.
+
+    Raises:
+        UserError: the file cannot be read, a line has another form, or the first picture is not there.
+    """
     try:
         if not Path(file).is_file():
             raise FileNotFoundError("it is no file")
         lines = Path(file).read_text(encoding="utf-8-sig").split("\n")  # splitlines would part names, at U+2028 too
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(file, f"cannot be read ({error})", "give a text file, lines 'path label'") from error
-    paths: list[str] = []
-    labels: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            path, label = _list_line(f"{file}:{number}", line)
-            paths.append(os.path.join(root, path))
-            labels.append(label)
-    if not paths:
+    rows = [_list_line(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
         raise UserError(file, "lists no pictures", "give lines 'path label'")
     # one look finds a wrong root at once; a file missing further down is a broken picture like any other
-    if not os.path.exists(paths[0]):
-        raise UserError(file, f"its first picture {paths[0]} does not exist", "check train_path / valid_path")
-    return FilePictures(tuple(paths), torch.tensor(labels, dtype=torch.int64))
+    first = os.path.join(root, rows[0][0])
+    if not os.path.exists(first):
+        raise UserError(file, f"its first picture {first} does not exist", "check train_path / valid_path")
+    rows.sort(key=lambda row: (row[1], row[0]))
+    labels = torch.tensor([label for _, label in rows], dtype=torch.int64)
+    return FilePictures(tuple(os.path.join(root, path) for path, _ in rows), labels)
 
 
 def _list_line(place: str, line: str) -> tuple[str, int]:

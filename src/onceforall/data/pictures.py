@@ -1,11 +1,14 @@
 """Labelled pictures, in memory or as files, and the data set made of them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onceforall.data.found import Found
@@ -70,16 +73,66 @@ class DataSet:
     spec: DataSpec | None = None
     found: Found | None = None
 
+    def calibration(self, count: int) -> Pictures:
+        """Training pictures that BN statistics, or the value ranges of int8, are measured on.
+
+        Args:
+            count: how many; all training pictures where there are fewer.
+
+        Returns:
+            The same pictures in the same shuffled order for every run, process and form of the data set: see `sample`.
+        """
+        return sample(self.train, count, classes=self.classes, seed=0)
+
 
 def from_grey(grey: Tensor, labels: Tensor) -> ArrayPictures:
     """Grey pictures (N, H, W) uint8 as three equal channels."""
     return ArrayPictures(grey[:, None].repeat(1, 3, 1, 1), labels)
 
 
-def sample(pictures: Pictures, count: int, *, seed: int) -> Pictures:
-    """`count` pictures (or all, if there are fewer) drawn without replacement, the same for the same seed."""
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(pictures))
-    return pictures.subset(np.sort(order[:count]).tolist())
+def sample(pictures: Pictures, count: int, *, classes: Sequence[str], seed: int) -> Pictures:
+    """Draw pictures without replacement, in shuffled order.
+
+    A picture's place in the draw follows from the seed, the name of its class and its rank within its class. The
+    draw is therefore the same whether the pictures come by name, as a folder or as a list. The order matters: BN
+    recalibration averages the variances of batches, and a batch of one class lacks what differs between classes.
+
+    Args:
+        pictures: what to draw from, N pictures.
+        count: how many to draw; all N where there are fewer.
+        classes: the name of the class that each label means.
+        seed: another seed gives another draw.
+
+    Returns:
+        min(count, N) pictures.
+    """
+    labels = pictures.labels.numpy()
+    places = np.empty(len(labels), dtype=np.uint64)
+    for label in np.unique(labels).tolist():
+        members = np.flatnonzero(labels == label)
+        places[members] = _stream(f"{seed} {classes[label]}", len(members))
+    return pictures.subset(np.argsort(places, kind="stable")[:count].tolist())
+
+
+def _stream(name: str, count: int) -> NDArray[np.uint64]:
+    """The first `count` numbers of a random stream that has this name."""
+    key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype="<u8").astype(np.uint64)
+    return np.random.Philox(key=key).random_raw(count)
+
+
+def digest(pictures: Pictures) -> str:
+    """What identifies pictures, as hexadecimal digits.
+
+    It covers labels and pixels of pictures in memory. Of files it covers labels, and each file's name with its folder's
+    name, so that a data set may lie elsewhere on another machine.
+    """
+    out = hashlib.sha256(pictures.labels.numpy().tobytes())
+    if isinstance(pictures, ArrayPictures):
+        out.update(pictures.images.contiguous().numpy().data)
+    else:
+        names = ("/".join(Path(path).parts[-2:]) for path in pictures.paths)
+        out.update("\n".join(names).encode(errors="surrogateescape"))
+    return out.hexdigest()[:16]
 
 
 def colour_statistics(pictures: Pictures) -> tuple[Colour, Colour]:

@@ -3,100 +3,70 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from onceforall.data.decode import BrokenLog, error_line, read_size
+from onceforall.data.assemble import data_set, sizes_of
+from onceforall.data.decode import BrokenLog, error_line
 from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
 from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
-from onceforall.data.found import Found, LeftOut, Origin, Split
+from onceforall.data.found import LeftOut, Origin
+from onceforall.data.labels import AnyPictures, positions, relabelled
 from onceforall.data.layout import Layout, layout_of
-from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, colour_statistics, from_grey
+from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, from_grey
 from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
-from onceforall.data.split import MAX_NAMED, SPLIT_SEED, carve
+from onceforall.data.split import MAX_NAMED
 from onceforall.space.errors import UserError
 
-TRAIN_SHARE = 0.8  # of a data set that comes without a test split
-MEASURED = 50  # pictures of a split whose size is looked at
 
-
-def load_data(spec: DataSpec, *, in_memory: bool = True) -> DataSet:
-    """Load the data set that `spec` names.
+def load_data(spec: DataSpec, known: tuple[str, ...] | None = None, *, in_memory: bool = True) -> DataSet:
+    """Load and split the data set that `spec` names.
 
     Args:
-        spec: which one, and where.
+        spec: which data set, and where it is.
+        known: the names of a network's outputs, in their order. Labels are given by these names, and `classes` of the
+            data set are all of them, even where it has pictures of only some. None: the data set's own classes.
         in_memory: decode small picture files of one size now, without the broken ones.
 
     Returns:
-        Its splits, with what was `found`. Its training split is empty under `spec.score_only` where there is none.
+        The data set, with what was `found`. Its training split is empty under `spec.score_only` where there is none.
 
     Raises:
-        UserError: it is missing, empty or inconsistent.
+        UserError: it is missing, empty or inconsistent, or has a class that is not in `known`.
     """
     match spec.name:
         case "digits":
-            train, test = carve(_digits(), TRAIN_SHARE, what="the test split")
-            return _data_set(spec, train, test=test, classes=tuple(map(str, range(10))), origin=Origin(where="digits"))
+            splits, classes = _by_name(spec, [_digits()], tuple(map(str, range(10))), known)
+            return data_set(spec, splits, classes, Origin(where="digits"))
         case "fashion-mnist":
-            train, test = fashion_mnist(spec)
-            return _data_set(spec, train, test=test, classes=FASHION_CLASSES, origin=_named(spec))
+            splits, classes = _by_name(spec, fashion_mnist(spec), FASHION_CLASSES, known)
+            return data_set(spec, splits, classes, _named(spec))
         case "cifar10":
             if spec.root is not None and (Path(spec.root) / "train").is_dir():
-                return _folder(spec, in_memory=in_memory)
-            return _cifar10(spec)
+                return _folder(spec, known, in_memory=in_memory)
+            return _cifar10(spec, known)
         case "folder" | "imagenet":
-            return _folder(spec, in_memory=in_memory)
+            return _folder(spec, known, in_memory=in_memory)
         case "list":
-            return _list(spec, in_memory=in_memory)
-    known = "digits, fashion-mnist, cifar10, folder, imagenet, list"
-    raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {known}")
+            return _list(spec, known, in_memory=in_memory)
+    names = "digits, fashion-mnist, cifar10, folder, imagenet, list"
+    raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {names}")
 
 
-def _data_set(
-    spec: DataSpec, train: Pictures, *, test: Pictures, classes: tuple[str, ...], origin: Origin,
-    held_out: Pictures | None = None,
-) -> DataSet:  # fmt: skip
-    # measured before holding out, so that train_portion does not change what the network sees
-    mean, std = colour_statistics(train if len(train) else test)
-    if held_out is None:
-        train, held_out = carve(train, spec.train_portion, what="the held-out split", classes=classes)
-    found = _found(spec, (train, held_out, test), classes, origin)
-    return DataSet(train, held_out, test, classes, mean, std, spec, found)
+def _by_name(
+    spec: DataSpec, splits: Sequence[AnyPictures], names: tuple[str, ...], known: tuple[str, ...] | None
+) -> tuple[list[AnyPictures], tuple[str, ...]]:
+    """Splits with the labels of `known`, and the names that their labels mean.
 
-
-def _found(spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin) -> Found:
-    """What was found, from the splits as they are used: training, held-out and test pictures."""
-    if not origin.sizes:
-        origin = replace(origin, sizes=_sizes(splits))
-    held_out = origin.held_out or f"{100 - 100 * spec.train_portion:.3g} % {_carved(origin)}"
-    test = origin.test or f"{100 - 100 * TRAIN_SHARE:.3g} % {_carved(origin)}; no test pictures come with it"
-    if spec.train_portion < 1 and not len(splits[1]) and len(splits[0]):
-        note = "no pictures are held out, so that the test pictures choose among sub-networks, and score them too high"
-        origin = replace(origin, notes=(*origin.notes, note))
-    rows = zip(("training", "held-out", "test"), (origin.train, held_out, test), splits, strict=True)
-    return Found(origin, classes, tuple(
-        Split(name, source, tuple(torch.bincount(pictures.labels, minlength=len(classes)).tolist()))
-        for name, source, pictures in rows if len(pictures)))
-
-
-def _carved(origin: Origin) -> str:
-    return f"of {origin.train or 'it'}, class by class, seed {SPLIT_SEED}"
-
-
-def _sizes(splits: Sequence[Pictures]) -> tuple[tuple[int, int], ...]:
-    """(width, height) of some pictures of each split."""
-    sizes: list[tuple[int, int]] = []
-    for pictures in splits:
-        if isinstance(pictures, ArrayPictures):
-            sizes += [(pictures.images.shape[3], pictures.images.shape[2])] * min(1, len(pictures))
-        else:
-            step = max(1, len(pictures) // MEASURED)
-            sizes += [size for path in pictures.paths[::step][:MEASURED] if (size := read_size(path)) is not None]
-    return tuple(sizes)
+    It comes before any pictures are held out, which depends on the labels.
+    """
+    if known is None or known == names:
+        return list(splits), names
+    places = positions(names, known, place=spec.root or spec.train_file or spec.name)
+    return [relabelled(split, places) for split in splits], known
 
 
 def _digits() -> ArrayPictures:
@@ -107,7 +77,7 @@ def _digits() -> ArrayPictures:
     return from_grey(grey, torch.from_numpy(bunch.target.astype(np.int64)))
 
 
-def _folder(spec: DataSpec, *, in_memory: bool) -> DataSet:
+def _folder(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> DataSet:
     if spec.root is None:
         raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
     root = Path(spec.root)
@@ -116,20 +86,17 @@ def _folder(spec: DataSpec, *, in_memory: bool) -> DataSet:
     left = LeftOut(root)
     layout = layout_of(root, left)
     if spec.score_only and (layout.plain or layout.train is None):
-        return _to_score(spec, layout, left, in_memory=in_memory)
+        return _to_score(spec, layout, left, known, in_memory=in_memory)
     folder = layout.train or root / "train"
-    classes = class_names(folder)
-    read = [read_folder(folder, classes, complete=True, left=left)]
+    names = class_names(folder)
     given = [split for split in (layout.val, layout.test) if split is not None]
-    read += [read_folder(split, classes, complete=False, left=left) for split in given]
-    train, *others = _decoded(read, spec, left, in_memory=in_memory)
-    origin = _origin(spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
-                     held_out="".join(map(_shown, given[:-1])), notes=_notes(layout))
-    if not others:
-        train, test = carve(train, TRAIN_SHARE, what="the test split", classes=classes)
-        return _data_set(spec, train, test=test, classes=classes, origin=origin)
-    held_out = others[0] if len(others) == 2 else None
-    return _data_set(spec, train, test=others[-1], classes=classes, held_out=held_out, origin=origin)
+    read = [read_folder(folder, names, complete=True, left=left)]
+    read += [read_folder(split, names, complete=False, left=left) for split in given]
+    read, classes = _by_name(spec, read, names, known)
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, _origin(
+        spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
+        held_out="".join(map(_shown, given[:-1])), notes=_notes(layout)))
 
 
 def splits_of(root: str) -> set[str]:
@@ -141,17 +108,18 @@ def splits_of(root: str) -> set[str]:
     return set() if layout.plain else {name for name, folder in named.items() if folder is not None}
 
 
-def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, *, in_memory: bool) -> DataSet:
+def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: tuple[str, ...] | None, *,
+              in_memory: bool) -> DataSet:
     """A folder without training pictures: those of test/, else of val/, else, without splits, all of them."""
     folder = layout.test or layout.val or layout.train
     if folder is None:
         raise UserError(str(spec.root), "holds no pictures in class folders", LAYOUT)
-    classes = class_names(folder)
-    read = [read_folder(folder, classes, complete=False, left=left)]
+    names = class_names(folder)
+    read, classes = _by_name(spec, [read_folder(folder, names, complete=False, left=left)], names, known)
     test = _decoded(read, spec, left, in_memory=in_memory)[0]
     none = test.subset([])
-    origin = _origin(spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"])
-    return _data_set(spec, none, test=test, classes=classes, held_out=none, origin=origin)
+    return data_set(spec, [none, none, test], classes, _origin(
+        spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"]))
 
 
 def _decoded(read: Sequence[FilePictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
@@ -181,28 +149,25 @@ def _origin(spec: DataSpec, read: Sequence[FilePictures], left: LeftOut, *, note
             **splits: str) -> Origin:
     """What is known of picture files before pictures are held out; `splits`: where each split lies."""
     endings = Counter(os.path.splitext(path)[1].lower() for pictures in read for path in pictures.paths)
-    return Origin(where=str(spec.root or spec.train_file), sizes=_sizes(read), formats=dict(endings.most_common()),
+    return Origin(where=str(spec.root or spec.train_file), sizes=sizes_of(read), formats=dict(endings.most_common()),
                   left_out=left.rows, notes=tuple(notes), **splits)
 
 
-def _list(spec: DataSpec, *, in_memory: bool) -> DataSet:
+def _list(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> DataSet:
     for name in ("train_file", "train_path"):
         if getattr(spec, name) is None:
             raise UserError(f"data.{name}", "is missing for 'list'", "give train_file and train_path")
     listed = read_list(str(spec.train_file), str(spec.train_path))
-    classes = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
-    read = [listed]
-    if spec.valid_file is not None:
-        read.append(_valid_list(spec, len(classes)))
+    names = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
+    read = [listed] if spec.valid_file is None else [listed, _valid_list(spec, len(names))]
+    notes = _missing_labels(str(spec.train_file), read, len(names))
+    if known is not None and len(known) == len(names):  # a label of a list is the number of an output
+        names = known
+    read, classes = _by_name(spec, read, names, known)
     left = LeftOut(Path(str(spec.train_path)))
-    train, *others = _decoded(read, spec, left, in_memory=in_memory)
-    origin = _origin(spec, read, left, train=str(spec.train_file), test=spec.valid_file or "",
-                     notes=_missing_labels(str(spec.train_file), read, len(classes)))
-    if not others:
-        train, test = carve(train, TRAIN_SHARE, what="the test split", classes=classes)
-    else:
-        test = others[0]
-    return _data_set(spec, train, test=test, classes=classes, origin=origin)
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, _origin(
+        spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes))
 
 
 def _missing_labels(file: str, read: Sequence[FilePictures], classes: int) -> list[str]:
@@ -231,7 +196,7 @@ def _valid_list(spec: DataSpec, classes: int) -> FilePictures:
     return valid
 
 
-def _cifar10(spec: DataSpec) -> DataSet:
+def _cifar10(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
     from torchvision.datasets import CIFAR10
 
     root = spec.root or DEFAULT_ROOT
@@ -244,7 +209,8 @@ def _cifar10(spec: DataSpec) -> DataSet:
         ArrayPictures(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in (train, test)
     ]
-    return _data_set(spec, splits[0], test=splits[1], classes=tuple(train.classes), origin=_named(spec))
+    splits, classes = _by_name(spec, splits, tuple(train.classes), known)
+    return data_set(spec, splits, classes, _named(spec))
 
 
 def _named(spec: DataSpec) -> Origin:

@@ -35,6 +35,16 @@ class Augment:
             if strength < 0:
                 raise UserError(f"data.augment.{name}", f"{strength} is negative", "0 switches it off")
 
+    @property
+    def words(self) -> str:
+        """What is done to training pictures, in one line."""
+        smallest, largest = (f"{100 * share:.3g}" for share in self.crop_scale)
+        area = f"{smallest} to {largest}" if smallest != largest else largest
+        varied = [name for name in ("brightness", "saturation") if getattr(self, name)]
+        colours = f"{' and '.join(varied)} varied" if varied else "colours kept"
+        mirrored = "mirrored at random" if self.flip else "not mirrored"
+        return f"random crops of {area} % of the area, {mirrored}, {colours}"
+
 
 @dataclass(frozen=True)
 class DataSpec:

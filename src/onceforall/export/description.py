@@ -62,6 +62,14 @@ class Accuracy(_Part):
     split: str = "test"
 
 
+class Answers(_Part):
+    """How many test pictures with the label `label` the net takes for `answer`; both are numbers of outputs."""
+
+    label: Annotated[int, Field(ge=0)]
+    answer: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=1)]
+
+
 class Latency(_Part):
     """Milliseconds of a batch, of the export and of torch: medians of rounds in turns, with `threads` each."""
 
@@ -132,6 +140,7 @@ class Description(_Part):
     sha256: dict[str, str]
     exports: dict[str, Export] = {}
     plan: list[dict[str, Any]] = []
+    confusion: list[Answers] = []
 
     def network(self, path: Path) -> tuple[SearchSpace, Arch, Plan]:
         """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are

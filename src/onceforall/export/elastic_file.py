@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from onceforall.nn import Subnet, Supernet
 from onceforall.search.front import Row
 from onceforall.search.record import RowValues
 from onceforall.space import Arch, Layer, Plan, SearchSpace, UserError
+from onceforall.train.evaluate import CALIBRATION
 
+_log = logging.getLogger(__name__)
 ELASTIC = "elastic.safetensors"
 REMEDY = "`ofa export RUN --to elastic` writes one"
 VARIANCE = "running_var"
@@ -35,9 +38,14 @@ class _StoredRow(RowValues):
 
 
 class _Values(BaseModel):
-    """The form of the header's entry; row N's statistics are array N."""
+    """The form of the header's entry; row N's statistics are array N.
+
+    `calibration`: how the statistics were measured, as `train.evaluate.CALIBRATION` numbers it. Files without it are of
+    the first way.
+    """
 
     format: Literal[1] = 1
+    calibration: Annotated[int, Field(ge=1)] = 1
     rows: Annotated[list[_StoredRow], Field(min_length=1)]
     preprocessing: Channels
 
@@ -67,8 +75,8 @@ def statistics_of(net: Subnet) -> Tensor:
 def stored_of(rows: Sequence[Row], nets: Mapping[Arch, tuple[Tensor, int]], *, space: SearchSpace,
               channels: Channels) -> Stored:
     """Sub-networks as they stand in the file; `nets`: of each its statistics and the batches they are of."""
-    values: dict[str, Any] = {"rows": [{**row.to_dict(space), "batches": nets[row.arch][1]} for row in rows],
-                              "preprocessing": channels}
+    values: dict[str, Any] = {"calibration": CALIBRATION, "preprocessing": channels,
+                              "rows": [{**row.to_dict(space), "batches": nets[row.arch][1]} for row in rows]}
     return Stored(_Values(**values).model_dump_json(), {str(i): nets[row.arch][0] for i, row in enumerate(rows)})
 
 
@@ -88,6 +96,9 @@ def read_elastic(path: Path) -> ElasticContent:
     if not isinstance(trained.net, Supernet):
         raise UserError(str(path), "is damaged: it stores sub-networks of a sub-network", REMEDY)
     values = _values(path, content.stored)
+    if values.calibration < CALIBRATION:
+        _log.warning("%s: its BN statistics are old: they were measured on pictures in the order of the data set, "
+                     "which may cost accuracy; `ofa export RUN --to elastic` measures them again", path)
     rows = tuple(_row(path, i, found, trained.space) for i, found in enumerate(values.rows))
     if len({row.arch for row in rows}) < len(rows) or len({frozenset(row.costs) for row in rows}) > 1:
         raise UserError(str(path), "is damaged: its rows repeat a sub-network, or have different costs", REMEDY)

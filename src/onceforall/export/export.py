@@ -10,7 +10,7 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from onceforall.data import DataSet, sample
+from onceforall.data import DataSet
 from onceforall.export import classify
 from onceforall.export.card import write_card
 from onceforall.export.description import Description, Export, Precision, sha256
@@ -106,7 +106,7 @@ def _calibration(request: Request, data: DataSet | None, about: Description, bat
     if data is None:
         raise UserError("--int8", "needs training pictures to calibrate with, and there are none", "give --data")
     size = batch or _CALIBRATION_BATCH
-    chosen = sample(data.train, max(size, request.calibration_images), seed=0)
+    chosen = data.calibration(max(size, request.calibration_images))
     batches = [images for images, _ in prepared(chosen, data, about.resolution, size) if len(images) == size]
     if not batches:
         raise UserError("--int8", f"needs at least {size} training pictures to calibrate with", "give other --data")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onceforall.cost import macs, params
 from onceforall.data import DataSet
@@ -19,6 +19,7 @@ from onceforall.export.description import (
     ABOUT,
     WEIGHTS,
     Accuracy,
+    Answers,
     Channels,
     Description,
     read_description,
@@ -28,7 +29,9 @@ from onceforall.export.description import (
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet
 from onceforall.space import Arch, SearchSpace, UserError
-from onceforall.train.evaluate import Score
+from onceforall.train.evaluate import Evaluator, Score
+
+_MOST_CLASSES = 200  # whose confusion is written: model.json should stay small
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +46,36 @@ class Extracted:
     classes: tuple[str, ...]
     accuracy: Accuracy | None = None
     data: dict[str, Any] | None = None
+    confusion: Sequence[Answers] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A sub-network of plain torch layers, and its accuracy on the test pictures of `data`."""
+    """A sub-network of plain torch layers, and how it answers on the test pictures of `data`.
+
+    `confusion`: counts (K, K), as `Evaluator.confusion` gives them; they are written for up to 200 classes.
+    """
 
     net: Subnet
     space: SearchSpace
     arch: Arch
     data: DataSet
     score: Score
+    confusion: Tensor
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, net: Subnet, space: SearchSpace, arch: Arch) -> Scored:
+        """Score a sub-network, as it is, on the test pictures of the evaluator."""
+        data = evaluator.data
+        return cls(net, space, arch, data, evaluator.score_net(net, arch.resolution, data.test),
+                   evaluator.confusion(net, arch.resolution, data.test))
 
     @property
     def extracted(self) -> Extracted:
         """As its folder keeps it."""
         accuracy = Accuracy(top1=self.score.top1, images=self.score.images)
         return Extracted(self.net, self.space, self.arch, Channels.of(self.data), self.data.classes, accuracy,
-                         _loaded_by(self.data))
+                         _loaded_by(self.data), _rows_of(self.confusion))
 
 
 def save_subnet(found: Extracted, folder: Path, *, source: Path,
@@ -87,7 +102,8 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
         provenance={"source": str(source), "sha256": sha256(source),
                     "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     **({} if finetuned is None else {"finetuned": dict(finetuned)})},
-        versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net))
+        versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net),
+        confusion=list(found.confusion))
     about.write(folder)
     write_card(about, folder)
     return about
@@ -121,6 +137,14 @@ def _loaded_by(data: DataSet) -> dict[str, Any] | None:
         return None
     return {name: value for name, value in asdict(data.spec).items()
             if name not in ("augment", "workers", "download") and value is not None}
+
+
+def _rows_of(confusion: Tensor) -> list[Answers]:
+    """The counts that are not zero."""
+    if len(confusion) > _MOST_CLASSES:
+        return []
+    return [Answers(label=label, answer=answer, images=int(confusion[label, answer]))
+            for label, answer in confusion.nonzero().tolist()]
 
 
 def _rows(net: Subnet) -> list[dict[str, Any]]:

@@ -20,8 +20,9 @@ from onceforall.export.folder import Scored, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
+from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
-from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, configs
+from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, check_seed, configs
 from onceforall.search.evolution import Evolution
 from onceforall.search.front import best_below, with_measured
 from onceforall.search.score import Scorer, shared
@@ -29,10 +30,11 @@ from onceforall.search.search import Request as Wanted
 from onceforall.search.search import search
 from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
+from onceforall.train import checkpoint
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS, read_records
 from onceforall.train.lock import locked
-from onceforall.train.output import WEIGHTS, finished
+from onceforall.train.output import WEIGHTS, check_output, check_pictures, finished, identity
 from onceforall.train.run import train
 from onceforall.train.setup import Options, announce, check_trainable, data_of, data_spec
 
@@ -44,7 +46,8 @@ SUMMARY, SEARCH = "summary.json", "search"
 class Request:
     """What the user asked for: a data set's name or folder, and what of the recipe to change; at the end
     so many budgets of MACs, sub-networks to measure and learn from before the search for the best, and sub-networks
-    of its front to store in one file."""
+    of its front to store in one file. `flip` (whether training pictures are mirrored) and `seed` (of every stage and
+    of the search) are the recipe's where they are None."""
 
     data: str = "digits"
     root: str | None = None
@@ -56,6 +59,12 @@ class Request:
     budgets: int = 3
     collect: int = 40
     elastic: int = 12
+    flip: bool | None = None
+    seed: int | None = None
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[str, Config]:
@@ -75,8 +84,6 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """
     options = replace(options, search=True)
     stages = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
-    data = data_of(data_spec(next(iter(stages.values())), search=True))
-    announce(data, options)
     for row in (*STAGES, WHOLE):
         if row.folder not in stages and (run / row.folder).exists():
             raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
@@ -87,11 +94,16 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
         _log.warning("%s is finished: nothing to do", run)
         return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
-        return _fit(request, stages, run, options, data)
+        return _fit(request, stages, run, options)
 
 
-def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options,
-         data: DataSet) -> dict[str, Any]:
+def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
+    begun, first = next(iter(stages.items()))
+    check_output(first, run / begun, options)  # before anything is said
+    _check_pictures(stages, run)
+    data = data_of(data_spec(first, search=True))
+    announce(data, options)
+    say_augmentation(first, options)
     for folder, config in stages.items():
         train(config, run / folder, options)
     last = list(stages)[-1]
@@ -105,6 +117,14 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, run / SUMMARY)
     return summary
+
+
+def _check_pictures(stages: Mapping[str, Config], run: Path) -> None:
+    """Refuse to train the next stage on other pictures than the one before it."""
+    done = [folder for folder in stages if finished(run / folder)]
+    if done:
+        now = identity(data_of(data_spec(stages[done[-1]], search=True)))
+        check_pictures(run / done[-1], now, checkpoint.read_extra(run / done[-1]).get("pictures", {}))
 
 
 class _Summary(BaseModel):
@@ -136,7 +156,12 @@ def _recipe(request: Request, *, gpu: bool) -> Recipe:
         loader["workers"] = request.workers
     if request.strict:
         loader["strict_data"] = True
-    return replace(recipe, data=named, loader=loader).scaled(request.epochs_scale)
+    if request.flip is not None:
+        loader["flip"] = request.flip
+    if request.balanced:
+        loader["balanced"] = True
+    seed = recipe.seed if request.seed is None else request.seed
+    return replace(recipe, data=named, loader=loader, seed=seed).scaled(request.epochs_scale)
 
 
 def _of_folder(data: DataSet, *, gpu: bool) -> Recipe:
@@ -207,8 +232,7 @@ def _pick(request: Request, config: Config, weights: Path, run: Path, options: O
 
 
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
-    subnet, data = evaluator.subnet(net, arch), evaluator.data
-    score = evaluator.score_net(subnet, arch.resolution, data.test)
-    about = save_subnet(Scored(subnet, net.space, arch, data, score).extracted, folder, source=source)
+    found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
+    about = save_subnet(found.extracted, folder, source=source)
     return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
-            "params": about.params, "top1": score.top1, "path": str(folder)}
+            "params": about.params, "top1": found.score.top1, "path": str(folder)}

@@ -85,6 +85,12 @@ class Recipe:
         return replace(self, epochs=epochs, warmup=warmup)
 
 
+def check_seed(seed: int | None) -> None:
+    """Raise UserError for a --seed that no configuration takes; None stands for the recipe's."""
+    if seed is not None and not 0 <= seed < 2**32:
+        raise UserError("--seed", f"{seed} is not a number from 0 to 2^32 - 1")
+
+
 def configs(recipe: Recipe, *, num_classes: int, run: Path, root: str | None = None,
             processes: int = 1) -> dict[str, Config]:
     """The stages' configurations by output folder, as `run` links them through their weights."""

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from onceforall.report.gather import Records
+from onceforall.search.front import MOST_PREDICTED, percent_predicted
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d1600a", "#9aa5b1", "#2b8a3e"
 _UNITS = {"macs": ("MACs, million", 1e-6), "params": ("parameters, million", 1e-6), "memory": ("memory, kB", 1e-3)}
@@ -29,7 +30,7 @@ def pareto(search: Mapping[str, Any]) -> go.Figure:
              if (found := [row for row in rows if row[key] is not None])]
     costs = _costs_first(search)
     figure = go.Figure([go.Scatter(
-        x=_column(rows, costs[0]), y=[100 * row[key] for row in rows], text=[_hover(row) for row in rows], name=name,
+        x=_column(rows, costs[0]), y=[_height(row, key) for row in rows], text=[_hover(row) for row in rows], name=name,
         mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>") for name, rows, key, marker in shown])
     figure.update_layout(
         shapes=_limit(search, costs[0]), xaxis_title=_unit(costs[0])[0], yaxis_title="top-1, %",
@@ -46,7 +47,7 @@ def predictor(search: Mapping[str, Any]) -> go.Figure:
     rows: Rows = search["sampled"]
     measured = [100 * row["accuracy_measured"] for row in rows]
     figure = go.Figure(go.Scatter(
-        x=measured, y=[100 * row["accuracy_predicted"] for row in rows], mode="markers",
+        x=measured, y=[_height(row, "accuracy_predicted") for row in rows], mode="markers",
         marker={"color": [row["resolution"] for row in rows], "colorscale": "Viridis", "showscale": True,
                 "colorbar": {"title": "pixels", "tickvals": sorted({row["resolution"] for row in rows})}},
         text=[_hover(row) for row in rows], hovertemplate="%{text}<extra></extra>"))
@@ -126,14 +127,26 @@ def _unit(cost: str) -> tuple[str, float]:
     return _UNITS.get(cost, (escape(cost.replace("latency_ms", "latency, ms")), 1.0))
 
 
+def accuracies(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The predicted and the measured top-1 of a row in words, each empty where there is none."""
+    measured = row["accuracy_measured"]
+    return percent_predicted(row["accuracy_predicted"]), "" if measured is None else f"{100 * measured:.2f} %"
+
+
+def _height(row: Mapping[str, Any], key: str) -> float:
+    """An accuracy in per cent, as high as it may be shown."""
+    share = float(row[key])
+    return 100 * (min(share, MOST_PREDICTED) if key == "accuracy_predicted" else share)
+
+
 def _column(rows: Rows, cost: str) -> list[float]:
     return [row["costs"][cost] * _unit(cost)[1] for row in rows]
 
 
 def _hover(row: Mapping[str, Any]) -> str:
     """The sub-network in lines: accuracies, costs, arch stage by stage, genotype."""
-    percents = [f"{name} {100 * row[key]:.2f} %" for name, key in (
-        ("predicted", "accuracy_predicted"), ("measured", "accuracy_measured")) if row[key] is not None]
+    told = zip(("predicted", "measured"), accuracies(row), strict=True)
+    percents = [f"{name} {words}" for name, words in told if words]
     costs = [f"{_unit(name)[0]}: {value * _unit(name)[1]:,.3f}" for name, value in row["costs"].items()]
     arch = escape(str(row["arch"])).replace("/", "<br>&nbsp;&nbsp;&nbsp;/")
     return "<br>".join([", ".join(percents), *costs, arch, f"genotype {','.join(map(str, row['genotype']))}"])

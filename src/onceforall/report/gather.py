@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from onceforall.export.description import ABOUT, Description, read_description
+from onceforall.interop.config import Config
 from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
 from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
 from onceforall.space.errors import printable
 from onceforall.train.journal import METRICS, read_records
+from onceforall.train.output import CONFIG
+from onceforall.train.setup import data_spec
 
 _log = logging.getLogger(__name__)
 Records = Sequence[Mapping[str, Any]]
@@ -24,12 +27,13 @@ Records = Sequence[Mapping[str, Any]]
 class Run:
     """`stages`: the records of each stage's metrics.jsonl by its folder, in the order of training; `search`: the values
     of front.json, None where nothing was searched yet; `shipped`: the sub-networks that something was exported from, by
-    their folders."""
+    their folders; `augmentation`: what the stages did to training pictures, each once."""
 
     name: str
     stages: Mapping[str, Records]
     search: Mapping[str, Any] | None
     shipped: Mapping[str, Description] = field(default_factory=dict)
+    augmentation: tuple[str, ...] = ()
 
 
 def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
@@ -48,7 +52,20 @@ def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
     if not stages and not fronts and not shipped:
         raise UserError(str(folder), f"holds neither {METRICS} nor {FRONT}, nor what was exported",
                         "train, search or export first: `ofa fit -o RUN`")
-    return Run(printable(folder.resolve().name), stages, read_record(fronts[0]) if fronts else None, shipped)
+    return Run(printable(folder.resolve().name), stages, read_record(fronts[0]) if fronts else None, shipped,
+               _augmentation([path.parent / CONFIG for path in places]))
+
+
+def _augmentation(configs: Sequence[Path]) -> tuple[str, ...]:
+    """What the configurations that can be read do to training pictures."""
+    found: dict[str, None] = {}
+    for path in configs:
+        try:
+            if path.is_file():
+                found[data_spec(Config.read(path), search=True).augment.words] = None
+        except UserError as error:
+            _log.warning("left out: %s", error)
+    return tuple(found)
 
 
 def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:

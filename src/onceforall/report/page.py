@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from onceforall.report import charts, shipped
 from onceforall.report.gather import Run
+from onceforall.search.front import thinned
 from onceforall.search.record import check_folder
 from onceforall.space import UserError
 
@@ -23,7 +25,9 @@ table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 
 td, th { text-align: right; padding: 3px 10px; border-bottom: 1px solid #e3e7ec; }
 td:last-child, th:last-child { text-align: left; font-family: ui-monospace, monospace; }
 p { max-width: 46rem; color: #47505b; }
+summary { cursor: pointer; margin: 0.8rem 0; color: #1f5fa8; }
 """
+_WHOLE, _SHOWN = 30, 20  # rows up to which a front is shown as it is, and rows of a longer one
 _LAYOUT = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 50, "b": 60}, "hoverlabel": {"align": "left"}}
 
 
@@ -41,8 +45,7 @@ def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
     if run.shipped:
         out["Exports"] = (shipped.words(run.shipped), shipped.bars(run.shipped))
     if any(run.stages.values()):
-        out["Training"] = ("Stage by stage of progressive shrinking: each starts from the weights of the one before.",
-                           charts.training(run.stages))
+        out["Training"] = (_training_words(run), charts.training(run.stages))
     for _, figure in out.values():
         figure.update_layout(**_LAYOUT, height=figure.layout.height or 520)
     return out
@@ -58,7 +61,7 @@ def write(run: Run, path: Path) -> None:
                      f"style='height: {figure.layout.height}px'></div><script>(f => Plotly.newPlot('chart{number}', "
                      f" f.data, f.layout, {{responsive: true}}))({values})</script>")
     if run.search is not None:
-        parts.append(f"<h2>Sub-networks of the front</h2>{_table(*_front(run.search['front']))}")
+        parts.append(f"<h2>Sub-networks of the front</h2>{_front(run.search)}")
     if run.shipped:
         parts.append(f"<h2>Exports and how they were verified</h2>{_table(shipped.HEADS, shipped.table(run.shipped))}")
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
@@ -97,6 +100,11 @@ def _front_words(search: Mapping[str, Any]) -> str:
             f"{f', with {limits}' if limits else ''}; {search['evaluations']:,} were looked at.")
 
 
+def _training_words(run: Run) -> str:
+    stages = "Stage by stage of progressive shrinking: each starts from the weights of the one before."
+    return " ".join([stages, *(f"Training pictures: {words}." for words in run.augmentation)])
+
+
 def _predictor_words(fitted: Mapping[str, Any]) -> str:
     best = fitted["errors"][fitted["regressor"]]
     return (f"Regressor {fitted['regressor']} on {best['rows']} measured sub-networks, each predicted by a fit that "
@@ -111,14 +119,32 @@ def _table_words(about: Mapping[str, Any]) -> str:
             f"{check['after']['tau']:.3f}.")
 
 
-def _front(front: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
-    """Heads and rows of the front's table."""
-    heads = ["row", "predicted %", "measured %", *map(str, front[0]["costs"]), "pixels", "genotype"]
-    rows = ([str(number), *("" if row[key] is None else f"{100 * row[key]:.2f}"
-                            for key in ("accuracy_predicted", "accuracy_measured")),
-             *(f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" for value in row["costs"].values()),
-             str(row["resolution"]), ",".join(map(str, row["genotype"]))] for number, row in enumerate(front))
-    return heads, rows
+def _front(search: Mapping[str, Any]) -> str:
+    """The front as a table; of a long one a few rows that spread over it, and those measured, with the rest folded."""
+    front: Sequence[Mapping[str, Any]] = search["front"]
+    heads = ["row", "predicted", "measured", *map(str, front[0]["costs"]), "pixels", "genotype"]
+    rows = _rows(front)
+    shown = range(len(rows)) if len(rows) <= _WHOLE else _chosen(front, search["objectives"])
+    rest = [row for i, row in enumerate(rows) if i not in shown]
+    table = _table(heads, [rows[i] for i in shown])
+    if not rest:
+        return table
+    return f"{table}<details><summary>{len(rest):,} more</summary>{_table(heads, rest)}</details>"
+
+
+def _chosen(front: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[int]:
+    """Rows of a front to show at first, by number."""
+    names = [name for name in objectives if name in front[0]["costs"]] or list(front[0]["costs"])
+    spread = thinned(np.array([[row["costs"][name] for name in names] for row in front]), _SHOWN)
+    return sorted({*spread, *(i for i, row in enumerate(front) if row["accuracy_measured"] is not None)})
+
+
+def _rows(front: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of every row. Costs are whole where all of the front's are, as numbers of parameters."""
+    whole = {name for name in front[0]["costs"] if all(float(row["costs"][name]).is_integer() for row in front)}
+    return [[str(number), *charts.accuracies(row),
+             *(f"{value:,.{0 if name in whole else 3}f}" for name, value in row["costs"].items()),
+             str(row["resolution"]), ",".join(map(str, row["genotype"]))] for number, row in enumerate(front)]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

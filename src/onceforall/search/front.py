@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from onceforall.cost.predictor import Predictor
 
 
+MOST_PREDICTED = 0.999  # in [0, 1], of what is shown: a predictor cannot promise that nothing goes wrong
+
+
+def percent_predicted(share: float | None) -> str:
+    """A predicted accuracy in per cent, which is never told as 100; empty where there is none."""
+    if share is None:
+        return ""
+    return f"{100 * share:.2f} %" if share < MOST_PREDICTED else f"above {100 * MOST_PREDICTED:.1f} %"
+
+
 @dataclass(frozen=True)
 class Row:
     """A sub-network: its costs by name, and its top-1 in [0, 1] as predicted and as measured, None where not known."""

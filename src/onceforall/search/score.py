@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onceforall.data import ArrayPictures
+from onceforall.data import digest
 from onceforall.nn import Supernet
 from onceforall.space import Arch, UserError
 from onceforall.train.distributed import Processes, gathered, told
-from onceforall.train.evaluate import Evaluator
+from onceforall.train.evaluate import CALIBRATION, Evaluator
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -21,10 +21,10 @@ Listener = Callable[[Mapping[str, Any]], None]
 class Scorer:
     """Extracts, recalibrates and scores sub-networks on the held-out pictures, to choose by, or on the test pictures.
 
-    What was measured is kept in `folder`, in held_out.jsonl and test.jsonl, rows `{"arch", "top1", "of"}`; `of` is a
-    digest of weights, pictures (of files: their names and labels) and calibration; rows of others stay there unused.
-    `evaluator` works alone; `processes`: those that share the work. Raises UserError for a file that holds something
-    else.
+    What was measured is kept in `folder`, in held_out.jsonl and test.jsonl, rows `{"arch", "top1", "of"}`. `of` is a
+    digest of the weights, of the pictures that score, and of how BN is recalibrated and on which pictures. Rows with
+    another digest stay in the file unused. `evaluator` works alone; `processes` share the work. Raises UserError for a
+    file that holds something else.
     """
 
     def __init__(self, net: Supernet, evaluator: Evaluator, folder: Path, *, processes: Processes | None = None,
@@ -35,17 +35,16 @@ class Scorer:
         self._pictures = {"held_out": data.held_out, "test": data.test}
         self.choosing = "held_out" if len(data.held_out) else "test"
         self._known: dict[str, dict[Arch, float]] = {}
-        weights = hashlib.sha256()
+        common = hashlib.sha256()
         for tensor in net.state_dict().values():
-            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            common.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        calibration = CALIBRATION, digest(data.calibration(evaluator.calibration_images))
+        common.update(repr((data.mean, data.std, *calibration)).encode())
         self._of = {}
         for split, pictures in self._pictures.items():
-            both = weights.copy()
-            both.update(pictures.labels.numpy().tobytes())
-            both.update(repr((data.mean, data.std, evaluator.calibration_images)).encode())
-            both.update(pictures.images.numpy().tobytes() if isinstance(pictures, ArrayPictures)
-                        else "\n".join(Path(path).name for path in pictures.paths).encode(errors="surrogateescape"))
-            self._of[split] = both.hexdigest()[:16]
+            whole = common.copy()
+            whole.update(digest(pictures).encode())
+            self._of[split] = whole.hexdigest()[:16]
         if self.processes.first:
             try:
                 folder.mkdir(parents=True, exist_ok=True)

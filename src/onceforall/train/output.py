@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import torch
 
-from onceforall.data import ArrayPictures, DataSet, Pictures
+from onceforall.data import DataSet, digest
+from onceforall.data.labels import listed
 from onceforall.interop.config import Config
 from onceforall.space import UserError
 from onceforall.train import checkpoint
 from onceforall.train.distributed import gathered
 from onceforall.train.setup import Options
 
+_log = logging.getLogger(__name__)
 _OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
 MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download",
                         "setbacks", "setback_rate", "setback_clip"})  # between a run's start and its resuming
@@ -95,14 +98,44 @@ def difference(a: Any, b: Any, place: str = "", *, apart_from: frozenset[str] = 
     return next(filter(None, found), "")
 
 
+def identity(data: DataSet) -> dict[str, Any]:
+    """What tells a data set from another one: its classes, and of each split the number of pictures and a digest."""
+    splits = {"training": data.train, "held-out": data.held_out, "validation": data.test}
+    return {"classes": list(data.classes),
+            **{f"{name} pictures": [len(pictures), digest(pictures)] for name, pictures in splits.items()}}
+
+
+def check_pictures(output: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Compare the `identity` of the pictures with the one that a run began with.
+
+    Other validation pictures are only mentioned where held-out ones validate: nothing of the training depends on them.
+
+    Raises:
+        UserError: the classes, or the pictures that train or are held out, are not the same. Pictures that come or go
+            move others from the training to the held-out split, which would then score what it was trained on.
+    """
+    remedy = "put back what the run began with, or take another output folder"
+    was, classes = before.get("classes", now["classes"]), now["classes"]
+    if was != classes:
+        sides = {"without": [name for name in was if name not in classes],
+                 "with": [name for name in classes if name not in was]}
+        differences = " and ".join(f"{word} {listed(names)}" for word, names in sides.items() if names)
+        raise UserError(str(output), f"goes on with other classes: {differences or 'in another order'}", remedy)
+    for name in ("training pictures", "held-out pictures", "validation pictures"):
+        if before.get(name, now[name]) == now[name]:
+            continue
+        counts = f"{before[name][0]:,} before, {now[name][0]:,} now"
+        if name != "validation pictures" or not now["held-out pictures"][0]:
+            raise UserError(str(output), f"goes on with other {name} ({counts})", remedy)
+        _log.warning("%s goes on with other %s (%s): scores on them cannot be compared", output, name, counts)
+
+
 def check_alike(config: Config, data: DataSet, options: Options) -> None:
     """Raise UserError where a process runs another configuration, other pictures or another torch than the first."""
     if options.processes.world == 1:
         return
     mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
-            "classes": data.classes,
-            "checkpoint-every": options.every, "training pictures": _digest(data.train),
-            "held-out pictures": _digest(data.held_out), "validation pictures": _digest(data.test)}
+            "checkpoint-every": options.every, **identity(data)}
     first, *others = gathered(mine, options.processes)
     for rank, other in enumerate(others, 1):
         places = (difference(first[name], value, name, apart_from=_OF_ONE) for name, value in other.items())
@@ -110,12 +143,3 @@ def check_alike(config: Config, data: DataSet, options: Options) -> None:
         if place:
             raise UserError(f"process {rank} of {options.processes.world}", "runs something else than process 0 "
                             f"({place} differs)", "give all processes the same")
-
-
-def _digest(pictures: Pictures) -> tuple[int, int]:
-    """How many, and a checksum: of images and labels, or of names and labels of files, wherever they lie."""
-    crc = zlib.crc32(pictures.labels.numpy().data)
-    if isinstance(pictures, ArrayPictures):
-        return len(pictures), zlib.crc32(pictures.images.contiguous().numpy().data, crc)
-    return len(pictures), zlib.crc32("\n".join("/".join(Path(p).parts[-2:]) for p in pictures.paths).encode(
-        errors="surrogateescape"), crc)

@@ -17,7 +17,7 @@ from torch import Tensor
 from onceforall.cost import macs
 from onceforall.data import DataSet, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
-from onceforall.interop.weights import Trained, save
+from onceforall.interop.weights import Trained, classes_of, save
 from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch, UserError
 from onceforall.train import checkpoint
@@ -28,7 +28,18 @@ from onceforall.train.guard import Guard, Setback
 from onceforall.train.journal import Journal, tag
 from onceforall.train.lock import locked
 from onceforall.train.loop import StepReport, run_epoch
-from onceforall.train.output import CONFIG, WEIGHTS, check_alike, check_files, check_output, files_of, finished, lasting
+from onceforall.train.output import (
+    CONFIG,
+    WEIGHTS,
+    check_alike,
+    check_files,
+    check_output,
+    check_pictures,
+    files_of,
+    finished,
+    identity,
+    lasting,
+)
 from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.train.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
@@ -68,11 +79,15 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
 
 
 def _load(config: Config, options: Options) -> DataSet:
-    """The pictures; where they are to be downloaded the first process does it alone."""
-    spec = data_spec(config, search=options.search)
+    """The pictures, with the labels that the network's weights know their classes by.
+
+    Where the pictures are to be downloaded the first process does it alone.
+    """
+    spec, network = data_spec(config, search=options.search), config.network
+    known = classes_of(Path(network.weights)) if network.weights and not network.new_classifier else None
     if spec.download and not options.processes.first:
         wait(options.processes)
-    data = data_of(spec)
+    data = data_of(spec, known)
     if spec.download and options.processes.first:
         wait(options.processes)
     return data
@@ -102,7 +117,7 @@ class _Run:
         self.learner = learner_of(config, options, self.evaluator)
         self.pictures = data.held_out if options.search and len(data.held_out) else data.test
         self.batches = self._batches()
-        self.totals, self.guard, self.files = _Totals(), Guard(), files_of(config)
+        self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(config), identity(data)
         self.profiles = options.profile and options.processes.first
 
     def _batches(self) -> TrainBatches:
@@ -112,7 +127,7 @@ class _Run:
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
                         local_world=options.processes.local_world)
         return TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
-                            augment=data_spec(self.config, search=options.search).augment)
+                            augment=data_spec(self.config, search=options.search).augment, balanced=data.balanced)
 
     def go(self, journal: Journal) -> None:
         """Train every epoch that is left, validate, save."""
@@ -257,7 +272,8 @@ class _Run:
         if self.options.processes.first:
             extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
                      "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
-                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files}
+                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files,
+                     "pictures": self.identity}
             checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
                             good=good)
             if finished:
@@ -284,6 +300,7 @@ class _Run:
     def _resume(self) -> Position:
         position, extra = self._load(good=False)
         check_files(self.files, extra.get("files", {}))
+        check_pictures(self.output, self.identity, extra.get("pictures", {}))
         self.guard = Guard(**extra.get("guard", {}))
         self._slow_down()
         before = extra.get("made_by", {})

@@ -1,0 +1,93 @@
+"""Whether training pictures are mirrored: asked for, said, and done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onceforall.cli import main
+from onceforall.cli.progress import Progress
+from onceforall.data import Loader, TrainBatches
+from onceforall.interop.config import Config
+from onceforall.recipes.augmentation import say_augmentation
+from onceforall.recipes.fit import Request, plan
+from onceforall.space import UserError
+from onceforall.train.setup import Options, data_of, data_spec
+
+LINE = "augmentation: random crops of 60 to 100 % of the area, {}, colours kept"
+HINT = "hint: a mirrored picture may be of another class here (left, right); --no-flip leaves training pictures as " \
+       "they are"
+
+
+@pytest.fixture
+def arrows(tmp_path):
+    """Pictures that get brighter from left to right, in two classes that are each other's mirror image."""
+    ramp = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8), (32, 32))
+    for split, count in (("train", 20), ("val", 2)):
+        for name in ("left", "right"):
+            folder = tmp_path / "arrows" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(ramp).save(folder / f"{i}.png")
+    return tmp_path / "arrows"
+
+
+def said(config: Config) -> list[str]:
+    heard: list[str] = []
+    say_augmentation(config, Options(search=True, listener=lambda record: heard.append(record["text"])))
+    return heard
+
+
+def mirrored(config: Config) -> float:
+    """The share of training pictures that get darker from left to right."""
+    spec = data_spec(config, search=True)
+    batches = TrainBatches(data_of(spec).train, (16,), augment=spec.augment, loader=Loader(32, workers=0), seed=0)
+    images = [image for epoch in range(8) for batch in batches.epoch(epoch) for image in batch.images.float()]
+    return float(np.mean([bool(image[:, :, :8].mean() > image[:, :, 8:].mean()) for image in images]))
+
+
+@pytest.mark.parametrize(("words", "flip"), [((), True), (("--flip",), True), (("--no-flip",), False)])
+def test_the_option_reaches_the_batches(words, flip, arrows, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--data", str(arrows), *words, "--device", "cpu", "--dump-configs", str(tmp_path / "configs")])
+    assert end.value.code == 0
+    (path,) = (tmp_path / "configs").iterdir()
+    config = Config.read(path)
+    assert config.data.flip is flip
+    assert mirrored(config) == (pytest.approx(0.5, abs=0.15) if flip else 0)
+    assert said(config) == [LINE.format("mirrored at random"), HINT] if flip else [LINE.format("not mirrored")]
+
+
+def test_every_stage_and_other_recipes(arrows, tmp_path):
+    asked = [Request(str(arrows), recipe="cifar10-shrinking", flip=False), Request("digits", flip=True),
+             Request("digits")]
+    found = [[config.data.flip for config in plan(request, tmp_path, gpu=False).values()] for request in asked]
+    assert found == [6 * [False], 6 * [True], 6 * [False]]
+
+
+def test_it_is_said_before_training(arrows, tmp_path, monkeypatch, capsys):
+    def train(*_):
+        raise UserError("training", "starts here")
+
+    monkeypatch.setattr("onceforall.recipes.fit.train", train)
+    with pytest.raises(SystemExit):
+        main(["fit", "--data", str(arrows), "--no-flip", "--device", "cpu", "-o", str(tmp_path / "run")])
+    err = capsys.readouterr().err.splitlines()
+    assert err[-2:] == [LINE.format("not mirrored"), "ofa: training: starts here"]
+    Progress(shown=False).hear({"kind": "note", "text": "of the first process alone"})
+    assert not capsys.readouterr().err
+
+
+def test_a_rare_class_is_said_with_the_setting_that_helps(arrows, tmp_path):
+    for i in range(1, 20):
+        (arrows / "train" / "right" / f"{i}.png").unlink()
+    request = Request(str(arrows), recipe="cifar10-cpu", flip=False)
+    (config,) = plan(request, tmp_path, gpu=False).values()
+    assert said(config)[1:] == ["hint: class right has 1 training pictures, left has 18; --balanced draws every class "
+                                "equally often"]
+    (config,) = plan(replace(request, balanced=True), tmp_path, gpu=False).values()
+    assert config.data.balanced
+    assert len(said(config)) == 1
