@@ -12,7 +12,7 @@ from PIL import Image
 from onceforall.cli import main
 from onceforall.data import ArrayPictures, DataSpec, load_data
 from onceforall.export.description import read_description
-from onceforall.export.folder import Scored, save_subnet
+from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
@@ -52,8 +52,8 @@ def place(tmp_path_factory, digits) -> Path:
     save(Trained(net, SPACE, None, {"mean": digits.mean, "std": digits.std, "classes": digits.classes}), weights)
     evaluator = Evaluator(digits, calibration_images=200)
     subnet = evaluator.subnet(net, SPACE.smallest)
-    score = evaluator.score_net(subnet, 12, digits.test)
-    save_subnet(Scored(subnet, SPACE, SPACE.smallest, digits, score).extracted, folder / "small", source=weights)
+    found = Scored.of(evaluator, subnet, SPACE, SPACE.smallest)
+    save_subnet(found.extracted, folder / "small", source=weights)
     write(digits.train, folder / "whole" / "train", 100)
     write(digits.test, folder / "whole" / "val", 80)
     write(digits.test, folder / "plain", 80)
@@ -121,6 +121,18 @@ def test_an_extracted_net_needs_no_training_pictures(place: Path, capsys) -> Non
     assert "80 pictures, 10 classes" in err
 
 
+def test_some_classes_alone_keep_their_labels(place: Path, digits, capsys, tmp_path: Path) -> None:
+    few = torch.isin(digits.test.labels, torch.tensor([3, 7]))
+    chosen = digits.test.subset(few.nonzero().flatten().tolist())
+    write(chosen, tmp_path / "few", len(chosen))
+    net, _ = open_subnet(place / "small")
+    expected = Evaluator(digits).score_net(net, 12, chosen)
+    code, out, err = ofa(capsys, "evaluate", place / "small", "--data", tmp_path / "few", "--json")
+    assert code == 0, err
+    assert (json.loads(out)["top1"], json.loads(out)["loss"]) == pytest.approx((expected.top1, expected.loss))
+    assert "3  37 test" in err
+
+
 def test_a_supernet_needs_training_pictures(place: Path, capsys) -> None:
     code, _, err = ofa(capsys, "evaluate", place / "run", "--data", place / "only")
     assert code == 2
@@ -154,9 +166,9 @@ def test_a_net_is_not_scored_on_the_pictures_it_was_trained_on(place: Path, digi
     net = Supernet(SPACE, 10, generator=torch.Generator().manual_seed(1)).eval()
     evaluator = Evaluator(data, calibration_images=50)
     subnet = evaluator.subnet(net, SPACE.smallest)
-    score = evaluator.score_net(subnet, 12, data.test)
     own = tmp_path / "own"
-    save_subnet(Scored(subnet, SPACE, SPACE.smallest, data, score).extracted, own, source=place / "run" / "weights.h5")
+    found = Scored.of(evaluator, subnet, SPACE, SPACE.smallest)
+    save_subnet(found.extracted, own, source=place / "run" / "weights.h5")
     images = {}
     for words in ((own,), (own, "--data", plain), (own, "--data", f"{plain}/"), (own, "--data", place / "plain")):
         code, out, err = ofa(capsys, "evaluate", *words, "--json")

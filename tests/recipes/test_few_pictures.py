@@ -107,7 +107,7 @@ def test_the_closing_table_says_who_chose(tmp_path, capsys, monkeypatch, val, ch
     heard: list[Any] = []
     (tmp_path / "run").mkdir()
     summary = fit(Request(str(root)), tmp_path / "run", Options(listener=heard.append))
-    assert [record["kind"] for record in heard] == ["data"]
+    assert [record["kind"] for record in heard] == ["note", "note"]  # the pictures, the augmentation
     assert "test      4  test/" in heard[0]["text"]
     assert summary["chosen_on"] == json.loads((tmp_path / "run" / "summary.json").read_text())["chosen_on"] == chosen
     closing_table(summary, tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,9 +71,10 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     else:
         spec = _described(source)
     trained_on = trained.pictures
-    pictures = data_of(spec, trained_on.get("classes") or None)
+    known = trained_on.get("classes") or None
+    pictures = data_of(spec, known)
     if not len(pictures.train) and isinstance(trained.net, Supernet):
-        pictures = replace(pictures, train=_calibration(source, config, pictures.classes, search=search))
+        pictures = replace(pictures, train=_calibration(source, config, known, search=search))
     _check_classes(pictures, trained, source)
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
@@ -81,22 +83,6 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)
 
 
-def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
-    """Say which classes have no test pictures, and for a net without names that labels go by position.
-
-    Raises UserError for such a net where the numbers of classes differ.
-    """
-    from onceforall.data.labels import absent, listed, warn_of_positions
-
-    if not trained.pictures.get("classes"):
-        if len(pictures.classes) != trained.num_classes:
-            raise UserError(str(source), f"does not name the {trained.num_classes:,} classes that it tells apart, and "
-                            f"there are pictures of {len(pictures.classes):,}", "give pictures of all its classes")
-        warn_of_positions(str(source), pictures.classes)
-    missing = absent(pictures.test, pictures.classes)
-    if missing:
-        _log.warning("no test pictures of %d of the network's %d classes: %s; the others are scored by the largest of "
-                     "all its outputs", len(missing), len(pictures.classes), listed(missing))
 def show_found(data: DataSet) -> None:
     """Print what was found of a data set, beside what the verb answers."""
     if data.found is not None:
@@ -122,8 +108,8 @@ def _described_root(source: Path) -> str | None:
         return None  # nothing says
 
 
-def _calibration(source: Path, config: Config | None, classes: tuple[str, ...], *, search: bool) -> Pictures:
-    """The training pictures of a supernet's own run, to recalibrate BN on, with the labels of `classes`."""
+def _calibration(source: Path, config: Config | None, known: Sequence[str] | None, *, search: bool) -> Pictures:
+    """The training pictures of a supernet's own run, to recalibrate BN on."""
     from onceforall.train.setup import data_of, data_spec
 
     remedy = "put the pictures of the run back, or give a folder with train/"
@@ -131,10 +117,28 @@ def _calibration(source: Path, config: Config | None, classes: tuple[str, ...], 
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and no configuration beside "
                         "the weights names others", remedy)
     try:
-        return data_of(data_spec(config, search=search), classes).train
+        return data_of(data_spec(config, search=search), known).train
     except UserError as error:
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and the run's own cannot be "
                         f"read ({error})", remedy) from None
+
+
+def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
+    """Say which classes have no test pictures, and for a net without names that labels go by position.
+
+    Raises UserError for such a net where the numbers of classes differ.
+    """
+    from onceforall.data.labels import absent, listed, warn_of_positions
+
+    if not trained.pictures.get("classes"):
+        if len(pictures.classes) != trained.num_classes:
+            raise UserError(str(source), f"does not name the {trained.num_classes:,} classes that it tells apart, and "
+                            f"there are pictures of {len(pictures.classes):,}", "give pictures of all its classes")
+        warn_of_positions(str(source), pictures.classes)
+    missing = absent(pictures.test, pictures.classes)
+    if missing:
+        _log.warning("no test pictures of %d of the network's %d classes: %s; the others are scored by the largest of "
+                     "all its outputs", len(missing), len(pictures.classes), listed(missing))
 
 
 def _described(source: Path) -> DataSpec:

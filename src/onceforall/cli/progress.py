@@ -49,7 +49,7 @@ class Progress:
         if not self._shown:
             return
         match record["kind"]:
-            case "data" | "note":
+            case "note":
                 self._console.print(record["text"])
             case "stage":
                 self._stage(record)

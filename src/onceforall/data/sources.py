@@ -3,52 +3,48 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from onceforall.data.decode import BrokenLog, error_line, read_size
+from onceforall.data.assemble import data_set, sizes_of
+from onceforall.data.decode import BrokenLog, error_line
 from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
 from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
-from onceforall.data.found import Found, LeftOut, Origin, Split
+from onceforall.data.found import LeftOut, Origin
 from onceforall.data.labels import AnyPictures, positions, relabelled
 from onceforall.data.layout import Layout, layout_of
-from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, colour_statistics, from_grey
+from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, from_grey
 from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
-from onceforall.data.split import MAX_NAMED, SPLIT_SEED, carve
+from onceforall.data.split import MAX_NAMED
 from onceforall.space.errors import UserError
 from onceforall.space.files import in_full, unreadable
 
-TRAIN_SHARE = 0.8  # of a data set that comes without a test split
-MEASURED = 50  # pictures of a split whose size is looked at
-
 
 def load_data(spec: DataSpec, known: tuple[str, ...] | None = None, *, in_memory: bool = True) -> DataSet:
-    """Load the data set that `spec` names.
+    """Load and split the data set that `spec` names.
 
     Args:
-        spec: which one, and where.
+        spec: which data set, and where it is.
         known: the names of a network's outputs, in their order. Labels are given by these names, and `classes` of the
             data set are all of them, even where it has pictures of only some. None: the data set's own classes.
         in_memory: decode small picture files of one size now, without the broken ones.
 
     Returns:
-        Its splits, with what was `found`. Its training split is empty under `spec.score_only` where there is none.
+        The data set, with what was `found`. Its training split is empty under `spec.score_only` where there is none.
 
     Raises:
         UserError: it is missing, empty or inconsistent, or has a class that is not in `known`.
     """
     match spec.name:
         case "digits":
-            whole, classes = _by_name(spec, [_digits()], tuple(map(str, range(10))), known)
-            train, test = carve(whole[0], TRAIN_SHARE, what="the test split")
-            return _data_set(spec, train, test=test, classes=classes, origin=Origin(where="digits"))
+            splits, classes = _by_name(spec, [_digits()], tuple(map(str, range(10))), known)
+            return data_set(spec, splits, classes, Origin(where="digits"))
         case "fashion-mnist":
-            (train, test), classes = _by_name(spec, fashion_mnist(spec), FASHION_CLASSES, known)
-            return _data_set(spec, train, test=test, classes=classes, origin=_named(spec))
+            splits, classes = _by_name(spec, fashion_mnist(spec), FASHION_CLASSES, known)
+            return data_set(spec, splits, classes, _named(spec))
         case "cifar10":
             if spec.root is not None and (Path(spec.root) / "train").is_dir():
                 return _folder(spec, known, in_memory=in_memory)
@@ -74,49 +70,6 @@ def _by_name(
     return [relabelled(split, places) for split in splits], known
 
 
-def _data_set(
-    spec: DataSpec, train: Pictures, *, test: Pictures, classes: tuple[str, ...], origin: Origin,
-    held_out: Pictures | None = None,
-) -> DataSet:  # fmt: skip
-    # measured before holding out, so that train_portion does not change what the network sees
-    mean, std = colour_statistics(train if len(train) else test)
-    if held_out is None:
-        train, held_out = carve(train, spec.train_portion, what="the held-out split", classes=classes)
-    found = _found(spec, (train, held_out, test), classes, origin)
-    return DataSet(train, held_out, test, classes, mean, std, spec, found)
-
-
-def _found(spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin) -> Found:
-    """What was found, from the splits as they are used: training, held-out and test pictures."""
-    if not origin.sizes:
-        origin = replace(origin, sizes=_sizes(splits))
-    held_out = origin.held_out or f"{100 - 100 * spec.train_portion:.3g} % {_carved(origin)}"
-    test = origin.test or f"{100 - 100 * TRAIN_SHARE:.3g} % {_carved(origin)}; no test pictures come with it"
-    if spec.train_portion < 1 and not len(splits[1]) and len(splits[0]):
-        note = "no pictures are held out, so that the test pictures choose among sub-networks, and score them too high"
-        origin = replace(origin, notes=(*origin.notes, note))
-    rows = zip(("training", "held-out", "test"), (origin.train, held_out, test), splits, strict=True)
-    return Found(origin, classes, tuple(
-        Split(name, source, tuple(torch.bincount(pictures.labels, minlength=len(classes)).tolist()))
-        for name, source, pictures in rows if len(pictures)))
-
-
-def _carved(origin: Origin) -> str:
-    return f"of {origin.train or 'it'}, class by class, seed {SPLIT_SEED}"
-
-
-def _sizes(splits: Sequence[Pictures]) -> tuple[tuple[int, int], ...]:
-    """(width, height) of some pictures of each split."""
-    sizes: list[tuple[int, int]] = []
-    for pictures in splits:
-        if isinstance(pictures, ArrayPictures):
-            sizes += [(pictures.images.shape[3], pictures.images.shape[2])] * min(1, len(pictures))
-        else:
-            step = max(1, len(pictures) // MEASURED)
-            sizes += [size for path in pictures.paths[::step][:MEASURED] if (size := read_size(path)) is not None]
-    return tuple(sizes)
-
-
 def _digits() -> ArrayPictures:
     from sklearn.datasets import load_digits
 
@@ -134,21 +87,17 @@ def _folder(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -
     left = LeftOut(root)
     layout = layout_of(root, left)
     if spec.score_only and (layout.plain or layout.train is None):
-        return _to_score(spec, known, layout, left, in_memory=in_memory)
+        return _to_score(spec, layout, left, known, in_memory=in_memory)
     folder = layout.train or root / "train"
     names = class_names(folder)
-    read = [read_folder(folder, names, complete=True, left=left)]
     given = [split for split in (layout.val, layout.test) if split is not None]
+    read = [read_folder(folder, names, complete=True, left=left)]
     read += [read_folder(split, names, complete=False, left=left) for split in given]
     read, classes = _by_name(spec, read, names, known)
-    train, *others = _decoded(read, spec, left, in_memory=in_memory)
-    origin = _origin(spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
-                     held_out="".join(map(_shown, given[:-1])), notes=_notes(layout))
-    if not others:
-        train, test = carve(train, TRAIN_SHARE, what="the test split", classes=classes)
-        return _data_set(spec, train, test=test, classes=classes, origin=origin)
-    held_out = others[0] if len(others) == 2 else None
-    return _data_set(spec, train, test=others[-1], classes=classes, held_out=held_out, origin=origin)
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, _origin(
+        spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
+        held_out="".join(map(_shown, given[:-1])), notes=_notes(layout)))
 
 
 def splits_of(root: str) -> set[str]:
@@ -160,9 +109,8 @@ def splits_of(root: str) -> set[str]:
     return set() if layout.plain else {name for name, folder in named.items() if folder is not None}
 
 
-def _to_score(
-    spec: DataSpec, known: tuple[str, ...] | None, layout: Layout, left: LeftOut, *, in_memory: bool
-) -> DataSet:
+def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: tuple[str, ...] | None, *,
+              in_memory: bool) -> DataSet:
     """A folder without training pictures: those of test/, else of val/, else, without splits, all of them."""
     folder = layout.test or layout.val or layout.train
     if folder is None:
@@ -171,8 +119,8 @@ def _to_score(
     read, classes = _by_name(spec, [read_folder(folder, names, complete=False, left=left)], names, known)
     test = _decoded(read, spec, left, in_memory=in_memory)[0]
     none = test.subset([])
-    origin = _origin(spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"])
-    return _data_set(spec, none, test=test, classes=classes, held_out=none, origin=origin)
+    return data_set(spec, [none, none, test], classes, _origin(
+        spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"]))
 
 
 def _decoded(read: Sequence[FilePictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
@@ -202,7 +150,7 @@ def _origin(spec: DataSpec, read: Sequence[FilePictures], left: LeftOut, *, note
             **splits: str) -> Origin:
     """What is known of picture files before pictures are held out; `splits`: where each split lies."""
     endings = Counter(os.path.splitext(path)[1].lower() for pictures in read for path in pictures.paths)
-    return Origin(where=str(spec.root or spec.train_file), sizes=_sizes(read), formats=dict(endings.most_common()),
+    return Origin(where=str(spec.root or spec.train_file), sizes=sizes_of(read), formats=dict(endings.most_common()),
                   left_out=left.rows, notes=tuple(notes), **splits)
 
 
@@ -212,21 +160,15 @@ def _list(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> 
             raise UserError(f"data.{name}", "is missing for 'list'", "give train_file and train_path")
     listed = read_list(str(spec.train_file), str(spec.train_path))
     names = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
-    read = [listed]
-    if spec.valid_file is not None:
-        read.append(_valid_list(spec, len(names)))
+    read = [listed] if spec.valid_file is None else [listed, _valid_list(spec, len(names))]
     notes = _missing_labels(str(spec.train_file), read, len(names))
     if known is not None and len(known) == len(names):  # a label of a list is the number of an output
         names = known
     read, classes = _by_name(spec, read, names, known)
     left = LeftOut(Path(str(spec.train_path)))
-    train, *others = _decoded(read, spec, left, in_memory=in_memory)
-    origin = _origin(spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes)
-    if not others:
-        train, test = carve(train, TRAIN_SHARE, what="the test split", classes=classes)
-    else:
-        test = others[0]
-    return _data_set(spec, train, test=test, classes=classes, origin=origin)
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, _origin(
+        spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes))
 
 
 def _missing_labels(file: str, read: Sequence[FilePictures], classes: int) -> list[str]:
@@ -272,7 +214,7 @@ def _cifar10(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
         for part in (train, test)
     ]
     splits, classes = _by_name(spec, splits, tuple(train.classes), known)
-    return _data_set(spec, splits[0], test=splits[1], classes=classes, origin=_named(spec))
+    return data_set(spec, splits, classes, _named(spec))
 
 
 def _named(spec: DataSpec) -> Origin:

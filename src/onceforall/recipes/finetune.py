@@ -93,12 +93,12 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     start = _Start(*open_subnet(request.subnet))
     data = _data(_spec(request, start.about), start.about)
     check_trainable(data)
-    announce(data, options)
     config = _config(request, start, data, processes=options.processes.world)
     done = finished(output) and (output / ABOUT).exists()
     options = replace(options, subnet=True, search=False)
     check_output(config, output, options)
     if not done:
+        announce(data, options)
         say_augmentation(config, options)
     train(config, output, options)
     if done:

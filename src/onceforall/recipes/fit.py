@@ -87,8 +87,6 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """
     options = replace(options, search=True)
     stages = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
-    data = data_of(data_spec(next(iter(stages.values())), search=True))
-    announce(data, options)
     for row in (*STAGES, WHOLE):
         if row.folder not in stages and (run / row.folder).exists():
             raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
@@ -99,14 +97,15 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
         _log.warning("%s is finished: nothing to do", run)
         return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
-        return _fit(request, stages, run, options, data)
+        return _fit(request, stages, run, options)
 
 
-def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options,
-         data: DataSet) -> dict[str, Any]:
+def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
+    data = data_of(data_spec(first, search=True))
     _check_pictures(stages, run, data)
+    announce(data, options)
     say_augmentation(first, options)
     for folder, config in stages.items():
         train(config, run / folder, options)

@@ -77,7 +77,7 @@ def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
 def announce(data: DataSet, options: Options) -> None:
     """Let the run's listener hear what was found of the data set."""
     if options.listener is not None and data.found is not None:
-        options.listener({"kind": "data", "text": data.found.text()})
+        options.listener({"kind": "note", "text": data.found.text()})
 
 
 def check_trainable(data: DataSet) -> None:
