@@ -15,6 +15,7 @@ import struct
 import sys
 import zlib
 from importlib import import_module
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,20 @@ if TYPE_CHECKING:
 
 _MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
 _MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow hands others (EPS) to other programs
+# Pillow hands others (EPS) to other programs
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM",
+            *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []))
+# what makes a stored picture upright, by its EXIF tag, and whether that mirrors the axes across and down
+_Turn, _ORIENTATION = Image.Transpose, 0x0112
+_TURNS = {2: (_Turn.FLIP_LEFT_RIGHT, 1, 0), 3: (_Turn.ROTATE_180, 1, 1), 4: (_Turn.FLIP_TOP_BOTTOM, 0, 1),
+          5: (_Turn.TRANSPOSE, 0, 0), 6: (_Turn.ROTATE_270, 1, 0), 7: (_Turn.TRANSVERSE, 1, 1),
+          8: (_Turn.ROTATE_90, 0, 1)}
 # the key "location" of numbers that an ONNX file leaves to another file, as protobuf writes a text
 _ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 # whatever Pillow's plug-ins raise on damaged bytes
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-           NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
+           NotImplementedError, AttributeError, AssertionError, struct.error, zlib.error,
+           Image.DecompressionBombError)
 
 
 class RefusedError(ValueError):
@@ -62,6 +71,8 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is more than {_MAX_PIXELS} pixels")
+            if image.format not in ("JPEG", "MPO"):
+                image.load()  # the EXIF data may follow the pixels; a TIFF is turned by Pillow itself
             scaled = _scaled(image, preprocessing["resize_shorter_side"], rounded=preprocessing["rounded"])
     except _DAMAGE as error:
         raise RefusedError(path, f"cannot be read as a picture ({' '.join(str(error).split())})",
@@ -74,23 +85,38 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
 
 
 def _scaled(image: Image.Image, shorter: int, *, rounded: bool) -> np.ndarray:
-    """Pixels (H, W, 3) in 0..255, the shorter side as asked for; of extreme shapes only the middle."""
-    width, height = image.size
+    """Pixels (H, W, 3) in 0..255, upright, the shorter side as asked for; of extreme shapes only the middle."""
+    tag = _orientation(image)
+    turn, across, down = _TURNS.get(tag, (None, 0, 0))
+    width, height = image.size if tag < 5 else image.size[::-1]
     cut_width = min(width, max(1, round(height * _MAX_RATIO)))
     cut_height = min(height, max(1, round(width * _MAX_RATIO)))
     left, top = (width - cut_width) // 2, (height - cut_height) // 2
     box = np.array([left, top, left + cut_width, top + cut_height], float)
     longer = shorter * max(cut_width, cut_height) // min(cut_width, cut_height)
     size = (shorter, longer) if cut_width <= cut_height else (longer, shorter)
-    if not rounded:
-        channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in _rgb(image).split())
-        return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
-    shrink = min(cut_width / size[0], cut_height / size[1])
-    if shrink >= 2:  # a JPEG is decoded at half, a quarter or an eighth of its size
-        drafted = image.draft(None, (ceil(width / shrink), ceil(height / shrink)))
-        box *= drafted[1][2] / width if drafted else 1
-    resized = _rgb(image).resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0)
-    return np.asarray(resized, np.float32)
+    factor, shrink = 1.0, min(cut_width / size[0], cut_height / size[1])
+    if rounded and shrink >= 2:  # a JPEG is decoded at half, a quarter or an eighth of its size
+        stored, wanted = image.size, (ceil(width / shrink), ceil(height / shrink))
+        drafted = image.draft(None, wanted if tag < 5 else wanted[::-1])
+        factor = drafted[1][2] / stored[0] if drafted else 1.0
+    rgb = _rgb(image)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    # a reduced picture ends within its last pixel, which a turn brings to the front
+    box = box * factor + [across * (upright.width - width * factor), down * (upright.height - height * factor)] * 2
+    if rounded:
+        return np.asarray(upright.resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0), np.float32)
+    channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in upright.split())
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag, 1 where there is none or it is damaged."""
+    try:
+        tag = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return tag if tag in _TURNS else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
