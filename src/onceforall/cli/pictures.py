@@ -42,7 +42,7 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
 
     Raises UserError where the data has more classes than the net.
     """
-    from onceforall.data import NAMED, DataSpec
+    from onceforall.data import BEFORE, NAMED, DataSpec, Depth
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.train.evaluate import Evaluator
     from onceforall.train.setup import check_classes, data_of, data_spec
@@ -61,7 +61,10 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         spec = data_spec(config, search=search)
     else:
         spec = _described(source)
-    pictures, trained_on = data_of(spec), trained.pictures
+    trained_on, depth = trained.pictures, None
+    if "mean" in trained_on:  # what it was trained on wins; older files do not say how deep their pixels were
+        depth = Depth(**trained_on["depth"]) if "depth" in trained_on else BEFORE
+    pictures = data_of(spec, depth)
     check_classes(pictures, trained.num_classes, place=f"{source} num_classes")
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),

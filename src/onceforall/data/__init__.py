@@ -1,6 +1,7 @@
 """Data sets, augmentation and elastic resolution."""
 
 from onceforall.data.batch import Batch, normalize
+from onceforall.data.depth import BEFORE, Depth
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
 from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, sample
 from onceforall.data.sources import load_data
@@ -8,6 +9,7 @@ from onceforall.data.spec import NAMED, Augment, DataSpec, Loader
 from onceforall.data.training import TrainBatches
 
 __all__ = [
+    "BEFORE",
     "CENTRE_SHARE",
     "NAMED",
     "ArrayPictures",
@@ -15,6 +17,7 @@ __all__ = [
     "Batch",
     "DataSet",
     "DataSpec",
+    "Depth",
     "FilePictures",
     "Loader",
     "Pictures",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from onceforall.data.depth import USUAL, Depth, in_eight_bits
 from onceforall.data.orientation import Turn, turn_of
 from onceforall.space.errors import UserError, printable
 
@@ -67,7 +68,7 @@ class BrokenLog:
             logger.warning("more than %d broken pictures: further ones are counted, not named", MAX_NAMED)
 
 
-def read_pixels(path: str, aim: Aim | None = None) -> NDArray[np.uint8] | Broken:
+def read_pixels(path: str, aim: Aim | None = None, depth: Depth = USUAL) -> NDArray[np.uint8] | Broken:
     """The picture, upright, as (H, W, 3) uint8, or why it cannot be read.
 
     `aim(width, height)` gives the box (left, top, right, bottom) to cut and the (width, height) to resize it to;
@@ -81,8 +82,8 @@ def read_pixels(path: str, aim: Aim | None = None) -> NDArray[np.uint8] | Broken
                 image.load()  # the EXIF data may follow the pixels
             turn = turn_of(image)
             if aim is None:
-                return np.array(turn.apply(to_rgb(image)))
-            return _cut(image, aim, turn=turn)
+                return np.array(turn.apply(to_rgb(image, depth)))
+            return _cut(image, aim, turn=turn, depth=depth)
     except UnidentifiedImageError:
         return Broken(path, "not a picture")
     except DAMAGE as error:
@@ -110,19 +111,15 @@ def error_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB: the first frame, transparency dropped, 16-bit grey scaled."""
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it; mode "I" is a widened 16-bit file
-        levels = np.array(image, dtype=np.float32)
-        levels /= 257  # in place: a picture may be large
-        image = Image.fromarray(levels.round(out=levels).clip(0, 255, out=levels).astype(np.uint8))
+def to_rgb(image: Image.Image, depth: Depth) -> Image.Image:
+    """Any mode as 8-bit RGB: the first frame, transparency dropped, deep pixels scaled."""
+    image = in_eight_bits(image, depth)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about transparency given as bytes
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _cut(image: Image.Image, aim: Aim, *, turn: Turn) -> NDArray[np.uint8]:
+def _cut(image: Image.Image, aim: Aim, *, turn: Turn, depth: Depth) -> NDArray[np.uint8]:
     width, height = turn.size(image.size)
     box, size = aim(width, height)
     factor, shrink = 1.0, min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
@@ -131,7 +128,7 @@ def _cut(image: Image.Image, aim: Aim, *, turn: Turn) -> NDArray[np.uint8]:
         scaled = image.draft(None, turn.size((ceil(width / shrink), ceil(height / shrink))))
         if scaled is not None:
             factor = scaled[1][2] / stored[0]
-    upright = turn.apply(to_rgb(image))
+    upright = turn.apply(to_rgb(image, depth))
     # a reduced picture ends within its last pixel, which a turn brings to the front
     left = upright.width - width * factor if turn.across else 0
     top = upright.height - height * factor if turn.down else 0

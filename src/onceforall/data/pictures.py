@@ -1,13 +1,14 @@
 """Labelled pictures, in memory or as files, and the data set made of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onceforall.data.depth import USUAL, Depth
 from onceforall.data.spec import DataSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -35,10 +36,11 @@ class ArrayPictures:
 
 @dataclass(frozen=True, eq=False)
 class FilePictures:
-    """Pictures on disk, decoded when asked for: N paths, labels (N,) int64."""
+    """Pictures on disk, decoded when asked for: N paths, labels (N,) int64, and how deep their pixels are."""
 
     paths: tuple[str, ...]
     labels: Tensor
+    depth: Depth = USUAL
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,7 +48,7 @@ class FilePictures:
     def subset(self, indices: Sequence[int]) -> "FilePictures":
         """The pictures at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return FilePictures(tuple(self.paths[i] for i in chosen.tolist()), self.labels[chosen])
+        return replace(self, paths=tuple(self.paths[i] for i in chosen.tolist()), labels=self.labels[chosen])
 
 
 Pictures: TypeAlias = ArrayPictures | FilePictures
@@ -57,7 +59,7 @@ class DataSet:
     """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
 
     `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
-    loaded by; None for one made of other pictures.
+    loaded by; None for one made of other pictures. `depth`: of its files' pixels.
     """
 
     train: Pictures
@@ -67,6 +69,12 @@ class DataSet:
     mean: Colour
     std: Colour
     spec: DataSpec | None = None
+    depth: Depth = USUAL
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What weights files say of the pictures that a net was trained on, as JSON values."""
+        return {"mean": self.mean, "std": self.std, "classes": self.classes, "depth": asdict(self.depth)}
 
 
 def from_grey(grey: Tensor, labels: Tensor) -> ArrayPictures:

@@ -212,7 +212,10 @@ def _describe(request: Request, config: Config, output: Path, *, start: _Start, 
         return evaluator.score_net(subnet, arch.resolution, pictures.test)
 
     seen = start.about.preprocessing
-    before = None if config.network.new_classifier else score(start.net, replace(data, mean=seen.mean, std=seen.std))
+    before = None
+    if not config.network.new_classifier:
+        as_before = data_of(_spec(request, start.about), seen.depth)
+        before = score(start.net, replace(as_before, mean=seen.mean, std=seen.std))
     finetuned = {"epochs": config.hparams.epoch, "lr": config.optimizer.train.lr, "teacher": request.teacher,
                  "top1_before": None if before is None else before.top1}
     found = Scored(trained, space, arch, data, score(trained, data))

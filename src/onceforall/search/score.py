@@ -42,7 +42,7 @@ class Scorer:
         for split, pictures in self._pictures.items():
             both = weights.copy()
             both.update(pictures.labels.numpy().tobytes())
-            both.update(repr((data.mean, data.std, evaluator.calibration_images)).encode())
+            both.update(repr((data.mean, data.std, data.depth, evaluator.calibration_images)).encode())
             both.update(pictures.images.numpy().tobytes() if isinstance(pictures, ArrayPictures)
                         else "\n".join(Path(path).name for path in pictures.paths).encode(errors="surrogateescape"))
             self._of[split] = both.hexdigest()[:16]

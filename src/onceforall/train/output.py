@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def check_alike(config: Config, data: DataSet, options: Options) -> None:
     if options.processes.world == 1:
         return
     mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
-            "classes": data.classes,
+            "classes": data.classes, "depth": asdict(data.depth),
             "checkpoint-every": options.every, "training pictures": _digest(data.train),
             "held-out pictures": _digest(data.held_out), "validation pictures": _digest(data.test)}
     first, *others = gathered(mine, options.processes)

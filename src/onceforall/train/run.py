@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onceforall.cost import macs
-from onceforall.data import DataSet, Loader, TrainBatches
+from onceforall.data import BEFORE, DataSet, Depth, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Subnet, Supernet, convolution
@@ -53,7 +53,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
         return
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
     stage_of(config, subnet=options.subnet)
-    data = _load(config, options)
+    data = _load(config, output, options)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
     check_alike(config, data, options)
     run = _Run(config, output, options, data)
@@ -66,12 +66,15 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
             run.go(journal)
 
 
-def _load(config: Config, options: Options) -> DataSet:
-    """The pictures; where they are to be downloaded the first process does it alone."""
-    spec = data_spec(config, search=options.search)
+def _load(config: Config, output: Path, options: Options) -> DataSet:
+    """The pictures, of the depth that a stopped run has; where they are to be downloaded the first process does it
+    alone."""
+    spec, depth = data_spec(config, search=options.search), None
+    if checkpoint.exists(output):
+        depth = Depth(**checkpoint.read_extra(output).get("depth", asdict(BEFORE)))
     if spec.download and not options.processes.first:
         wait(options.processes)
-    data = data_of(spec)
+    data = data_of(spec, depth)
     if spec.download and options.processes.first:
         wait(options.processes)
     return data
@@ -120,6 +123,8 @@ class _Run:
         self.journal = journal
         for line in self.config.ignored("OFATrainer" if self.options.subnet else "OFASearcher"):
             _log.warning(line)
+        if self.data.depth != Depth():
+            _log.info("levels that are white in files of more than 8 bits: %s", asdict(self.data.depth))
         there = told(checkpoint.exists(self.output), self.options.processes)
         position = self._resume() if there else self._begin()
         self._announce(position)
@@ -239,12 +244,11 @@ class _Run:
     def _finish(self) -> None:
         net = self.learner.net
         if self.options.processes.first:
-            pictures = {"mean": self.data.mean, "std": self.data.std, "classes": self.data.classes}
             if isinstance(net, Supernet):
-                trained = Trained(net, net.space, None, pictures)
+                trained = Trained(net, net.space, None, self.data.facts)
             else:
                 assert isinstance(net, Subnet)
-                trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), pictures)
+                trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), self.data.facts)
             save(trained, self.output / WEIGHTS)
         self._save(Position(self.stage.epochs), finished=True)
         _log.info("finished: %s", self.output / WEIGHTS)
@@ -254,7 +258,8 @@ class _Run:
         if self.options.processes.first:
             extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
                      "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
-                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files}
+                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files,
+                     "depth": asdict(self.data.depth)}
             checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
                             good=good)
             if finished:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from onceforall.data import Augment, DataSet, DataSpec, load_data
+from onceforall.data import Augment, DataSet, DataSpec, Depth, load_data
 from onceforall.interop.config import Config, network_space, no_decay_patterns
 from onceforall.interop.entries import entries
 from onceforall.interop.weights import space_of, supernet_entries
@@ -52,14 +51,21 @@ def data_spec(config: Config, *, search: bool) -> DataSpec:
         strict=d.strict_data, workers=d.workers, download=d.download)
 
 
-def data_of(spec: DataSpec) -> DataSet:
-    """The pictures; the last data set asked for is kept, so that one stage after another decodes it once."""
-    return _loaded(replace(spec, augment=Augment(), workers=None))  # neither matters before batches are made
+def data_of(spec: DataSpec, depth: Depth | None = None) -> DataSet:
+    """The pictures; the last data set asked for is kept, so that one stage after another decodes it once.
+
+    `depth`: of the pixels in its files; None to decide it from the files.
+    """
+    spec = replace(spec, augment=Augment(), workers=None)  # neither matters before batches are made
+    kept = _kept.get(spec, {})
+    if depth not in kept:
+        data = load_data(spec, depth)
+        _kept.clear()
+        kept = _kept[spec] = {depth: data, data.depth: data}
+    return kept[depth]
 
 
-@lru_cache(maxsize=1)
-def _loaded(spec: DataSpec) -> DataSet:
-    return load_data(spec)
+_kept: dict[DataSpec, dict[Depth | None, DataSet]] = {}  # of one specification
 
 
 def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
