@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from onceforall.cli import main
-from onceforall.data import ArrayPictures, DataSpec, load_data
+from onceforall.data import ArrayPictures, DataSpec, Known, load_data
 from onceforall.export.description import Channels, read_description
 from onceforall.export.folder import Extracted, Scored, open_subnet, save_subnet
 from onceforall.interop.weights import Trained, save
@@ -118,7 +118,7 @@ def by_image(pictures: ArrayPictures, classes: tuple[str, ...]) -> dict[bytes, s
 @pytest.mark.parametrize("form", ["digits", "folder"])
 def test_labels_follow_the_order_of_the_network(folder, form):
     spec, names = DataSpec(form, root=str(folder) if form == "folder" else None), DIGITS[5:] + DIGITS[:5]
-    plain, data = load_data(spec), load_data(spec, names)
+    plain, data = load_data(spec), load_data(spec, Known(names))
     assert data.classes == names
     assert data.test.labels.tolist() != plain.test.labels.tolist()
     assert {**by_image(data.train, names), **by_image(data.held_out, names), **by_image(data.test, names)} == {
@@ -128,7 +128,7 @@ def test_labels_follow_the_order_of_the_network(folder, form):
 def test_a_name_that_no_folder_can_have(folder, tmp_path):
     names = ("T-shirt/top", "Bag")
     root = of_classes(folder, tmp_path, {"0": "Bag", "1": "T-shirt_top"})
-    data = load_data(DataSpec("folder", root=str(root)), names)
+    data = load_data(DataSpec("folder", root=str(root)), Known(names))
     assert data.classes == names
     zero = load_data(DataSpec("folder", root=str(folder)))
     zeros = {image.numpy().tobytes() for image in zero.test.images[zero.test.labels == 0]}
@@ -139,10 +139,10 @@ def test_a_list_of_all_classes_goes_by_the_numbers_of_outputs(folder, tmp_path):
     lines = [f"{path.parent.name}/{path.name} {path.parent.name}" for path in sorted((folder / "val").glob("*/*.png"))]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     spec = DataSpec("list", train_path=str(folder / "val"), train_file=str(tmp_path / "list.txt"))
-    assert load_data(spec, tuple("abcdefghij")).classes == tuple("abcdefghij")
-    assert load_data(spec, (*DIGITS, "10")).classes == (*DIGITS, "10")
+    assert load_data(spec, Known(tuple("abcdefghij"))).classes == tuple("abcdefghij")
+    assert load_data(spec, Known((*DIGITS, "10"))).classes == (*DIGITS, "10")
     with pytest.raises(UserError, match="the network does not know 0, 1, 2, 3, 4, 5, 6, 7, .* it also knows a, b, c"):
-        load_data(spec, tuple("abcdefghijk"))
+        load_data(spec, Known(tuple("abcdefghijk")))
 
 
 def test_an_extracted_net_keeps_the_names_of_all_its_outputs(weights, folder, tmp_path, capsys):

@@ -165,3 +165,29 @@ def test_the_script_stands_alone_on_python_3_8(folder):
         [node.module] if isinstance(node, ast.ImportFrom) else [])}
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"__future__"} == {"numpy", "PIL"}
     json.dumps(read_description(folder).preprocessing.model_dump())
+
+
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_270}
+
+
+@pytest.mark.parametrize("tag", TURNS)
+@pytest.mark.parametrize(("width", "height", "suffix"), [
+    (31, 64, "png"), (300, 217, "jpg"), (1203, 901, "jpg"), (120, 90, "tif"), (50, 40, "webp"), (3, 200, "png")])
+def test_a_turned_picture_is_prepared_as_in_evaluation(digits, tmp_path, width, height, suffix, tag):
+    upright, exif = picture(width, height), Image.Exif()
+    exif[0x0112] = tag
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(TURNS[tag]).save(tmp_path / f"turned.{suffix}", exif=exif, lossless=True, quality=98)
+    path = str(tmp_path / f"turned.{suffix}")
+    files = FilePictures((path,), torch.tensor([0]))
+    arrays = ArrayPictures(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.tensor([0]))
+    for test in (files, arrays):  # which are rounded after resizing, and which are not
+        about = Channels.of(replace(digits, test=test, mean=(0, 0, 0), std=(1, 1, 1))).at(28).model_dump()
+        found = classify.prepare(path, about)
+        np.testing.assert_allclose(found, classify.prepare(str(tmp_path / "upright.png"), about),
+                                   atol=0 if suffix != "jpg" else 0.03)
+        if test is files:
+            (batch,) = eval_batches(files, 28, batch=1)
+            np.testing.assert_allclose(found, batch.images[0].numpy() / 255, atol=1e-6)

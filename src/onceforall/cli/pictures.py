@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from onceforall.cli.source import Which, arch_of, run_config
 from onceforall.space import UserError
 
 if TYPE_CHECKING:
-    from onceforall.data import DataSet, DataSpec, Pictures
+    from onceforall.data import DataSet, DataSpec, Known, Pictures
     from onceforall.export.folder import Scored
     from onceforall.interop.config import Config
     from onceforall.interop.weights import Trained
@@ -50,7 +49,7 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     Labels go by the names of the classes that the net knows. Raises UserError for a class that it does not know, and
     for a net without names that tells another number of classes apart.
     """
-    from onceforall.data import NAMED, DataSpec
+    from onceforall.data import BEFORE, NAMED, DataSpec, Depth, Known
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
     from onceforall.train.evaluate import Evaluator
@@ -70,8 +69,10 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         spec = data_spec(config, search=search)
     else:
         spec = _described(source)
-    trained_on = trained.pictures
-    known = trained_on.get("classes") or None
+    trained_on, depth = trained.pictures, None
+    if "mean" in trained_on:  # what it was trained on wins; older files do not say how deep their pixels were
+        depth = Depth(**trained_on["depth"]) if "depth" in trained_on else BEFORE
+    known = Known(tuple(trained_on.get("classes", ())) or None, depth)
     pictures = data_of(spec, known)
     if not len(pictures.train) and isinstance(trained.net, Supernet):
         pictures = replace(pictures, train=_calibration(source, config, known, search=search))
@@ -108,7 +109,7 @@ def _described_root(source: Path) -> str | None:
         return None  # nothing says
 
 
-def _calibration(source: Path, config: Config | None, known: Sequence[str] | None, *, search: bool) -> Pictures:
+def _calibration(source: Path, config: Config | None, known: Known, *, search: bool) -> Pictures:
     """The training pictures of a supernet's own run, to recalibrate BN on."""
     from onceforall.train.setup import data_of, data_spec
 

@@ -1,7 +1,9 @@
 """Data sets, augmentation and elastic resolution."""
 
 from onceforall.data.batch import Batch, normalize
+from onceforall.data.depth import BEFORE, Depth
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
+from onceforall.data.labels import NOTHING, Known
 from onceforall.data.mirrored import mirrored_classes
 from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, digest, sample
 from onceforall.data.sources import load_data
@@ -9,14 +11,18 @@ from onceforall.data.spec import NAMED, Augment, DataSpec, Loader
 from onceforall.data.training import TrainBatches
 
 __all__ = [
+    "BEFORE",
     "CENTRE_SHARE",
     "NAMED",
+    "NOTHING",
     "ArrayPictures",
     "Augment",
     "Batch",
     "DataSet",
     "DataSpec",
+    "Depth",
     "FilePictures",
+    "Known",
     "Loader",
     "Pictures",
     "TrainBatches",

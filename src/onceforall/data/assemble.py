@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from onceforall.data.decode import read_size
+from onceforall.data.depth import USUAL, Depth
 from onceforall.data.found import Found, Origin, Size, Split
 from onceforall.data.pictures import ArrayPictures, DataSet, Pictures, colour_statistics
 from onceforall.data.spec import DataSpec
@@ -16,7 +17,7 @@ MEASURED = 50  # pictures of a split whose size is looked at
 
 
 def data_set(
-    spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin
+    spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin, *, depth: Depth = USUAL
 ) -> DataSet:
     """A data set of the splits that were read.
 
@@ -26,6 +27,7 @@ def data_set(
             given. What is not given is carved from the training pictures.
         classes: what each label means.
         origin: where the splits lie, and what else reading found.
+        depth: of the pixels in picture files.
 
     Returns:
         Its three splits, with what was found.
@@ -42,7 +44,7 @@ def data_set(
     else:
         train, held_out = carve(train, spec.train_portion, what="the held-out split", classes=classes)
     found = _found(spec, (train, held_out, test), classes, origin)
-    return DataSet(train, held_out, test, classes, mean, std, spec, found)
+    return DataSet(train, held_out, test, classes, mean, std, spec, found, depth)
 
 
 def _found(spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin) -> Found:

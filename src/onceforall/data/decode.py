@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from typing import TypeAlias
 
@@ -14,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from onceforall.data.depth import USUAL, Depth, in_eight_bits
+from onceforall.data.orientation import Turn, turn_of
 from onceforall.space.errors import UserError, printable
 
 MAX_PIXELS = 89_478_485  # PIL's own limit for a decompression bomb: 256 MiB as RGB
 MAX_NAMED = 10
-# Pillow knows more, and hands some of them (EPS) to other programs
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+# Pillow knows more, and hands some of them (EPS) to other programs. "JPEG" stands for MPO as well, which phones write
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []))
 # Whatever Pillow's plug-ins raise on damaged bytes
-_DAMAGE = (
+DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, NotImplementedError,
-    struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    AssertionError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -70,35 +73,39 @@ class BrokenLog:
             logger.warning("more than %d broken pictures: further ones are counted, not named", MAX_NAMED)
 
 
-def read_pixels(path: str, aim: Aim | None = None) -> NDArray[np.uint8] | Broken:
-    """The picture as (H, W, 3) uint8, or why it cannot be read.
+def read_pixels(path: str, aim: Aim | None = None, depth: Depth = USUAL) -> NDArray[np.uint8] | Broken:
+    """The picture, upright, as (H, W, 3) uint8, or why it cannot be read.
 
     `aim(width, height)` gives the box (left, top, right, bottom) to cut and the (width, height) to resize it to;
     a JPEG is then decoded at the smallest scale (1, 1/2, 1/4, 1/8) that still has as many pixels in the box.
     """
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return Broken(path, f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels")
+            if image.format not in ("JPEG", "MPO"):
+                image.load()  # the EXIF data may follow the pixels
+            turn = turn_of(image)
             if aim is None:
-                return np.array(to_rgb(image))
-            return _cut(image, *aim(image.width, image.height))
+                return np.array(turn.apply(to_rgb(image, depth)))
+            return _cut(image, aim, turn=turn, depth=depth)
     except UnidentifiedImageError:
         return Broken(path, "not a picture")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return Broken(path, error_line(error))
 
 
 def read_size(path: str) -> Size | None:
-    """(width, height) from the file's header, None for a broken one."""
+    """(width, height) of the upright picture from the file's header, None for a broken one."""
     try:
-        with _opened(path) as image:
-            return image.size
-    except _DAMAGE:
+        with opened(path) as image:
+            return turn_of(image).size(image.size)
+    except DAMAGE:
         return None
 
 
-def _opened(path: str) -> Image.Image:
+def opened(path: str) -> Image.Image:
+    """The picture file, of which Pillow has read the header; raises one of `DAMAGE`."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read without end
         raise OSError("not a file")
     return Image.open(path, formats=FORMATS)
@@ -109,24 +116,26 @@ def error_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB: the first frame, transparency dropped, 16-bit grey scaled."""
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it; mode "I" is a widened 16-bit file
-        levels = np.array(image, dtype=np.float32)
-        levels /= 257  # in place: a picture may be large
-        image = Image.fromarray(levels.round(out=levels).clip(0, 255, out=levels).astype(np.uint8))
+def to_rgb(image: Image.Image, depth: Depth) -> Image.Image:
+    """Any mode as 8-bit RGB: the first frame, transparency dropped, deep pixels scaled."""
+    image = in_eight_bits(image, depth)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about transparency given as bytes
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _cut(image: Image.Image, box: Box, size: Size) -> NDArray[np.uint8]:
-    width = image.width
-    shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+def _cut(image: Image.Image, aim: Aim, *, turn: Turn, depth: Depth) -> NDArray[np.uint8]:
+    width, height = turn.size(image.size)
+    box, size = aim(width, height)
+    factor, shrink = 1.0, min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
     if shrink >= 2:
-        scaled = image.draft(None, (ceil(width / shrink), ceil(image.height / shrink)))
+        stored = image.size
+        scaled = image.draft(None, turn.size((ceil(width / shrink), ceil(height / shrink))))
         if scaled is not None:
-            factor = scaled[1][2] / width
-            box = (box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor)
-    return np.array(to_rgb(image).resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+            factor = scaled[1][2] / stored[0]
+    upright = turn.apply(to_rgb(image, depth))
+    # a reduced picture ends within its last pixel, which a turn brings to the front
+    left = upright.width - width * factor if turn.across else 0
+    top = upright.height - height * factor if turn.down else 0
+    box = (left + box[0] * factor, top + box[1] * factor, left + box[2] * factor, top + box[3] * factor)
+    return np.array(upright.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))

@@ -65,7 +65,7 @@ def _load_files(span: range, pictures: FilePictures, resolution: int) -> Loaded:
     used: list[int] = []
     broken: list[Broken] = []
     for index in span:
-        pixels = read_pixels(pictures.paths[index], partial(_aim, resolution))
+        pixels = read_pixels(pictures.paths[index], partial(_aim, resolution), pictures.depth)
         if isinstance(pixels, Broken):
             broken.append(pixels)
         else:

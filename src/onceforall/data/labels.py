@@ -5,15 +5,31 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 
+from onceforall.data.depth import Depth
 from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures
 from onceforall.space.errors import UserError, printable
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a network knows from its training of how pictures are read.
+
+    `classes`: the names of its outputs in their order, which labels are given by; None: the data set's own classes.
+    `depth`: of the pixels in files; None: as the files themselves say.
+    """
+
+    classes: tuple[str, ...] | None = None
+    depth: Depth | None = None
+
+
+NOTHING = Known()
 _MAX_NAMED = 8
 AnyPictures = TypeVar("AnyPictures", ArrayPictures, FilePictures, Pictures)
 

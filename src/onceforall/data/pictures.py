@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onceforall.data.depth import USUAL, Depth
 from onceforall.data.found import Found
 from onceforall.data.spec import DataSpec
 
@@ -39,10 +40,11 @@ class ArrayPictures:
 
 @dataclass(frozen=True, eq=False)
 class FilePictures:
-    """Pictures on disk, decoded when asked for: N paths, labels (N,) int64."""
+    """Pictures on disk, decoded when asked for: N paths, labels (N,) int64, and how deep their pixels are."""
 
     paths: tuple[str, ...]
     labels: Tensor
+    depth: Depth = USUAL
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,7 +52,7 @@ class FilePictures:
     def subset(self, indices: Sequence[int]) -> "FilePictures":
         """The pictures at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return FilePictures(tuple(self.paths[i] for i in chosen.tolist()), self.labels[chosen])
+        return replace(self, paths=tuple(self.paths[i] for i in chosen.tolist()), labels=self.labels[chosen])
 
 
 Pictures: TypeAlias = ArrayPictures | FilePictures
@@ -61,7 +63,8 @@ class DataSet:
     """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
 
     `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
-    loaded by; None for one made of other pictures. `found`: what was found when it was loaded.
+    loaded by; None for one made of other pictures. `found`: what was found when it was loaded. `depth`: of its files'
+    pixels.
     """
 
     train: Pictures
@@ -72,6 +75,12 @@ class DataSet:
     std: Colour
     spec: DataSpec | None = None
     found: Found | None = None
+    depth: Depth = USUAL
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What weights files say of the pictures that a net was trained on, as JSON values."""
+        return {"mean": self.mean, "std": self.std, "classes": self.classes, "depth": asdict(self.depth)}
 
     def calibration(self, count: int) -> Pictures:
         """Training pictures that BN statistics, or the value ranges of int8, are measured on.

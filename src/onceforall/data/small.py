@@ -31,7 +31,7 @@ def in_memory_if_small(pictures: FilePictures, log: BrokenLog) -> Pictures:
     if size is None or 3 * size[0] * size[1] * len(pictures) > MAX_BYTES:
         return pictures
     images = np.empty((len(pictures), size[1], size[0], 3), dtype=np.uint8)
-    broken = _decode_into(images, pictures.paths)
+    broken = _decode_into(images, pictures)
     if broken is None:
         return pictures
     for fault in broken.values():
@@ -53,13 +53,13 @@ def _common_size(pictures: FilePictures) -> tuple[int, int] | None:
     return sizes.pop()
 
 
-def _decode_into(images: NDArray[np.uint8], paths: tuple[str, ...]) -> dict[int, Broken] | None:
+def _decode_into(images: NDArray[np.uint8], pictures: FilePictures) -> dict[int, Broken] | None:
     """Fill images (N, H, W, 3); the broken ones by index, or None when a picture has another size."""
 
     def decode(start: int) -> dict[int, Broken] | None:
         broken: dict[int, Broken] = {}
-        for index in range(start, min(start + CHUNK, len(paths))):
-            pixels = read_pixels(paths[index])
+        for index in range(start, min(start + CHUNK, len(pictures))):
+            pixels = read_pixels(pictures.paths[index], depth=pictures.depth)
             if isinstance(pixels, Broken):
                 broken[index] = pixels
             elif pixels.shape != images.shape[1:]:
@@ -70,11 +70,11 @@ def _decode_into(images: NDArray[np.uint8], paths: tuple[str, ...]) -> dict[int,
 
     every: dict[int, Broken] = {}
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for done, broken in enumerate(pool.map(decode, range(0, len(paths), CHUNK)), start=1):
+        for done, broken in enumerate(pool.map(decode, range(0, len(pictures), CHUNK)), start=1):
             if broken is None:
                 pool.shutdown(cancel_futures=True)
                 return None
             every |= broken
             if done % PROGRESS_EVERY == 0:
-                logger.info("decoded %d of %d pictures", done * CHUNK, len(paths))
+                logger.info("decoded %d of %d pictures", done * CHUNK, len(pictures))
     return every

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 
 from onceforall.data.assemble import data_set, sizes_of
 from onceforall.data.decode import BrokenLog, error_line
+from onceforall.data.depth_sample import decided_depth
 from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
 from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
 from onceforall.data.found import LeftOut, Origin
-from onceforall.data.labels import AnyPictures, positions, relabelled
+from onceforall.data.labels import NOTHING, AnyPictures, Known, positions, relabelled
 from onceforall.data.layout import Layout, layout_of
 from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, from_grey
 from onceforall.data.small import in_memory_if_small
@@ -23,20 +25,20 @@ from onceforall.space.errors import UserError
 from onceforall.space.files import in_full, unreadable
 
 
-def load_data(spec: DataSpec, known: tuple[str, ...] | None = None, *, in_memory: bool = True) -> DataSet:
+def load_data(spec: DataSpec, known: Known = NOTHING, *, in_memory: bool = True) -> DataSet:
     """Load and split the data set that `spec` names.
 
     Args:
         spec: which data set, and where it is.
-        known: the names of a network's outputs, in their order. Labels are given by these names, and `classes` of the
-            data set are all of them, even where it has pictures of only some. None: the data set's own classes.
+        known: what a network knows that the pictures are read for. The classes of the data set are then all classes
+            that it knows, even where there are pictures of only some.
         in_memory: decode small picture files of one size now, without the broken ones.
 
     Returns:
         The data set, with what was `found`. Its training split is empty under `spec.score_only` where there is none.
 
     Raises:
-        UserError: it is missing, empty or inconsistent, or has a class that is not in `known`.
+        UserError: it is missing, empty or inconsistent, or has a class that is not known.
     """
     match spec.name:
         case "digits":
@@ -58,16 +60,16 @@ def load_data(spec: DataSpec, known: tuple[str, ...] | None = None, *, in_memory
 
 
 def _by_name(
-    spec: DataSpec, splits: Sequence[AnyPictures], names: tuple[str, ...], known: tuple[str, ...] | None
+    spec: DataSpec, splits: Sequence[AnyPictures], names: tuple[str, ...], known: Known
 ) -> tuple[list[AnyPictures], tuple[str, ...]]:
-    """Splits with the labels of `known`, and the names that their labels mean.
+    """Splits with the labels of the known classes, and the names that their labels mean.
 
     It comes before any pictures are held out, which depends on the labels.
     """
-    if known is None or known == names:
+    if known.classes is None or known.classes == names:
         return list(splits), names
-    places = positions(names, known, place=spec.root or spec.train_file or spec.name)
-    return [relabelled(split, places) for split in splits], known
+    places = positions(names, known.classes, place=spec.root or spec.train_file or spec.name)
+    return [relabelled(split, places) for split in splits], known.classes
 
 
 def _digits() -> ArrayPictures:
@@ -78,7 +80,7 @@ def _digits() -> ArrayPictures:
     return from_grey(grey, torch.from_numpy(bunch.target.astype(np.int64)))
 
 
-def _folder(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> DataSet:
+def _folder(spec: DataSpec, known: Known, *, in_memory: bool) -> DataSet:
     if spec.root is None:
         raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
     root = Path(spec.root)
@@ -94,10 +96,11 @@ def _folder(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -
     read = [read_folder(folder, names, complete=True, left=left)]
     read += [read_folder(split, names, complete=False, left=left) for split in given]
     read, classes = _by_name(spec, read, names, known)
+    read = _of_one_depth(read, classes, known)
     splits = _decoded(read, spec, left, in_memory=in_memory)
     return data_set(spec, splits, classes, _origin(
         spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
-        held_out="".join(map(_shown, given[:-1])), notes=_notes(layout)))
+        held_out="".join(map(_shown, given[:-1])), notes=_notes(layout)), depth=read[0].depth)
 
 
 def splits_of(root: str) -> set[str]:
@@ -109,18 +112,25 @@ def splits_of(root: str) -> set[str]:
     return set() if layout.plain else {name for name, folder in named.items() if folder is not None}
 
 
-def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: tuple[str, ...] | None, *,
-              in_memory: bool) -> DataSet:
+def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: Known, *, in_memory: bool) -> DataSet:
     """A folder without training pictures: those of test/, else of val/, else, without splits, all of them."""
     folder = layout.test or layout.val or layout.train
     if folder is None:
         raise UserError(str(spec.root), "holds no pictures in class folders", LAYOUT)
     names = class_names(folder)
     read, classes = _by_name(spec, [read_folder(folder, names, complete=False, left=left)], names, known)
+    read = _of_one_depth(read, classes, known)
     test = _decoded(read, spec, left, in_memory=in_memory)[0]
     none = test.subset([])
     return data_set(spec, [none, none, test], classes, _origin(
-        spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"]))
+        spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"]),
+        depth=read[0].depth)
+
+
+def _of_one_depth(read: Sequence[FilePictures], classes: tuple[str, ...], known: Known) -> list[FilePictures]:
+    """The splits with the depth that is known, or else the one that the first of them has."""
+    depth = known.depth or decided_depth(read[0], classes)
+    return [replace(split, depth=depth) for split in read]
 
 
 def _decoded(read: Sequence[FilePictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
@@ -154,7 +164,7 @@ def _origin(spec: DataSpec, read: Sequence[FilePictures], left: LeftOut, *, note
                   left_out=left.rows, notes=tuple(notes), **splits)
 
 
-def _list(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> DataSet:
+def _list(spec: DataSpec, known: Known, *, in_memory: bool) -> DataSet:
     for name in ("train_file", "train_path"):
         if getattr(spec, name) is None:
             raise UserError(f"data.{name}", "is missing for 'list'", "give train_file and train_path")
@@ -162,13 +172,14 @@ def _list(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> 
     names = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
     read = [listed] if spec.valid_file is None else [listed, _valid_list(spec, len(names))]
     notes = _missing_labels(str(spec.train_file), read, len(names))
-    if known is not None and len(known) == len(names):  # a label of a list is the number of an output
-        names = known
+    if known.classes is not None and len(known.classes) == len(names):  # a label of a list is the number of an output
+        names = known.classes
     read, classes = _by_name(spec, read, names, known)
+    read = _of_one_depth(read, classes, known)
     left = LeftOut(Path(str(spec.train_path)))
     splits = _decoded(read, spec, left, in_memory=in_memory)
     return data_set(spec, splits, classes, _origin(
-        spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes))
+        spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes), depth=read[0].depth)
 
 
 def _missing_labels(file: str, read: Sequence[FilePictures], classes: int) -> list[str]:
@@ -197,7 +208,7 @@ def _valid_list(spec: DataSpec, classes: int) -> FilePictures:
     return valid
 
 
-def _cifar10(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
+def _cifar10(spec: DataSpec, known: Known) -> DataSet:
     from torchvision.datasets import CIFAR10
 
     root = spec.root or DEFAULT_ROOT

@@ -93,7 +93,7 @@ def _first_readable(
     """The picture at `index`, or the next readable one, as (index, (3, R, R)); adds what it met to `broken`."""
     for offset in range(min(len(pictures), MAX_REPLACEMENTS)):
         candidate = (index + offset) % len(pictures)
-        pixels = read_pixels(pictures.paths[candidate], aim)
+        pixels = read_pixels(pictures.paths[candidate], aim, pictures.depth)
         if not isinstance(pixels, Broken):
             return candidate, torch.from_numpy(pixels).permute(2, 0, 1)
         broken.append(pixels)

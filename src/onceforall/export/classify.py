@@ -16,6 +16,7 @@ import struct
 import sys
 import zlib
 from importlib import import_module
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,22 @@ if TYPE_CHECKING:
 _MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
 _MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow hands others (EPS) to other programs
+# Pillow hands others (EPS) to other programs
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM",
+            *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []))
+# what makes a stored picture upright, by its EXIF tag, and whether that mirrors the axes across and down
+_Turn, _ORIENTATION = Image.Transpose, 0x0112
+_TURNS = {2: (_Turn.FLIP_LEFT_RIGHT, 1, 0), 3: (_Turn.ROTATE_180, 1, 1), 4: (_Turn.FLIP_TOP_BOTTOM, 0, 1),
+          5: (_Turn.TRANSPOSE, 0, 0), 6: (_Turn.ROTATE_270, 1, 0), 7: (_Turn.TRANSVERSE, 1, 1),
+          8: (_Turn.ROTATE_90, 0, 1)}
+_DEPTH = {"uint16": 65535.0, "int32": 65535.0, "float32": 255.0}  # of files that were written before they said it
+_FAR_OUTSIDE = 0.01  # of a picture's pixels may be
 # the key "location" of numbers that an ONNX file leaves to another file, as protobuf writes a text
 _ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 # whatever Pillow's plug-ins raise on damaged bytes
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-           NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError)
+           NotImplementedError, AttributeError, AssertionError, struct.error, zlib.error,
+           Image.DecompressionBombError)
 
 
 class RefusedError(ValueError):
@@ -64,7 +75,9 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is more than {_MAX_PIXELS} pixels")
-            scaled = _scaled(image, preprocessing["resize_shorter_side"], rounded=preprocessing["rounded"])
+            if image.format not in ("JPEG", "MPO"):
+                image.load()  # the EXIF data may follow the pixels; a TIFF is turned by Pillow itself
+            scaled = _scaled(image, preprocessing)
     except _DAMAGE as error:
         raise RefusedError(path, f"cannot be read as a picture ({' '.join(str(error).split())})",
                            "leave it out") from None
@@ -75,31 +88,55 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def _scaled(image: Image.Image, shorter: int, *, rounded: bool) -> np.ndarray:
-    """Pixels (H, W, 3) in 0..255, the shorter side as asked for; of extreme shapes only the middle."""
-    width, height = image.size
+def _scaled(image: Image.Image, preprocessing: Values) -> np.ndarray:
+    """Pixels (H, W, 3) in 0..255, upright, the shorter side as asked for; of extreme shapes only the middle."""
+    shorter, rounded = preprocessing["resize_shorter_side"], preprocessing["rounded"]
+    tag = _orientation(image)
+    turn, across, down = _TURNS.get(tag, (None, 0, 0))
+    width, height = image.size if tag < 5 else image.size[::-1]
     cut_width = min(width, max(1, round(height * _MAX_RATIO)))
     cut_height = min(height, max(1, round(width * _MAX_RATIO)))
     left, top = (width - cut_width) // 2, (height - cut_height) // 2
     box = np.array([left, top, left + cut_width, top + cut_height], float)
     longer = shorter * max(cut_width, cut_height) // min(cut_width, cut_height)
     size = (shorter, longer) if cut_width <= cut_height else (longer, shorter)
-    if not rounded:
-        channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in _rgb(image).split())
-        return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
-    shrink = min(cut_width / size[0], cut_height / size[1])
-    if shrink >= 2:  # a JPEG is decoded at half, a quarter or an eighth of its size
-        drafted = image.draft(None, (ceil(width / shrink), ceil(height / shrink)))
-        box *= drafted[1][2] / width if drafted else 1
-    resized = _rgb(image).resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0)
-    return np.asarray(resized, np.float32)
+    factor, shrink = 1.0, min(cut_width / size[0], cut_height / size[1])
+    if rounded and shrink >= 2:  # a JPEG is decoded at half, a quarter or an eighth of its size
+        stored, wanted = image.size, (ceil(width / shrink), ceil(height / shrink))
+        drafted = image.draft(None, wanted if tag < 5 else wanted[::-1])
+        factor = drafted[1][2] / stored[0] if drafted else 1.0
+    rgb = _rgb(image, preprocessing.get("depth", _DEPTH))
+    upright = rgb if turn is None else rgb.transpose(turn)
+    # a reduced picture ends within its last pixel, which a turn brings to the front
+    box = box * factor + [across * (upright.width - width * factor), down * (upright.height - height * factor)] * 2
+    if rounded:
+        return np.asarray(upright.resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0), np.float32)
+    channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in upright.split())
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Eight bits a channel: the first frame, transparency dropped, 16-bit grey scaled."""
-    if image.mode.startswith("I"):
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag, 1 where there is none or it is damaged."""
+    try:
+        tag = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return tag if tag in _TURNS else 1
+
+
+def _rgb(image: Image.Image, depth: Values) -> Image.Image:
+    """Eight bits a channel: the first frame, transparency dropped; of deeper pixels the level that `depth` names for
+    their type becomes white."""
+    if image.mode == "F" or image.mode.startswith("I"):
         levels = np.array(image, np.float32)
-        levels /= 257  # in place: a picture may be large
+        levels[~np.isfinite(levels)] = 0
+        kind = "float32" if image.mode == "F" else "int32" if (image.mode, image.format) == ("I", "TIFF") else "uint16"
+        white = float(depth[kind])
+        black = -white / 8 if kind == "float32" else 0  # resampling leaves floats below 0
+        if np.mean((levels < black) | (levels > 2 * white)) > _FAR_OUTSIDE:
+            raise ValueError(f"its levels reach from {levels.min():g} to {levels.max():g}, where 0 is black and "
+                             f"{white:g} white")
+        levels /= white / 255  # in place: a picture may be large
         image = Image.fromarray(levels.round(out=levels).clip(0, 255, out=levels).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
@@ -154,10 +191,12 @@ def _check(about: Values, session: Any) -> None:
     """Refuse what no export says, before pictures are scaled to any size it asks for."""
     pre, (source, *_), (target, *_) = about["preprocessing"], session.get_inputs(), session.get_outputs()
     sides, colours = (pre["crop"], pre["resize_shorter_side"]), [*pre["mean"], *pre["std"]]
+    depth = pre.get("depth", _DEPTH)
     batch, *shape = source.shape
     if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
             and shape == [3, sides[0], sides[0]] and (not isinstance(batch, int) or 1 <= batch <= _MAX_BATCH)
             and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
+            and depth.keys() == _DEPTH.keys() and all(0 < float(white) < np.inf for white in depth.values())
             and all(isinstance(name, str) for name in about["classes"])
             and (about["input"], about["output"]) == (source.name, target.name)):
         raise ValueError("what it says of its input is not so")

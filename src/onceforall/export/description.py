@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from onceforall.data import CENTRE_SHARE, DataSet, DataSpec, FilePictures
+from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth, FilePictures
 from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
 from onceforall.space.files import unreadable, unwritable
@@ -30,17 +30,19 @@ class _Part(BaseModel):
 
 class Channels(_Part):
     """How pictures are made ready at any size: values on [0, 1], minus `mean`, over `std`, channel by channel;
-    `rounded`: to eight bits after scaling, as pictures from files are; those in memory are not."""
+    `rounded`: to eight bits after scaling, as pictures from files are; those in memory are not; `depth`: the levels
+    that are white in files of more than eight bits a channel. Pictures are upright, as their EXIF data says."""
 
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     rounded: bool
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
+    depth: Depth = BEFORE
 
     @classmethod
     def of(cls, data: DataSet) -> Channels:
         """As evaluation makes the pictures of `data` ready."""
-        return cls(rounded=isinstance(data.test, FilePictures), mean=data.mean, std=data.std)
+        return cls(rounded=isinstance(data.test, FilePictures), mean=data.mean, std=data.std, depth=data.depth)
 
     def at(self, resolution: int) -> Preprocessing:
         """Together with the sizes that belong to a resolution."""

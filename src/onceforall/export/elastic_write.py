@@ -56,10 +56,9 @@ def write_elastic(net: Supernet, rows: Sequence[Row], evaluator: Evaluator, path
         found[row.arch] = (statistics_of(recalibrated), counts[0])
         answers[row.arch] = _answers(_reference(recalibrated, on_cpu, row.arch), data, row.arch.resolution)
     _hear(listener, len(kept), len(kept))
-    pictures = {"mean": data.mean, "std": data.std, "classes": data.classes}
     stored = stored_of(kept, found, space=space, channels=Channels.of(data))
     unproved = path.with_name(path.name + ".unproved")
-    NATIVE.write(unproved, replace(content_of(Trained(on_cpu, space, None, pictures), NATIVE), stored=stored))
+    NATIVE.write(unproved, replace(content_of(Trained(on_cpu, space, None, data.facts), NATIVE), stored=stored))
     return _proved(unproved, path, answers, data)
 
 

@@ -92,8 +92,9 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
     # the old description must not stand beside the new weights
     (folder / ABOUT).unlink(missing_ok=True)
     partial = folder / f"partial.{WEIGHTS}"
-    save(Trained(net, space, arch, {"mean": preprocessing.mean, "std": preprocessing.std,
-                                     "classes": found.classes}), partial)
+    facts = {"mean": preprocessing.mean, "std": preprocessing.std, "classes": found.classes,
+             "depth": asdict(preprocessing.depth)}
+    save(Trained(net, space, arch, facts), partial)
     os.replace(partial, folder / WEIGHTS)
     about = Description(
         arch=str(arch), genotype=list(arch.to_genotype(space)), resolution=arch.resolution, space=space.to_dict(),

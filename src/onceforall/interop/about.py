@@ -17,13 +17,15 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Pictures(BaseModel):
-    """What the net was trained on: mean and standard deviation of a channel on [0, 1], names of the classes."""
+    """What the net was trained on: mean and standard deviation of a channel on [0, 1], names of the classes, and by
+    the type of deep pixels, such as uint16, the level that is white."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None
     classes: tuple[str, ...] | None = None
+    depth: dict[Literal["uint16", "int32", "float32"], Positive] | None = None
 
 
 class About(BaseModel):

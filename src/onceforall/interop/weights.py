@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A net with what belongs to it: its space, which sub-network it is (`arch`; None for a supernet), and what it was
-    trained on (`pictures`, JSON values: `mean` and `std` of a channel, `classes`; empty where unknown)."""
+    trained on (`pictures`, JSON values: `mean` and `std` of a channel, `classes`, `depth`; empty where unknown)."""
 
     net: Supernet | Subnet
     space: SearchSpace

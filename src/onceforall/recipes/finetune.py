@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from onceforall.data import NAMED, DataSet, DataSpec
+from onceforall.data import NAMED, DataSet, DataSpec, Known
 from onceforall.data.labels import same_classes, warn_of_positions
 from onceforall.data.spec import PATHS
 from onceforall.export.description import ABOUT, WEIGHTS, Description, read_description, sha256
@@ -136,7 +136,7 @@ def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -
 def _data(spec: DataSpec, about: Description) -> DataSet:
     """The pictures; where they are of all the sub-network's classes and no others, with the labels that it gives."""
     data = data_of(spec)
-    return data_of(spec, about.classes) if same_classes(data.classes, about.classes) else data
+    return data_of(spec, Known(tuple(about.classes))) if same_classes(data.classes, about.classes) else data
 
 
 def _knows(about: Description, data: DataSet) -> bool:
@@ -239,8 +239,9 @@ def _describe(request: Request, config: Config, output: Path, *, start: _Start, 
 
     seen, before = start.about.preprocessing, None
     if not config.network.new_classifier:
-        as_before = evaluator(start.net, replace(data, mean=seen.mean, std=seen.std))
-        before = as_before.score_net(start.net, arch.resolution, data.test)
+        as_before = data_of(_spec(request, start.about), Known(data.classes, seen.depth))
+        before = evaluator(start.net, replace(as_before, mean=seen.mean, std=seen.std)).score_net(
+            start.net, arch.resolution, as_before.test)
     finetuned = {"epochs": config.hparams.epoch, "lr": config.optimizer.train.lr, "teacher": request.teacher,
                  "top1_before": None if before is None else before.top1}
     found = Scored.of(evaluator(trained, data), trained, space, arch)

@@ -40,7 +40,7 @@ class Scorer:
         for tensor in net.state_dict().values():
             common.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         calibration = CALIBRATION, digest(data.calibration(evaluator.calibration_images))
-        common.update(repr((data.mean, data.std, *calibration)).encode())
+        common.update(repr((data.mean, data.std, data.depth, *calibration)).encode())
         self._of = {}
         for split, pictures in self._pictures.items():
             whole = common.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def check_alike(config: Config, data: DataSet, options: Options) -> None:
     if options.processes.world == 1:
         return
     mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
-            "checkpoint-every": options.every, **identity(data)}
+            "checkpoint-every": options.every, "depth": asdict(data.depth), **identity(data)}
     first, *others = gathered(mine, options.processes)
     for rank, other in enumerate(others, 1):
         places = (difference(first[name], value, name, apart_from=_OF_ONE) for name, value in other.items())

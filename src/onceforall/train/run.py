@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onceforall.cost import macs
-from onceforall.data import DataSet, Loader, TrainBatches
+from onceforall.data import BEFORE, DataSet, Depth, Known, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
 from onceforall.interop.weights import Trained, classes_of, save
 from onceforall.nn import Subnet, Supernet, convolution
@@ -64,7 +64,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
         return
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
     stage_of(config, subnet=options.subnet)
-    data = _load(config, options)
+    data = _load(config, output, options)
     check_trainable(data)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
     check_alike(config, data, options)
@@ -79,16 +79,19 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
             run.go(journal)
 
 
-def _load(config: Config, options: Options) -> DataSet:
-    """The pictures, with the labels that the network's weights know their classes by.
+def _load(config: Config, output: Path, options: Options) -> DataSet:
+    """The pictures, with the labels that the network's weights know their classes by, and as deep as a stopped run has
+    them.
 
     Where the pictures are to be downloaded the first process does it alone.
     """
-    spec, network = data_spec(config, search=options.search), config.network
-    known = classes_of(Path(network.weights)) if network.weights and not network.new_classifier else None
+    spec, network, depth = data_spec(config, search=options.search), config.network, None
+    classes = classes_of(Path(network.weights)) if network.weights and not network.new_classifier else None
+    if checkpoint.exists(output):
+        depth = Depth(**checkpoint.read_extra(output).get("depth", asdict(BEFORE)))
     if spec.download and not options.processes.first:
         wait(options.processes)
-    data = data_of(spec, known)
+    data = data_of(spec, Known(classes, depth))
     if spec.download and options.processes.first:
         wait(options.processes)
     return data
@@ -139,6 +142,8 @@ class _Run:
             _log.warning("no training pictures are held out: the test pictures validate, and choose in a search")
         for line in self.config.ignored("OFATrainer" if self.options.subnet else "OFASearcher"):
             _log.warning(line)
+        if self.data.depth != Depth():
+            _log.info("levels that are white in files of more than 8 bits: %s", asdict(self.data.depth))
         there = told(checkpoint.exists(self.output), self.options.processes)
         position = self._resume() if there else self._begin()
         self._announce(position)
@@ -258,12 +263,11 @@ class _Run:
     def _finish(self) -> None:
         net = self.learner.net
         if self.options.processes.first:
-            pictures = {"mean": self.data.mean, "std": self.data.std, "classes": self.data.classes}
             if isinstance(net, Supernet):
-                trained = Trained(net, net.space, None, pictures)
+                trained = Trained(net, net.space, None, self.data.facts)
             else:
                 assert isinstance(net, Subnet)
-                trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), pictures)
+                trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), self.data.facts)
             save(trained, self.output / WEIGHTS)
         self._save(Position(self.stage.epochs), finished=True)
         _log.info("finished: %s", self.output / WEIGHTS)
@@ -274,7 +278,7 @@ class _Run:
             extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
                      "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
                      "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files,
-                     "pictures": self.identity}
+                     "pictures": self.identity, "depth": asdict(self.data.depth)}
             checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
                             good=good)
             if finished:

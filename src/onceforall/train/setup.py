@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from onceforall.data import Augment, DataSet, DataSpec, load_data
+from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.interop.config import Config, network_space, no_decay_patterns
 from onceforall.interop.entries import entries
@@ -54,17 +52,21 @@ def data_spec(config: Config, *, search: bool) -> DataSpec:
         strict=d.strict_data, workers=d.workers, download=d.download)
 
 
-def data_of(spec: DataSpec, known: Sequence[str] | None = None) -> DataSet:
+def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
     """`load_data`, which keeps the last data set asked for, so that one stage after another decodes it once."""
-    # neither augmentation nor workers matter before batches are made
-    spec = replace(spec, augment=Augment(), workers=None)
-    data = _loaded(spec)
-    return data if known is None or data.classes == tuple(known) else load_data(spec, tuple(known))
+    spec = replace(spec, augment=Augment(), workers=None)  # neither matters before batches are made
+    if spec not in _kept:
+        _kept.clear()
+    kept = _kept.setdefault(spec, {})
+    if known not in kept:
+        data = load_data(spec, known)
+        kept |= {known: data, Known(known.classes, data.depth): data}
+        if known.classes is None:
+            kept |= {Known(data.classes, known.depth): data, Known(data.classes, data.depth): data}
+    return kept[known]
 
 
-@lru_cache(maxsize=1)
-def _loaded(spec: DataSpec) -> DataSet:
-    return load_data(spec)
+_kept: dict[DataSpec, dict[Known, DataSet]] = {}  # of one specification
 
 
 def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
