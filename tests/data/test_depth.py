@@ -133,7 +133,7 @@ def full(level: float, dtype: str) -> np.ndarray:
     (0, "u2", USUAL), (0, "f4", USUAL), (20_000, "u2", USUAL), (4000, "u2", Depth(uint16=4095)),
     (4096, "u2", Depth(uint16=16383)), (16, "u2", Depth(uint16=16)), (1, "u2", Depth(uint16=1)),
     (3.7, "f4", Depth(float32=3.7)), (1.2, "f4", USUAL), (0.5, "f4", USUAL), (0.1, "f4", Depth(float32=0.1)),
-    (300.0, "f4", Depth(float32=255)), (2.0**40, "f4", Depth(float32=2.0**40)), 
+    (300.0, "f4", Depth(float32=255)), (2.0**40, "f4", Depth(float32=2.0**40)),
     (2**31 - 1, "i4", Depth(int32=2**32 - 1)),
 ])  # fmt: skip
 def test_the_white_of_a_range(tmp_path: Path, level: float, dtype: str, depth: Depth) -> None:
