@@ -82,7 +82,9 @@ def test_protobufs_longer_spelling_of_a_length_is_seen() -> None:
 
 @pytest.mark.parametrize("change", [
     {"crop": 60_000, "resize_shorter_side": 60_000}, {"resize_shorter_side": 10**9}, {"crop": True},
-    {"mean": ["x"] * 3}, {"std": [float("nan")] * 3}, {"rounded": 3}])
+    {"mean": ["x"] * 3}, {"std": [float("nan")] * 3}, {"rounded": 3},
+    {"depth": {"uint16": 255.0}}, {"depth": [1]}, {"depth": {"uint16": 0, "int32": 1, "float32": 1}},
+    {"depth": {"uint16": float("nan"), "int32": 1, "float32": 1}}])
 def test_a_file_that_asks_for_pictures_of_any_size(tmp_path, capsys, little_memory, change) -> None:
     about = {**ABOUT, "preprocessing": {**ABOUT["preprocessing"], **change}}
     code, _, err = predicted(capsys, model(tmp_path / "a.onnx", about), picture(tmp_path / "a.png"))
