@@ -11,6 +11,9 @@ from onceforall.cli import main
 from onceforall.export.confusion import ClassRow, by_class
 from onceforall.export.description import Answers, read_description
 from onceforall.export.folder import _rows_of
+from onceforall.report import classes
+from onceforall.report.gather import Run
+from onceforall.report.page import write
 
 
 def test_rows_name_the_most_frequent_mistakes_first():
@@ -54,3 +57,26 @@ def test_many_classes_show_the_worst(capsys):
     assert "the 20 of 31 classes that are told worst" in out
     assert "class-19" in out
     assert "class-20" not in out
+
+
+def test_the_report_shows_the_most_accurate_sub_network(folder, tmp_path):
+    about = read_description(folder)
+    worse = about.model_copy(update={"accuracy": about.accuracy.model_copy(update={"top1": 0.0})})
+    unknown = about.model_copy(update={"accuracy": about.accuracy.model_copy(update={"top1": 1.0}), "confusion": []})
+    hostile = about.model_copy(update={"classes": ["<b>0", *about.classes[1:]]})
+    subnets = {"a": worse, "b": hostile, "c": unknown}
+    name, best = classes.most_accurate(subnets)
+    assert name == "b"
+    figure = classes.heatmap(best).data[0]
+    counts = {(found.label, found.answer): found.images for found in about.confusion}
+    assert [[int(cell or 0) for cell in row] for row in figure.text] == [
+        [counts.get((i, j), 0) for j in range(10)] for i in range(10)]
+    assert figure.x[0] == "&lt;b&gt;0"
+    rows = list(classes.table(best))
+    assert [int(row[1]) for row in rows] == [sum(counts.get((i, j), 0) for j in range(10)) for i in range(10)]
+    write(Run("run", {}, None, subnets), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Accuracy of each class" in page
+    assert "<b>0" not in page
+    write(Run("run", {}, None, {"c": unknown}), tmp_path / "report.html")
+    assert "Accuracy of each class" not in (tmp_path / "report.html").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,8 @@ def fit(
         gpu = compute.device.type != "cpu"
         for name, config in plan(request, folder, gpu=gpu, processes=processes.world).items():
             config.write(dump_configs / f"{name}.json")
-            typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
+            typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{dump_configs / name}.json",
+                                   "-o", str(folder / name)]))
         return
     with (running(compute, processes, every=checkpoint_every, profile=profile) as options,
           Progress(shown=processes.first) as progress):

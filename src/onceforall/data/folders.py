@@ -13,6 +13,7 @@ from onceforall.data.decode import FORMATS
 from onceforall.data.found import LeftOut
 from onceforall.data.pictures import FilePictures
 from onceforall.space.errors import UserError
+from onceforall.space.files import unreadable
 
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),
@@ -116,6 +117,8 @@ def read_list(file: str, root: str) -> FilePictures:
         if not Path(file).is_file():
             raise FileNotFoundError("it is no file")
         lines = Path(file).read_text(encoding="utf-8-sig").split("\n")  # splitlines would part names, at U+2028 too
+    except PermissionError as error:
+        raise unreadable(file, error) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(file, f"cannot be read ({error})", "give a text file, lines 'path label'") from error
     rows = [_list_line(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]

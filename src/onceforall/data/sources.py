@@ -20,6 +20,7 @@ from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
 from onceforall.data.split import MAX_NAMED
 from onceforall.space.errors import UserError
+from onceforall.space.files import in_full, unreadable
 
 
 def load_data(spec: DataSpec, known: tuple[str, ...] | None = None, *, in_memory: bool = True) -> DataSet:
@@ -82,7 +83,7 @@ def _folder(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -
         raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
     root = Path(spec.root)
     if not root.is_dir():
-        raise UserError("data.root", f"{root} is not a folder", LAYOUT)
+        raise UserError("data.root", f"{root} is not a folder{in_full(root)}", LAYOUT)
     left = LeftOut(root)
     layout = layout_of(root, left)
     if spec.score_only and (layout.plain or layout.train is None):
@@ -202,9 +203,12 @@ def _cifar10(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
     root = spec.root or DEFAULT_ROOT
     try:
         train, test = (CIFAR10(root, train=part, download=spec.download) for part in (True, False))
+    except PermissionError as error:
+        raise unreadable(error.filename or root, error) from None
     except (RuntimeError, OSError) as error:
         remedy = "ofa fit --data cifar10 --download fetches it; or unpack cifar-10-python.tar.gz there"
-        raise UserError("data.root", f"no CIFAR-10 under {root} ({error_line(error)})", remedy) from error
+        problem = f"no CIFAR-10 under {root}{in_full(root)} ({error_line(error)})"
+        raise UserError("data.root", problem, remedy) from error
     splits = [
         ArrayPictures(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in (train, test)

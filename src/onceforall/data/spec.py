@@ -7,6 +7,8 @@ from onceforall.space.errors import UserError
 
 NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by name
 DEFAULT_ROOT = "datasets"
+BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there when no root is given
+PATHS = ("root", "train_path", "train_file", "valid_path", "valid_file")  # of a DataSpec
 MAX_DEFAULT_WORKERS = 16
 
 

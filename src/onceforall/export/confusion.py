@@ -32,8 +32,7 @@ def by_class(confusion: Tensor, classes: Sequence[str]) -> list[ClassRow]:
     Returns:
         A row for each class that has pictures, in the order of the outputs.
     """
-    names = [classes[i] if i < len(classes) else str(i) for i in range(len(confusion))]
-    rows = []
+    names, rows = names_of(len(confusion), classes), []
     for label, counts in enumerate(confusion.tolist()):
         images = sum(counts)
         if images:
@@ -41,3 +40,8 @@ def by_class(confusion: Tensor, classes: Sequence[str]) -> list[ClassRow]:
             rows.append(ClassRow(names[label], images, counts[label] / images,
                                  {names[answer]: -count for count, answer in wrong}))
     return rows
+
+
+def names_of(outputs: int, classes: Sequence[str]) -> list[str]:
+    """A name for each output: that of its class, else its number."""
+    return [classes[i] if i < len(classes) else str(i) for i in range(outputs)]

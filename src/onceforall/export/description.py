@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onceforall.data import CENTRE_SHARE, DataSet, DataSpec, FilePictures
 from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
+from onceforall.space.files import unreadable, unwritable
 
 FORMAT: Literal[2] = 2
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -168,7 +169,7 @@ class Description(_Part):
             partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
             partial.replace(folder / ABOUT)
         except OSError as error:
-            raise UserError(str(folder), f"cannot be written: {error.strerror}") from None
+            raise unwritable(folder, error) from None
 
 
 def _text(value: Any) -> str:
@@ -185,7 +186,7 @@ def read_description(folder: Path) -> Description:
         values = parse_json(path.read_text(encoding="utf-8"), str(path))
         found = values["format"]
     except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror}", "`ofa extract` writes one") from None
+        raise unreadable(path, error, missing="`ofa extract` writes one") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(str(path), "is no description of a sub-network", "`ofa extract` writes one") from None
     if found != FORMAT:

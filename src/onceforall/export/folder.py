@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from onceforall.cost import macs, params
 from onceforall.data import DataSet
+from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT, PATHS
 from onceforall.export.card import write_card
 from onceforall.export.description import (
     ABOUT,
@@ -29,10 +30,10 @@ from onceforall.export.description import (
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet
 from onceforall.space import Arch, SearchSpace, UserError
+from onceforall.space.files import unwritable
 from onceforall.train.evaluate import Evaluator, Score
 
 _MOST_CLASSES = 200  # whose confusion is written: model.json should stay small
-
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
@@ -85,7 +86,7 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another folder") from None
+        raise unwritable(folder, error, verb="made") from None
     space, arch, net = found.space.free, found.arch, found.net
     num_classes, preprocessing = net.plan.head[-1].outputs, found.channels.at(arch.resolution)
     # the old description must not stand beside the new weights
@@ -132,10 +133,15 @@ def open_subnet(folder: Path) -> tuple[Subnet, Description]:
 
 
 def _loaded_by(data: DataSet) -> dict[str, Any] | None:
-    """The data set's name, place and split, as `DataSpec` takes them."""
+    """The data set's name, place and split, as `DataSpec` takes them; paths are absolute, for readers elsewhere."""
     if data.spec is None:
         return None
-    return {name: value for name, value in asdict(data.spec).items()
+    spec = asdict(data.spec)
+    if spec["root"] is None and data.spec.name in BY_DEFAULT and Path(DEFAULT_ROOT).is_dir() \
+            and not Path(DEFAULT_ROOT, "train").is_dir():  # which would stand for a folder of pictures
+        spec["root"] = DEFAULT_ROOT
+    paths = {name: str(Path(spec[name]).absolute()) for name in PATHS if spec[name] is not None}
+    return {name: value for name, value in (spec | paths).items()
             if name not in ("augment", "workers", "download") and value is not None}
 
 

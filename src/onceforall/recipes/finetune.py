@@ -12,6 +12,7 @@ from torch import nn
 
 from onceforall.data import NAMED, DataSet, DataSpec
 from onceforall.data.labels import same_classes, warn_of_positions
+from onceforall.data.spec import PATHS
 from onceforall.export.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
@@ -26,8 +27,9 @@ from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import has_operators, operators_of
 from onceforall.train.distributed import wait
 from onceforall.train.evaluate import Compute, Evaluator
-from onceforall.train.output import CONFIG, check_output, finished
 from onceforall.train.output import WEIGHTS as TRAINED
+from onceforall.train.output import check_output, finished
+from onceforall.train.places import CONFIG
 from onceforall.train.run import train
 from onceforall.train.setup import Options, announce, check_trainable, data_of
 
@@ -102,7 +104,7 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     if done:
         if read_description(output).provenance.get("sha256") != sha256(request.subnet / WEIGHTS):
             raise UserError(str(output), f"was fine-tuned from other weights than {request.subnet} holds now",
-                            "take another output folder, or remove this one")
+                            "give another -o")
         _log.warning("%s is finished: nothing to do", output)
     elif options.processes.first:
         _describe(request, config, output, start=start, data=data, compute=Compute(options.compute.device))
@@ -173,7 +175,7 @@ def _spec(request: Request, about: Description) -> DataSpec:
 def _dataloader(request: Request, recipe: Recipe, data: DataSet) -> dict[str, Any]:
     spec = data.spec
     assert spec is not None  # it was loaded by one
-    given = {key: getattr(spec, key) for key in ("root", "train_path", "train_file", "valid_path", "valid_file")}
+    given = {key: getattr(spec, key) for key in PATHS}
     loader = {**recipe.loader, **given, "strict_data": spec.strict, "workers": request.workers}
     if request.flip is not None:
         loader["flip"] = request.flip

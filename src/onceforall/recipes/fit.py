@@ -30,6 +30,7 @@ from onceforall.search.search import Request as Wanted
 from onceforall.search.search import search
 from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
+from onceforall.space.files import unreadable, unwritable
 from onceforall.train import checkpoint
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS, read_records
@@ -80,6 +81,8 @@ def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """Train the recipe's stages in `run`, resuming what is there, and return what summary.json holds.
 
+    The `path` of a sub-network in it starts from `run`, so that it stays right when the folder is moved.
+
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
     options = replace(options, search=True)
@@ -100,8 +103,8 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
-    _check_pictures(stages, run)
     data = data_of(data_spec(first, search=True))
+    _check_pictures(stages, run, data)
     announce(data, options)
     say_augmentation(first, options)
     for folder, config in stages.items():
@@ -114,17 +117,19 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets,
                "chosen_on": "held-out" if len(data.held_out) else "test"}
     partial = run / f"{SUMMARY}.partial"
-    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, run / SUMMARY)
+    try:
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, run / SUMMARY)
+    except OSError as error:
+        raise unwritable(run / SUMMARY, error, then="the same command goes on") from None
     return summary
 
 
-def _check_pictures(stages: Mapping[str, Config], run: Path) -> None:
+def _check_pictures(stages: Mapping[str, Config], run: Path, data: DataSet) -> None:
     """Refuse to train the next stage on other pictures than the one before it."""
     done = [folder for folder in stages if finished(run / folder)]
     if done:
-        now = identity(data_of(data_spec(stages[done[-1]], search=True)))
-        check_pictures(run / done[-1], now, checkpoint.read_extra(run / done[-1]).get("pictures", {}))
+        check_pictures(run / done[-1], identity(data), checkpoint.read_extra(run / done[-1]).get("pictures", {}))
 
 
 class _Summary(BaseModel):
@@ -136,6 +141,8 @@ class _Summary(BaseModel):
 def _read_summary(path: Path) -> dict[str, Any]:
     try:
         return _Summary.model_validate_json(path.read_bytes()).model_dump()
+    except OSError as error:
+        raise unreadable(path, error) from None
     except ValidationError as error:
         raise UserError(str(path), f"is no summary of a run ({error.errors()[0]['msg']})",
                         "delete it: the same command writes it anew") from None
@@ -199,7 +206,7 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
     scores = [r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == last]
     if not scores:
         raise UserError(str(folder / METRICS), "holds no validation of the last epoch",
-                        f"delete {folder} to train the stage again")
+                        "put the file back that the run wrote, or take another output folder: -o")
     return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1),
             "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
 
@@ -235,4 +242,4 @@ def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, sour
     found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
     about = save_subnet(found.extracted, folder, source=source)
     return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
-            "params": about.params, "top1": found.score.top1, "path": str(folder)}
+            "params": about.params, "top1": found.score.top1, "path": f"{folder.parent.name}/{folder.name}"}

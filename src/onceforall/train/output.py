@@ -13,16 +13,18 @@ import torch
 from onceforall.data import DataSet, digest
 from onceforall.data.labels import listed
 from onceforall.interop.config import Config
+from onceforall.interop.config_problems import shown
 from onceforall.space import UserError
 from onceforall.train import checkpoint
-from onceforall.train.distributed import gathered
+from onceforall.train.distributed import Processes, gathered
+from onceforall.train.places import CONFIG, moved, paths_of, shown_path, without_paths
 from onceforall.train.setup import Options
 
 _log = logging.getLogger(__name__)
 _OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
 MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download",
                         "setbacks", "setback_rate", "setback_clip"})  # between a run's start and its resuming
-CONFIG, WEIGHTS = "config.json", "weights.h5"
+WEIGHTS = "weights.h5"
 
 
 def finished(output: Path) -> bool:
@@ -57,28 +59,47 @@ def check_output(config: Config, output: Path, options: Options) -> None:
     """Raise UserError for a folder that holds a run of another configuration, or one that began otherwise."""
     before = checkpoint.read_extra(output).get("options", {}) if checkpoint.exists(output) else {}
     world = options.processes.world
-    _check_config(config, output, world=before.get("processes", world), processes=world)
+    _check_config(config, output, options.processes, world=before.get("processes", world))
     for name, value in lasting(options).items():
         if name != "processes" and before.get(name, value) != value:
             raise UserError(str(output), f"holds a run with {name} {before[name]}, not {value}",
                             "go on as it began, or take another output folder")
 
 
-def _check_config(config: Config, output: Path, *, world: int, processes: int) -> None:
-    """`world`: processes that the run had before. Another number may divide a step's pictures otherwise."""
+def _check_config(config: Config, output: Path, processes: Processes, *, world: int) -> None:
+    """`world`: processes that the run had before. Another number may divide a step's pictures otherwise.
+
+    The first process alone compares paths, since the others may run in other folders.
+    """
     path = output / CONFIG
     if not path.exists():
         if output.exists() and not output.is_dir():
             raise UserError(str(output), "is a file, not a folder", "give another -o")
         return
-    old, new = Config.read(path).to_dict(), config.to_dict()
+    before = Config.read(path)
+    old, new = without_paths(before), without_paths(config)
     place = difference(old, new)
-    whole = [values["hparams"]["batch_size_train"] * n for values, n in ((old, world), (new, processes))]
-    if place and world != processes and whole[0] == whole[1]:
+    whole = [values["hparams"]["batch_size_train"] * n for values, n in ((old, world), (new, processes.world))]
+    if place and world != processes.world and whole[0] == whole[1]:
         place = difference(_without_batch(old), _without_batch(new))
     if place:
-        raise UserError(str(output), f"holds a run of another configuration ({place} differs)",
-                        "take another output folder, or remove this one")
+        raise _another(output, place, _value(old, place), _value(new, place))
+    if processes.first and (place := moved(before, config, output)):
+        raise _another(output, place, shown_path(place, paths_of(before).get(place), output),
+                       shown_path(place, paths_of(config).get(place)))
+
+
+def _another(output: Path, place: str, old: str, new: str) -> UserError:
+    return UserError(str(output), f"holds a run of another configuration: {place} is {old} there, and {new} is asked "
+                     "for", "give another output folder: -o")
+
+
+def _value(values: Mapping[str, Any], place: str) -> str:
+    """What stands at a dotted place, for a message."""
+    found: Any = values
+    for key in place.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return "nothing" if found is None else shown(found)
 
 
 def _without_batch(values: dict[str, Any]) -> dict[str, Any]:

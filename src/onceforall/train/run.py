@@ -29,7 +29,6 @@ from onceforall.train.journal import Journal, tag
 from onceforall.train.lock import locked
 from onceforall.train.loop import StepReport, run_epoch
 from onceforall.train.output import (
-    CONFIG,
     WEIGHTS,
     check_alike,
     check_files,
@@ -40,6 +39,7 @@ from onceforall.train.output import (
     identity,
     lasting,
 )
+from onceforall.train.places import CONFIG, write_paths
 from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.train.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
@@ -52,7 +52,7 @@ _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the nex
 def train(config: Config, output: Path, options: Options | None = None) -> None:
     """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
 
-    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
+    Leaves config.json, paths.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
     `options.profile` a trace and a table of a few of the steps it trains, in the folder profile. Several processes
     call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained, and
     Stopped when `options.stop` was asked to.
@@ -72,6 +72,7 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
     wait(options.processes)  # every process has read the folder before the first one writes to it
     with locked(output) if options.processes.first else nullcontext():
         if options.processes.first:
+            write_paths(config, output)
             config.write(output / CONFIG)
         wait(options.processes)
         with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
