@@ -51,7 +51,7 @@ def test_another_number_of_processes(started):
         check_output(changed(config(), batch_size_train=16, mini_batch_train=16), started, TWO)
     with pytest.raises(UserError, match="hparams.batch_size_train is 64 there, and 32 is asked for"):
         check_output(changed(config(), batch_size_train=32, mini_batch_train=32), started, Options(search=True))
-    with pytest.raises(UserError, match="hparams.mini_batch_train is 16 there, and 32 is"):
+    with pytest.raises(UserError, match="hparams.mini_batch_train is 64 there, and 32 is"):
         check_output(changed(config(), mini_batch_train=32), started, Options(search=True))
     with pytest.raises(UserError, match="hparams.seed is 0 there, and 1 is asked for"):
         check_output(changed(config(), seed=1), started, TWO)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +57,7 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     except OSError as error:
         raise unwritable(final, error) from None
     finally:
-        with suppress(OSError):  # on a read-only file system it raises even where there is nothing
-            unproved.unlink(missing_ok=True)
+        unproved.unlink(missing_ok=True)
     return Converted(form.name, other.name, trained, len(content.arrays), proved)
 
 
