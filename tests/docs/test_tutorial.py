@@ -346,7 +346,7 @@ def test_command_line_mistakes_say_this(elsewhere: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.strip() == message
+    assert capsys.readouterr().err.strip() == message.replace("/home/me", str(elsewhere))
     assert [path.name for path in elsewhere.iterdir()] == ["examples"], "nothing is written"
 
 
