@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from onceforall.cli.progress import Progress
     from onceforall.data import DataSet
     from onceforall.export.description import Export, Precision
+    from onceforall.export.explain import BlockLoss
+    from onceforall.export.export import Request
     from onceforall.search.front import Row
 
 
@@ -25,7 +28,14 @@ def export(
     to: Annotated[list[str], typer.Option(help="onnx, openvino, torch-export, executorch, given again for more; or "
                                           "elastic: many sub-networks of a run in one file")],
     fp16: Annotated[bool, typer.Option("--fp16", help="numbers of 16 bits")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="integers of 8 bits, calibrated on training pictures")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="integers of 8 bits, calibrated on training pictures; weights of "
+                                       "7 bits, which every processor computes exactly")] = False,
+    full_range: Annotated[bool, typer.Option("--full-range", help="int8 weights of 8 bits, for processors with VNNI "
+                                             "(others lose accuracy)")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="a layer, block or stage that int8 leaves in float, such as "
+                                                   "stages.0.0; given again, or with commas, for more")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="write nothing; show what int8 of each block alone "
+                                          "loses")] = False,
     batch: Annotated[str | None, typer.Option(help="pictures of one inference: a number, or dynamic for any")] = None,
     data: DataName = None,
     root: Root = None,
@@ -42,7 +52,7 @@ def export(
     from onceforall.export.export import export as run
 
     if "elastic" in to:
-        if len(to) > 1 or fp16 or int8 or batch is not None:
+        if len(to) > 1 or fp16 or int8 or full_range or keep or explain or batch is not None:
             raise UserError("--to", "'elastic' stands beside other targets or their options", "give it alone")
         _elastic(folder, front, rows=rows, data=data, root=root, json_only=json_only)
         return
@@ -51,10 +61,15 @@ def export(
     if fp16 and int8:
         raise UserError("--int8", "stands beside --fp16", "give one of them")
     precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
-    requests = [Request(name, precision, _batch(batch), threads, calibration_images, max_loss) for name in to]
+    kept = tuple(name.strip() for names in keep or () for name in names.split(","))
+    requests = [Request(name, precision, _batch(batch), threads, calibration_images, max_loss, full_range, kept)
+                for name in to]
     for request in requests:
         request.check()
     pictures, made = _pictures(folder, data, root), {}
+    if explain:
+        _explain(folder, requests, pictures, json_only=json_only)
+        return
     with Progress(shown=not json_only) as progress:
         for request in requests:
             made.update(run(folder, request, pictures, listener=progress.hear))
@@ -73,12 +88,43 @@ def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Ex
 
     there = read_description(folder).exports
     wanted = [Request(made.target, made.precision, made.batch, made.verification.latency.threads,
-                      made.calibration_images or Request.calibration_images)
+                      made.calibration_images or Request.calibration_images,
+                      full_range=made.int8 is not None and made.int8.form == "full-range",
+                      keep=() if made.int8 is None else tuple(made.int8.keep))
               for name, made in read_description(source).exports.items() if name not in there]
     pictures, out = _pictures(folder, None, None) if wanted else None, {}
     for request in wanted:
         out.update(run(folder, request, pictures, listener=progress.hear))
     return out
+
+
+def _explain(folder: Path, requests: Sequence[Request], data: DataSet | None, *, json_only: bool) -> None:
+    """Print what int8 of each block alone loses, target by target."""
+    from onceforall.cli.progress import Progress
+    from onceforall.export.explain import explain
+
+    found = {}
+    with Progress(shown=not json_only) as progress:
+        for request in requests:
+            found[request.target] = explain(folder, request, data, listener=progress.hear)
+    if json_only:
+        typer.echo(json.dumps({target: [asdict(loss) for loss in losses] for target, losses in found.items()}))
+        return
+    for target, losses in found.items():
+        _losses(target, losses)
+    typer.echo("each block alone in int8, the others in float; leave one in float with, for example, "
+               f"--keep {next(iter(found.values()))[0].block}")
+
+
+def _losses(target: str, losses: Sequence[BlockLoss]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(f"block ({target})", "logits differ by", "other top-1", "points of top-1 lost", box=None,
+                  pad_edge=False)
+    for loss in losses:
+        table.add_row(loss.block, f"{loss.error:.1e}", f"{loss.changed:,} of {loss.images:,}", f"{loss.points:.2f}")
+    Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
 
 
 def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root: str | None,
@@ -154,18 +200,20 @@ def _pictures(folder: Path, data: str | None, root: str | None) -> DataSet | Non
 
 
 def verified(folder: Path, made: dict[str, Export]) -> None:
-    """Print how the files in a sub-network's folder answer, beside torch."""
+    """Print how the files in a sub-network's folder answer, beside torch and beside float32 in the same runtime."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("file", "bytes", "logits differ by", "same top-1", "top-1 (torch)", "ms (torch)", box=None,
-                  pad_edge=False)
+    from onceforall.export.card import milliseconds
+
+    table = Table("file", "bytes", "logits differ by", "same top-1", "top-1 (torch)", "ms", "fp32's ms", "torch's ms",
+                  box=None, pad_edge=False)
     for name, found in made.items():
         seen = found.verification
         best, times = seen.pictures or seen.random, seen.latency
         top1 = "" if seen.top1 is None else f"{100 * seen.top1:.2f} % ({100 * (seen.torch_top1 or 0):.2f} %)"
         table.add_row(name, f"{found.size:,}", f"{best.relative_error:.1e}", f"{best.same_top1:,} of {best.images:,}",
-                      top1, f"{times.ms:.2f} ({times.torch_ms:.2f})")
+                      top1, f"{times.ms:.2f}", milliseconds(times.fp32_ms), f"{times.torch_ms:.2f}")
     Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
     times = next(iter(made.values())).verification.latency
     typer.echo(f"in {folder}; latency of {times.batch} picture{'s' * (times.batch > 1)} with {times.threads} "

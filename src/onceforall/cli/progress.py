@@ -72,6 +72,8 @@ class Progress:
                 self._count("check", "reading pictures", record)
             case "verify":
                 self._count("verify", "comparing with torch", record)
+            case "explain":
+                self._count("explain", "blocks alone in int8", record)
 
     def _stage(self, record: Mapping[str, Any]) -> None:
         self._name, self._epochs = Path(record["output"]).name, record["epochs"]

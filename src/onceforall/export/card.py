@@ -45,10 +45,13 @@ def card(about: Description) -> str:
               "```python", "import onceforall", "", "net = onceforall.load_subnet(\".\")  # a torch.nn.Module",
               "```", "", "```console", "ofa predict . picture.jpg", "```"]
     if about.exports:
-        lines += ["", "## Exports", "", "Each was compared with torch before it was kept.", "",
-                  "| file | largest relative error of logits | same top-1 | top-1 | ms, torch's ms | bytes |",
-                  "|---|---|---|---|---|---|",
-                  *(_row(name, export) for name, export in about.exports.items())]
+        lines += ["", "## Exports", "", "Each was compared with torch before it was kept. The milliseconds of "
+                  "float32 are those of the same runtime.", "",
+                  "| file | largest relative error of logits | same top-1 | top-1 | ms | float32's ms | torch's ms "
+                  "| bytes |",
+                  "|---|---|---|---|---|---|---|---|",
+                  *(_row(name, export) for name, export in about.exports.items()), "",
+                  *(_verified_on(name, export) for name, export in about.exports.items())]
     taken = "fine-tuned" if "finetuned" in about.provenance else "taken"
     lines += ["", "## Where it comes from", "",
               f"`{WEIGHTS}` was {taken} from `{_plain(about.provenance.get('source'))}` (SHA-256 "
@@ -62,7 +65,28 @@ def _row(name: str, export: Export) -> str:
     best = found.pictures or found.random
     top1 = "" if found.top1 is None else f"{100 * found.top1:.2f} %"
     return (f"| `{_plain(name)}` | {best.relative_error:.1e} | {best.same_top1:,} of {best.images:,} | {top1} | "
-            f"{found.latency.ms:.2f}, {found.latency.torch_ms:.2f} | {export.size:,} |")
+            f"{found.latency.ms:.2f} | {milliseconds(found.latency.fp32_ms)} | {found.latency.torch_ms:.2f} | "
+            f"{export.size:,} |")
+
+
+def milliseconds(value: float | None) -> str:
+    """A time that may not have been measured, for a table."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def _verified_on(name: str, export: Export) -> str:
+    """The processor that a file was verified on, and those that it may answer otherwise on."""
+    found = export.verification
+    text = f"- `{_plain(name)}` was verified on {_plain(found.latency.device)}"
+    if found.instructions:
+        text += f" ({_plain(', '.join(found.instructions))})"
+    if export.may_lose_on:
+        text += f"; it may lose accuracy on {_plain(export.may_lose_on)}"
+    elif export.int8 is not None:
+        text += "; its integers do not saturate on other processors either"
+    if export.int8 is not None and export.int8.keep:
+        text += f"; in float: `{_plain(', '.join(export.int8.keep))}`"
+    return f"{text}."
 
 
 def _three(values: tuple[float, float, float]) -> str:

@@ -74,9 +74,14 @@ class Answers(_Part):
 
 
 class Latency(_Part):
-    """Milliseconds of a batch, of the export and of torch: medians of rounds in turns, with `threads` each."""
+    """Milliseconds of a batch: medians of rounds in turns, with `threads` each.
+
+    `ms`: of the export; `fp32_ms`: of the same net in float32 in the same runtime, None where the export is that, or
+    was written by an older version; `torch_ms`: of torch.
+    """
 
     ms: Positive
+    fp32_ms: Positive | None = None
     torch_ms: Positive
     batch: int
     threads: int
@@ -96,7 +101,8 @@ class Comparison(_Part):
 
 class Verification(_Part):
     """How an export answers: on random inputs, and on the test pictures where they were at hand; `torch_error`: what
-    torch's own logits differ by, in float32, from those in float64, on the random inputs."""
+    torch's own logits differ by, in float32, from those in float64, on the random inputs; `instructions`: the
+    processor's instruction sets that integer arithmetic depends on, empty where an older version wrote it."""
 
     random: Comparison
     torch_error: float
@@ -104,10 +110,26 @@ class Verification(_Part):
     top1: Share | None = None
     torch_top1: Share | None = None
     latency: Latency
+    instructions: list[str] = []
+
+
+class Int8(_Part):
+    """How an int8 export is laid out.
+
+    `form`: "portable" answers the same on every processor, "full-range" has weights of 8 bits and may lose accuracy on
+    the processors in `may_lose_on`; `keep`: the layers and blocks left in float.
+    """
+
+    form: Literal["portable", "full-range"]
+    may_lose_on: list[str]
+    keep: list[str] = []
 
 
 class Export(_Part):
-    """One exported file: what it is for, how it is called, and how it was verified. `batch` 0 is any."""
+    """One exported file: what it is for, how it is called, and how it was verified.
+
+    `batch` 0 is any; `int8` is None in other precisions, and where an older version wrote the file.
+    """
 
     target: str
     precision: Precision
@@ -118,8 +140,16 @@ class Export(_Part):
     sha256: dict[str, str]
     opset: int | None = None
     calibration_images: int | None = None
+    int8: Int8 | None = None
     versions: dict[str, str]
     verification: Verification
+
+    @property
+    def may_lose_on(self) -> str:
+        """The processors on which it may lose accuracy, in words; empty where there are none."""
+        if self.precision != "int8":
+            return ""
+        return "other processors (an older version wrote it)" if self.int8 is None else ", ".join(self.int8.may_lose_on)
 
 
 class Description(_Part):

@@ -22,13 +22,16 @@ Infer: TypeAlias = Callable[[Images], Images]  # normalised images (B, 3, H, W),
 @dataclass(frozen=True, eq=False)
 class Job:
     """`net`: folded, in evaluation mode on the CPU; `batch` 0 is any; `calibration`: batches of normalised training
-    pictures for int8, empty otherwise."""
+    pictures for int8, empty otherwise; `full_range`: int8 weights have 8 bits, not 7; `keep`: layers and blocks that
+    int8 leaves in float."""
 
     net: Subnet
     about: Description
     precision: Precision = "fp32"
     batch: int = 0
     calibration: Sequence[Images] = ()
+    full_range: bool = False
+    keep: tuple[str, ...] = ()
 
     @property
     def metadata(self) -> str:

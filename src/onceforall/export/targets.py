@@ -14,7 +14,8 @@ from onceforall.space import UserError
 class Target:
     """`home`: the module with its `write(job, path)`, which gives what is to be said of the file beside the usual, and
     `opened(path, threads)`; `suffix`: of its file, `files`: of all it writes; `packages` are what both import, and
-    `extra` brings them; `fixed`: precisions that need a batch of a known size."""
+    `extra` brings them; `fixed`: precisions that need a batch of a known size; `full_range`: its int8 may have weights
+    of 8 bits, which are wrong on some processors."""
 
     home: str
     suffix: str
@@ -22,6 +23,7 @@ class Target:
     packages: tuple[str, ...] = ()
     extra: str = ""
     fixed: tuple[str, ...] = ()
+    full_range: bool = False
 
     def module(self) -> ModuleType:
         """Its module; raises UserError where a package is missing, and says what brings it."""
@@ -39,11 +41,13 @@ class Target:
 
 
 TARGETS = {
-    "onnx": Target("to_onnx", ".onnx", ("fp32", "fp16", "int8"), ("onnx", "onnxruntime"), "onnx"),
+    "onnx": Target("to_onnx", ".onnx", ("fp32", "fp16", "int8"), ("onnx", "onnxruntime"), "onnx",
+                   full_range=True),
     # int8 with an open batch ends its CPU plugin on processors with AMX: openvinotoolkit/openvino#37577
     "openvino": Target("to_openvino", ".xml", ("fp32", "fp16", "int8"), ("openvino", "onnx", "nncf"), "openvino",
-                       fixed=("int8",)),
+                       fixed=("int8",), full_range=True),
     "torch-export": Target("to_torch", ".pt2", ("fp32", "fp16")),
+    # XNNPACK widens to 16 bits before it multiplies, so its sums never saturate
     "executorch": Target("to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"), "executorch",
                          fixed=("fp32", "int8")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from executorch.exir import to_edge_transform_and_lower
 from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 from executorch.runtime import Runtime
 
+from onceforall.export.blocks import within
 from onceforall.export.job import NAME, Images, Infer, Job
 from onceforall.export.to_torch import program
 
@@ -46,7 +48,13 @@ def _quantised(exported: torch.export.ExportedProgram, job: Job) -> torch.export
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(lambda node: not _kept(node, job.keep))
     prepared = prepare_pt2e(exported.module(), quantizer)
     for images in job.calibration:
         prepared(torch.from_numpy(images))
     return torch.export.export(convert_pt2e(prepared), (torch.from_numpy(job.calibration[0]),))
+
+
+def _kept(node: torch.fx.Node, keep: Sequence[str]) -> bool:
+    """Whether the node was traced in a module that `keep` leaves in float."""
+    return any(within(path, keep) for path, _ in node.meta.get("nn_module_stack", {}).values())

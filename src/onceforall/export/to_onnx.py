@@ -15,6 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onceforall.cost.latency import parts
+from onceforall.export.blocks import within
 from onceforall.export.job import INPUT, NAME, OUTPUT, Images, Infer, Job
 from onceforall.profile.onnx_graph import OPSET, graph
 from onceforall.space import Layer
@@ -71,9 +72,14 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 def _quantise(model: onnx.ModelProto, job: Job, path: Path) -> None:
     """Weights by channel, signed; activations unsigned, by their least and largest value: the form that onnxruntime's
-    integer convolutions are fastest in."""
+    integer convolutions are fastest in.
+
+    Without VNNI they add two products in 16 bits, which saturate: 255 * 127 * 2 does not fit. With weights of 7 bits
+    (-64 to 64) every sum fits. Unsigned weights would be exact as well, but are slower (docs/results.md).
+    """
     with TemporaryDirectory(prefix="ofa-export-") as folder:
         floats = Path(folder) / "float.onnx"
         quant_pre_process(model, floats, skip_optimization=True, skip_symbolic_shape=True)
+        kept = [node.name for node in model.graph.node if within(node.name.partition("/")[0], job.keep)]
         quantize_static(floats, path, _Batches(job), per_channel=True, weight_type=QuantType.QInt8,
-                        activation_type=QuantType.QUInt8)
+                        activation_type=QuantType.QUInt8, reduce_range=not job.full_range, nodes_to_exclude=kept)

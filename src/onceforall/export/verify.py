@@ -24,6 +24,10 @@ Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
 EXACT = 1e-4  # of logits in float32, in relation to the largest of the picture; of a net that is so sensitive that
 ROUNDING = 4  # torch's own rounding comes near this, so many times its error
 HALF = 0.05  # of logits in float16, where there are no pictures to score
+_REMEDIES = {"fp16": "fine-tune it, or allow more",
+             "int8": "--explain shows what each block loses, --keep leaves blocks in float; or allow more"}
+_INSTRUCTIONS = ("avx2", "avx512_f", "avx_vnni", "avx512_vnni", "avx_vnni_int8", "amx_int8", "neon", "dot", "i8mm",
+                 "sve")
 _RANDOM, _BATCH = 32, 50
 _REPEAT = {"runs": 20, "seconds": 0.1}
 _ROUNDS = 5
@@ -76,23 +80,24 @@ class Verifier:
     threads: int = 1
     listener: Listener | None = None
 
-    def __call__(self, infer: Infer) -> Verification:
-        """What `infer` answers, beside the net."""
+    def __call__(self, infer: Infer, fp32: Infer | None = None) -> Verification:
+        """What `infer` answers, beside the net; `fp32`: the net in float32 in the same runtime, to compare times."""
         with torch_threads(self.threads):
             random, rounding = self._on_random_inputs(infer)
             seen = self._on_pictures(infer)
-            latency = self._latency(infer)
+            latency = self._latency(infer, fp32)
+        made = Verification(random=random, torch_error=rounding, latency=latency, instructions=instructions())
         if not seen.images:
-            return Verification(random=random, torch_error=rounding, latency=latency)
-        return Verification(random=random, torch_error=rounding, pictures=seen.comparison, latency=latency,
-                            top1=seen.right / seen.images, torch_top1=seen.torch_right / seen.images)
+            return made
+        return made.model_copy(update={"pictures": seen.comparison, "top1": seen.right / seen.images,
+                                        "torch_top1": seen.torch_right / seen.images})
 
     def _on_random_inputs(self, infer: Infer) -> tuple[Comparison, float]:
         """How it answers them, and the relative error of torch's own answers."""
         found, rounded, exact = _Tally(), _Tally(), deepcopy(self.net).double()
         for images in self._random():
             expected = self._torch(images)
-            found.add(self._answered(infer, images), expected)
+            found.add(answered(infer, images, self.batch), expected)
             with torch.inference_mode():
                 rounded.add(expected, exact(torch.from_numpy(images).double()).numpy())
         return found.comparison, rounded.comparison.relative_error
@@ -102,7 +107,7 @@ class Verifier:
         if self.data is None:
             return found
         for images, labels in prepared(self.data.test, self.data, self.about.resolution, self.batch or _BATCH):
-            found.add(self._answered(infer, images), self._torch(images), labels)
+            found.add(answered(infer, images, self.batch), self._torch(images), labels)
             if self.listener is not None:
                 self.listener({"kind": "verify", "done": found.images, "of": len(self.data.test)})
         return found
@@ -117,30 +122,40 @@ class Verifier:
             logits: Images = self.net(torch.from_numpy(images).to(memory_format=torch.channels_last)).numpy()
         return logits
 
-    def _answered(self, infer: Infer, images: Images) -> Images:
-        """The export's logits; a last batch that is too small for it is filled up."""
-        short = self.batch - len(images)
-        if short <= 0:
-            return infer(images)
-        return infer(np.concatenate([images, np.zeros((short, *images.shape[1:]), np.float32)]))[:len(images)]
-
-    def _latency(self, infer: Infer) -> Latency:
-        """Medians over rounds in turns, so that a change of the machine's load meets both."""
+    def _latency(self, infer: Infer, fp32: Infer | None) -> Latency:
+        """Medians over rounds in turns, so that a change of the machine's load meets all."""
         size = self.about.resolution
         images = runner.pictures((self.batch or 1, 3, size, size))
         own = torch.from_numpy(images).to(memory_format=torch.channels_last)
         machine = runner.machine(self.threads)
-        times: dict[str, list[float]] = {"export": [], "torch": []}
 
         def forward() -> object:
             with torch.inference_mode():
                 return self.net(own)
 
+        runs: dict[str, Callable[[], object]] = {"ms": lambda: infer(images), "torch_ms": forward}
+        if fp32 is not None:
+            runs["fp32_ms"] = lambda: fp32(images)
+        times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(_ROUNDS):
-            for name, run in (("export", lambda: infer(images)), ("torch", forward)):
+            for name, run in runs.items():
                 times[name].append(runner.visit(run, _REPEAT, machine["clock"])[0])
-        return Latency(ms=float(np.median(times["export"])), torch_ms=float(np.median(times["torch"])),
-                       batch=self.batch or 1, threads=self.threads, rounds=_ROUNDS, device=machine["device"])
+        return Latency(**{name: float(np.median(values)) for name, values in times.items()}, batch=self.batch or 1,
+                       threads=self.threads, rounds=_ROUNDS, device=machine["device"])
+
+
+def answered(infer: Infer, images: Images, batch: int) -> Images:
+    """The export's logits; a last batch that is too small for it is filled up. `batch` 0 is any."""
+    short = batch - len(images)
+    if short <= 0:
+        return infer(images)
+    return infer(np.concatenate([images, np.zeros((short, *images.shape[1:]), np.float32)]))[:len(images)]
+
+
+def instructions() -> list[str]:
+    """This processor's instruction sets that integer arithmetic depends on, such as `["avx2"]`."""
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has only the coarse name
+    return [name for name in _INSTRUCTIONS if found.get(name)] or [torch.backends.cpu.get_cpu_capability().lower()]
 
 
 def prepared(pictures: Pictures, data: DataSet, resolution: int, batch: int) -> Iterator[tuple[Images, Tensor]]:
@@ -150,10 +165,15 @@ def prepared(pictures: Pictures, data: DataSet, resolution: int, batch: int) -> 
         yield np.ascontiguousarray(images.numpy()), loaded.labels
 
 
-def check(found: Verification, precision: str, path: Path, *, max_loss: float) -> None:
+def check(found: Verification, precision: str, path: Path, *, max_loss: float, full_range: bool = False) -> None:
     """Raise UserError where an export answers otherwise than it may: in float32 by its logits, else by its accuracy.
 
-    max_loss: percentage points of top-1 that float16 and int8 may lose.
+    Args:
+        found: how it answers.
+        precision: of the export.
+        path: where it is kept in that case.
+        max_loss: percentage points of top-1 that float16 and int8 may lose.
+        full_range: whether its int8 weights have 8 bits, which are wrong on some processors.
     """
     worst = max(found.random.relative_error, found.pictures.relative_error if found.pictures else 0.0)
     allowed = max(EXACT, ROUNDING * found.torch_error)
@@ -170,4 +190,4 @@ def check(found: Verification, precision: str, path: Path, *, max_loss: float) -
     if loss > max_loss:
         raise UserError(str(path), f"it loses {loss:.2f} points of top-1 ({100 * found.torch_top1:.2f} to "
                         f"{100 * found.top1:.2f} %), more than --max-loss {max_loss:g}",
-                        "fine-tune it, take more --calibration-images, or allow more")
+                        "leave out --full-range" if full_range else _REMEDIES[precision])

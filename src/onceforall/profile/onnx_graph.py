@@ -24,14 +24,14 @@ def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1, half: bool
 
     `tensors(layer, kind, shape)` gives an initialiser, `kind` being "weight" or "bias"; its name is overwritten.
     `batch` 0 is any. `half`: the initialisers are float16, and so is everything between input and output, which are
-    called `names`.
+    called `names`. A node's name is that of its layer or block, a slash, and its output.
     """
     writer = _Writer(tensors, half=half)
-    x = writer.node("Cast", names[0], to=TensorProto.FLOAT16) if half else names[0]
+    x = writer.node("input", "Cast", names[0], to=TensorProto.FLOAT16) if half else names[0]
     for part in parts:
         x = writer.part(x, part)
     if half:
-        writer.node("Cast", x, to=TensorProto.FLOAT)
+        writer.node("output", "Cast", x, to=TensorProto.FLOAT)
     writer.nodes[-1].output[0] = names[1]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch or "batch", *shape])
               for name, shape in zip(names, (input_shape(parts[0]), _result(parts[-1])), strict=True)]
@@ -59,12 +59,12 @@ class _Writer:
 
     def part(self, x: str, part: Part) -> str:
         if isinstance(part, Pool):
-            return self.node("GlobalAveragePool", x)
+            return self.node("pool", "GlobalAveragePool", x)
         if isinstance(part, BlockPlan):
             return self.block(x, part)
         if part.role == "classifier":
-            return self.node("Gemm", self.node("Flatten", x), *self.weights(part, (part.outputs, part.inputs)),
-                             transB=1)
+            flat = self.node(part.name, "Flatten", x)
+            return self.node(part.name, "Gemm", flat, *self.weights(part, (part.outputs, part.inputs)), transB=1)
         return self.conv(x, part)
 
     def block(self, x: str, plan: BlockPlan) -> str:
@@ -72,39 +72,40 @@ class _Writer:
         out = x
         for layer in plan.path:
             if layer.role == "reduce":
-                gate = self.conv(self.node("GlobalAveragePool", out), layer)
+                gate = self.conv(self.node(plan.name, "GlobalAveragePool", out), layer)
             elif layer.role == "excite":
-                out = self.node("Mul", out, self.conv(gate, layer))
+                out = self.node(plan.name, "Mul", out, self.conv(gate, layer))
             else:
                 out = self.conv(out, layer)
         if plan.residual:
-            out = self.node("Add", x if plan.shortcut is None else self.conv(x, plan.shortcut), out)
-        return out if plan.act is None else self.act(out, plan.act)
+            shortcut = x if plan.shortcut is None else self.conv(x, plan.shortcut)
+            out = self.node(plan.name, "Add", shortcut, out)
+        return out if plan.act is None else self.act(plan.name, out, plan.act)
 
     def conv(self, x: str, layer: Layer) -> str:
         shape = (layer.outputs, layer.inputs // layer.groups, layer.kernel, layer.kernel)
         if layer.act is not None and layer.act_first:
-            x = self.act(x, layer.act)
+            x = self.act(layer.name, x, layer.act)
         if layer.pool == "mean":  # a border window has the pixels that there are, which padding leaves out of the mean
             end = -layer.size % layer.stride
-            x = self.node("AveragePool", x, kernel_shape=[layer.stride] * 2, strides=[layer.stride] * 2,
+            x = self.node(layer.name, "AveragePool", x, kernel_shape=[layer.stride] * 2, strides=[layer.stride] * 2,
                           pads=[0, 0, end, end], count_include_pad=0)
-        out = self.node("Conv", x, *self.weights(layer, shape), kernel_shape=[layer.kernel] * 2,
+        out = self.node(layer.name, "Conv", x, *self.weights(layer, shape), kernel_shape=[layer.kernel] * 2,
                         strides=[layer.conv_stride] * 2, pads=[layer.kernel // 2] * 4, group=layer.groups)
         if layer.act is not None and not layer.act_first:
-            out = self.act(out, layer.act)
+            out = self.act(layer.name, out, layer.act)
         if layer.pool == "max":
-            out = self.node("MaxPool", out, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+            out = self.node(layer.name, "MaxPool", out, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
         return out
 
-    def act(self, x: str, kind: str) -> str:
+    def act(self, place: str, x: str, kind: str) -> str:
         if kind == "relu6":
             ends = (helper.make_tensor("", self._type, [], [end]) for end in (0.0, 6.0))
-            return self.node("Clip", x, *(self.node("Constant", value=end) for end in ends))
+            return self.node(place, "Clip", x, *(self.node(place, "Constant", value=end) for end in ends))
         if kind == "swish":
-            return self.node("Mul", x, self.node("Sigmoid", x))
+            return self.node(place, "Mul", x, self.node(place, "Sigmoid", x))
         name, attributes = _ACTS[kind]
-        return self.node(name, x, **attributes)
+        return self.node(place, name, x, **attributes)
 
     def weights(self, layer: Layer, shape: tuple[int, ...]) -> list[str]:
         found = []
@@ -116,7 +117,8 @@ class _Writer:
             found.append(tensor.name)
         return found
 
-    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+    def node(self, place: str, kind: str, *inputs: str, **attributes: Any) -> str:
+        """`place`: the name of the layer or block that it belongs to."""
         out = f"{kind}_{next(self._count)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], **attributes))
+        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=f"{place}/{out}", **attributes))
         return out

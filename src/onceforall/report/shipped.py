@@ -12,9 +12,9 @@ from plotly.subplots import make_subplots
 from onceforall.export.description import Description, Export
 
 Shipped: TypeAlias = Mapping[str, Description]  # by the folder's name
-HEADS = ("file", "of", "sub-network's top-1", "logits differ by", "same top-1", "top-1", "torch's", "ms", "torch's ms",
-         "batch", "bytes", "arch")
-_TORCH, _COLOURS = "#9aa5b1", {"fp32": "#1f5fa8", "fp16": "#2b8a3e", "int8": "#d1600a"}
+HEADS = ("file", "of", "sub-network's top-1", "logits differ by", "same top-1", "top-1", "torch's", "ms", "fp32's ms",
+         "torch's ms", "batch", "bytes", "verified on", "may lose on", "arch")
+_TORCH, _SINGLE, _COLOURS = "#9aa5b1", "#7aa6d6", {"fp32": "#1f5fa8", "fp16": "#2b8a3e", "int8": "#d1600a"}
 
 
 def exports(shipped: Shipped) -> list[tuple[str, Description, str, Export]]:
@@ -35,6 +35,12 @@ def bars(shipped: Shipped) -> go.Figure:
                                 name=precision, marker_color=colour, offsetgroup="own"), row=1, col=1)
         figure.add_trace(go.Bar(y=names, x=[made.size / 1e6 for _, made in rows], orientation="h", name=precision,
                                 marker_color=colour, showlegend=False, offsetgroup="own"), row=1, col=2)
+    beside = [(escape(f"{folder} {name}"), made.verification.latency.fp32_ms) for folder, _, name, made in found
+              if made.verification.latency.fp32_ms is not None]
+    if beside:
+        figure.add_trace(go.Bar(y=[name for name, _ in beside], x=[ms for _, ms in beside], orientation="h",
+                                name="fp32 in the same runtime", marker_color=_SINGLE, offsetgroup="fp32"),
+                         row=1, col=1)
     names = [escape(f"{folder} {name}") for folder, _, name, _ in found]
     figure.add_trace(go.Bar(y=names, x=[made.verification.latency.torch_ms for *_, made in found], orientation="h",
                             name="torch, in turns with it", marker_color=_TORCH, offsetgroup="torch"), row=1, col=1)
@@ -62,8 +68,10 @@ def table(shipped: Shipped) -> Iterator[tuple[str, ...]]:
         own = about.accuracy.top1 if about.accuracy else None
         yield (f"{folder}/{name}", f"{made.target} {made.precision}", _percent(own), f"{best.relative_error:.1e}",
                f"{best.same_top1:,} of {best.images:,} {kind}", _percent(seen.top1),
-               _percent(seen.torch_top1), f"{times.ms:.3f}", f"{times.torch_ms:.3f}",
-               str(made.batch) if made.batch else "any", f"{made.size:,}", about.arch)
+               _percent(seen.torch_top1), f"{times.ms:.3f}",
+               "" if times.fp32_ms is None else f"{times.fp32_ms:.3f}", f"{times.torch_ms:.3f}",
+               str(made.batch) if made.batch else "any", f"{made.size:,}", ", ".join(seen.instructions),
+               made.may_lose_on, about.arch)
 
 
 def _percent(share: float | None) -> str:
