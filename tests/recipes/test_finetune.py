@@ -92,7 +92,7 @@ def test_the_command_from_end_to_end(runs, whole, tmp_path, capsys):
     assert json.loads(ofa(capsys, "evaluate", tmp_path / "out", "--json")[1])["top1"] == after.accuracy.top1
     assert after.provenance["source"] == str(runs / "small" / "model.safetensors")
     assert after.provenance["sha256"] == before.sha256["model.safetensors"]
-    assert after.provenance["finetuned"] == {"epochs": 1, "lr": 0.0126, "teacher": None,
+    assert after.provenance["finetuned"] == {"epochs": 1, "lr": 0.0106, "teacher": None,
                                              "top1_before": before.accuracy.top1}
     assert (after.arch, after.space, after.plan) == (before.arch, before.space, before.plan)
     assert "was fine-tuned from" in (tmp_path / "out" / "README.md").read_text()
@@ -177,7 +177,7 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     few, many = (replace(digits, train=replace(digits.train, labels=torch.zeros(n))) for n in (160, 50_000))
     found = [_config(Request(runs / "small"), start, data, processes=2) for data in (digits, few, many)]
     assert [(c.hparams.batch_size_train, c.hparams.epoch, c.optimizer.train.lr) for c in found] == [
-        (32, 15, 0.04), (8, 30, 0.01), (32, 2, 0.0179)]
+        (16, 8, 0.03), (8, 30, 0.015), (16, 2, 0.015)]
     large = replace(many, spec=DataSpec("folder", root="photographs"),
                     train=replace(many.train, images=torch.zeros(1, 3, 120, 120).expand(50_000, -1, -1, -1)))
     assert _config(Request(runs / "small"), start, large, processes=1).hparams.batch_size_train == 64
@@ -187,7 +187,7 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     flips = [_config(Request(runs / "small", flip=flip), start, digits, processes=1).data.flip
              for flip in (None, True, False)]
     assert flips == [False, True, False]
-    with pytest.raises(UserError, match=r"--batch: 64 is not a multiple of 3, the number of processes; 66 is"):
+    with pytest.raises(UserError, match=r"--batch: 32 is not a multiple of 3, the number of processes; 33 is"):
         _config(Request(runs / "small"), start, digits, processes=3)
 
 
