@@ -121,7 +121,7 @@ def test_it_begins_with_the_sub_network_as_it_is(runs, whole):
     config = Config.read(whole / "config.json")
     assert (config.network.drop_rate, config.network.bn_param) == (0.2, (0.9, 1e-5))
     assert (config.data.crop_scale, config.data.flip) == ((0.7, 1.0), False)
-    assert (config.hparams.img_size, config.hparams.batch_size_train) == (12, 64)
+    assert (config.hparams.img_size, config.hparams.batch_size_train) == (12, 32)
     last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["top1"] == read_description(whole).accuracy.top1  # validation as in OFATrainer: no recalibration
     assert last["top1"] > read_description(runs / "small").accuracy.top1 + 0.2
@@ -138,7 +138,7 @@ def test_a_stopped_run_ends_with_the_same_bits(runs, whole, tmp_path):
     assert not (tmp_path / "out" / "model.json").exists()
     steps = []
     about = finetune(request, tmp_path / "out", Options(listener=lambda r: steps.append(r["kind"])))
-    assert steps.count("step") == 22  # the second epoch alone
+    assert steps.count("step") == 44  # the second epoch alone
     assert same_weights(whole, tmp_path / "out")
     assert about.accuracy == read_description(whole).accuracy
     (tmp_path / "out" / "model.json").unlink()  # stopped between training and description
@@ -152,7 +152,7 @@ def test_a_teacher_teaches(runs, tmp_path, capsys):
     config = Config.read(tmp_path / "taught" / "config.json")
     assert config.hparams.lambda_kd == 1
     assert config.teacher.weights == str(runs / "supernet" / "weights.h5")
-    assert config.optimizer.train.lr == 0.0506  # 0.04 x 256 / 64, x the root of 1 / 10 epochs
+    assert config.optimizer.train.lr == 0.0849  # 0.03 x 256 / 32, x the root of 1 / 8 epochs
     assert not same_weights(tmp_path / "alone", tmp_path / "taught")
 
 
