@@ -76,8 +76,8 @@ def imagenet(folder: Path) -> list[Case]:
     for name, arch in zip(BETWEEN, (space.smallest, space.middle, space.largest), strict=True):
         chosen = arch.at(224)
         subnet = evaluator.subnet(net.to(memory_format=torch.channels_last), chosen)
-        about = save_subnet(Scored(subnet, space, chosen, data, evaluator.score_net(subnet, 224, pictures)).extracted,
-                            folder / "imagenet" / name, source=weights)
+        about = save_subnet(Scored.of(evaluator, subnet, space, chosen).extracted, folder / "imagenet" / name,
+                            source=weights)
         for target in ("onnx", "openvino"):
             ((file, made),) = export(folder / "imagenet" / name, Request(target), data).items()
             cases.append(case(f"ImageNet 224 {name} {target}", file, made, about.macs))

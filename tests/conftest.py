@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,34 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data (../shared/data) is not here")
     return folder
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this process may not write, root or not."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    with _minding_modes():
+        if os.access(folder, os.W_OK, effective_ids=True):
+            pytest.skip("this process may write everywhere")
+        yield folder
+
+
+@contextmanager
+def _minding_modes() -> Iterator[None]:
+    """Inside, the modes of files count for root too: its capabilities to pass over them are laid down."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if os.geteuid() or not hasattr(libc, "capset") or libc.capget(header, before):
+        yield
+        return
+    changed = type(before)(*before)
+    changed[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH; of those in effect
+    libc.capset(header, changed)
+    try:
+        yield
+    finally:
+        libc.capset(header, before)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from itertools import pairwise
@@ -131,7 +132,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_fit_from_end_to_end(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
-    assert list(summary) == ["stages", "subnets"]
+    assert list(summary) == ["stages", "subnets", "chosen_on"]
     assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
     assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
     seeds = [json.loads((run / row.folder / "config.json").read_text())["hparams"]["seed"] for row in STAGES]
@@ -139,7 +140,7 @@ def test_fit_from_end_to_end(run, capsys):
     assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets", "search"}
     for row in summary["subnets"]:
         assert list(row) == ["arch", "genotype", "resolution", "macs", "params", "top1", "path"]
-        plain = onceforall.load_subnet(row["path"])
+        plain = onceforall.load_subnet(run / row["path"])
         assert sum(p.numel() for p in plain.parameters()) == row["params"]
         assert plain(torch.rand(2, 3, row["resolution"], row["resolution"])).shape == (2, 10)
         code, out, _ = ofa(capsys, "evaluate", str(run), "--arch", row["arch"], "--json")
@@ -341,7 +342,7 @@ def test_the_dumped_configurations_give_the_same_training(run, capsys, tmp_path)
     lines = out.splitlines()
     assert len(lines) == 6
     for line, row in list(zip(lines, STAGES, strict=True))[:2]:
-        code, _, _ = ofa(capsys, *line.split()[1:], "-c", "cpu")
+        code, _, _ = ofa(capsys, *shlex.split(line)[1:], "-c", "cpu")
         assert code == 0
         from onceforall.interop.nnabla_weights import read
         one, two = (read(folder / row.folder / "weights.h5").arrays for folder in (run, tmp_path / "again"))
@@ -362,10 +363,10 @@ def test_fit_on_a_folder_of_pictures(capsys, tmp_path):
     code, out, _ = ofa(capsys, "fit", "--data", str(tmp_path / "pictures"), "--epochs-scale", "0.01", "--device", "cpu",
                        "-o", str(run))
     assert code == 0
-    assert "ofa extract" in out
+    assert "ofa export" in out
     summary = json.loads((run / "summary.json").read_text())
     assert [row["name"] for row in summary["stages"]] == ["whole"]
-    about = json.loads((Path(summary["subnets"][0]["path"]) / "model.json").read_text())
+    about = json.loads((run / summary["subnets"][0]["path"] / "model.json").read_text())
     assert about["classes"] == ["blue", "rather red"]
     assert about["accuracy"]["images"] == 10
     assert about["space"]["name"] == "mobilenet_v3_large_32px?width_mult=0.5"

@@ -129,6 +129,32 @@ def test_list_mistakes(tree: Path) -> None:
         load_data(spec)
 
 
+def relabelled(tree: Path, labels: dict[str, str]) -> DataSpec:
+    """The lists with other labels."""
+    spec = list_spec(tree)
+    for name in ("t.txt", "v.txt"):
+        lines = [line.split() for line in (tree / name).read_text().splitlines()]
+        (tree / name).write_text("".join(f"{path} {labels[label]}\n" for path, label in lines))
+    return spec
+
+
+def test_labels_that_start_at_one_are_refused(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"t\.txt: its labels are 1\.\.2, and labels start at 0; subtract 1"):
+        load_data(relabelled(tree, {"0": "1", "1": "2"}))
+
+
+def test_gaps_between_labels_are_named(tree: Path) -> None:
+    """They may be meant: a part of ImageNet keeps its labels."""
+    spec = relabelled(tree, {"0": "1", "1": "4"})
+    (tree / "v.txt").write_text("cat/0.png 1\ndog/1.png 3\n")
+    data = load_data(spec)
+    assert data.found is not None
+    (note,) = data.found.origin.notes
+    assert "3 of 5 labels have no training picture: 0, 2, 3; 1 test pictures" in note
+    assert data.found.splits[0].counts == (0, 18, 0, 0, 18)
+    assert not load_data(list_spec(tree)).found.origin.notes
+
+
 def write_idx(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes() + array.tobytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 
@@ -21,11 +23,28 @@ def test_the_split_is_pinned() -> None:
 
 
 def test_a_class_too_small_stays_in_training(caplog: pytest.LogCaptureFixture) -> None:
-    first, rest = split_by_class(torch.tensor([0] * 20 + [7]), 0.9, what="the held-out split")
+    first, rest = split_by_class(torch.tensor([0] * 20 + [1]), 0.9, what="the held-out split", classes=("ok", "dent"))
     assert 20 in first
     assert len(rest) == 2
-    assert "held-out split" in caplog.text
-    assert "labels 7" in caplog.text
+    assert "the held-out split" in caplog.text
+    assert "dent" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "portion", "held"), [
+    (1, 0.9, 0), (2, 0.9, 1), (3, 0.9, 1), (4, 0.9, 1), (5, 0.9, 1), (6, 0.9, 1), (2, 0.8, 1), (50, 0.999, 1)])
+def test_every_class_that_can_gives_one(caplog, count: int, portion: float, held: int) -> None:
+    labels = torch.tensor([0] * 300 + [1] * count)
+    first, rest = split_by_class(labels, portion, what="x")
+    assert (labels[rest] == 1).sum() == held
+    assert sorted(first + rest) == list(range(300 + count))
+    assert bool(caplog.text) == (count == 1)
+
+
+def test_classes_with_enough_pictures_are_split_as_ever() -> None:
+    """Recorded accuracies depend on which pictures are held out."""
+    labels = torch.arange(1000) % 10
+    digest = hashlib.sha256(repr(split_by_class(labels, 0.9, what="x")).encode()).hexdigest()
+    assert digest.startswith("b9faaa6aa07f8759")
 
 
 def test_a_tiny_portion_leaves_something_to_train_on() -> None:

@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from onceforall.data import ArrayPictures, Augment, Batch, FilePictures, Loader, Pictures, TrainBatches
+from onceforall.data.schedule import balanced_order
 from onceforall.data.serve import _outlive_signals
 from onceforall.space.errors import UserError
 
@@ -48,6 +51,37 @@ def test_an_epoch(pictures: Pictures) -> None:
     labels = torch.cat([batch.labels for batch in found]).tolist()
     assert len(set(labels)) == len(labels)
     assert len({batch.resolution for epoch in range(3) for batch in source.epoch(epoch)}) == 3
+
+
+def rare(pictures: Pictures) -> Pictures:
+    """The same pictures, of which the first one alone is of class 1."""
+    labels = torch.zeros(len(pictures), dtype=torch.int64)
+    labels[0] = 1
+    return replace(pictures, labels=labels)
+
+
+def test_balanced_batches_hold_as_many_pictures_of_each_class(pictures: Pictures) -> None:
+    given, loader = rare(pictures), Loader(batch=4)
+    for balanced, share in ((True, 0.5), (False, 1 / len(pictures))):
+        source = TrainBatches(given, SIZES, augment=Augment(), loader=loader, seed=0, balanced=balanced)
+        assert source.steps_per_epoch == len(pictures) // 4
+        labels = torch.cat([batch.labels for epoch in range(20) for batch in source.epoch(epoch)])
+        assert float(labels.double().mean()) == pytest.approx(share, abs=0.05)
+    source = TrainBatches(given, SIZES, augment=Augment(), loader=loader, seed=0, balanced=True)
+    assert same(list(source.epoch(3))[1:], list(source.epoch(3, start=1)))
+
+
+def test_a_balanced_order_shows_each_picture_as_often_as_the_others_of_its_class() -> None:
+    labels = np.repeat([0, 1, 2], [20, 7, 3])
+    order = balanced_order(labels, seed=0, epoch=0)
+    times = np.bincount(order, minlength=30)
+    assert len(order) == 30
+    assert [int(times[labels == label].sum()) for label in range(3)] == [10, 10, 10]
+    for label, most in ((0, 1), (1, 2), (2, 4)):
+        assert times[labels == label].max() == most
+        assert times[labels == label].min() >= most - 1
+    assert order.tolist() != balanced_order(labels, seed=0, epoch=1).tolist()
+    assert labels[order].tolist() != sorted(labels[order])
 
 
 def test_workers_change_nothing(pictures: Pictures) -> None:

@@ -44,6 +44,5 @@ def weights(supernet, digits, tmp_path_factory) -> Path:
 def folder(supernet, evaluator, weights, tmp_path) -> Path:
     arch = SPACE.middle
     net = evaluator.subnet(supernet, arch)
-    score = evaluator.score_net(net, arch.resolution, evaluator.data.test)
-    save_subnet(Scored(net, SPACE, arch, evaluator.data, score).extracted, tmp_path / "subnet", source=weights)
+    save_subnet(Scored.of(evaluator, net, SPACE, arch).extracted, tmp_path / "subnet", source=weights)
     return tmp_path / "subnet"

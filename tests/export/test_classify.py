@@ -83,10 +83,9 @@ def test_three_packages_are_enough_for_the_accuracy_of_the_description(supernet,
     evaluator, arch = Evaluator(data, calibration_images=200), supernet.space.smallest.at(16)
     net = evaluator.subnet(supernet, arch)
     fit_classifier(net, data, arch.resolution)
-    score = evaluator.score_net(net, arch.resolution, data.test)
-    assert score.top1 > 0.3
-    folder = tmp_path / "subnet"
-    save_subnet(Scored(net, supernet.space, arch, data, score).extracted, folder, source=weights)
+    found, folder = Scored.of(evaluator, net, supernet.space, arch), tmp_path / "subnet"
+    assert found.score.top1 > 0.3
+    save_subnet(found.extracted, folder, source=weights)
     export(folder, Request("onnx"), data)
     python = bare_environment(tmp_path / "env")
     result = subprocess.run(

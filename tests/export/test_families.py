@@ -29,12 +29,11 @@ def test_from_weights_to_a_verified_file(name, evaluator, tmp_path, capsys):
         assert again.stem.norm.eps == net.stem.norm.eps == space.bn_eps
     arch = space.sample(random.Random(1)).at(min(space.resolutions))
     subnet = evaluator.subnet(net, arch)
-    score = evaluator.score_net(subnet, arch.resolution, evaluator.data.test)
-    save_subnet(Scored(subnet, space, arch, evaluator.data, score).extracted, tmp_path / "subnet",
-                source=tmp_path / "net.h5")
+    found = Scored.of(evaluator, subnet, space, arch)
+    save_subnet(found.extracted, tmp_path / "subnet", source=tmp_path / "net.h5")
     assert open_weights(tmp_path / "subnet" / "model.safetensors").arch == arch
     with pytest.raises(SystemExit) as end:
         main(["export", str(tmp_path / "subnet"), "--to", "onnx"])
     assert end.value.code == 0, capsys.readouterr().err
     (made,) = read_description(tmp_path / "subnet").exports.values()
-    assert made.verification.top1 == made.verification.torch_top1 == score.top1
+    assert made.verification.top1 == made.verification.torch_top1 == found.score.top1

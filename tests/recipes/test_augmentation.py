@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,3 +79,15 @@ def test_it_is_said_before_training(arrows, tmp_path, monkeypatch, capsys):
     assert err[-2:] == [LINE.format("not mirrored"), "ofa: training: starts here"]
     Progress(shown=False).hear({"kind": "note", "text": "of the first process alone"})
     assert not capsys.readouterr().err
+
+
+def test_a_rare_class_is_said_with_the_setting_that_helps(arrows, tmp_path):
+    for i in range(1, 20):
+        (arrows / "train" / "right" / f"{i}.png").unlink()
+    request = Request(str(arrows), recipe="cifar10-cpu", flip=False)
+    (config,) = plan(request, tmp_path, gpu=False).values()
+    assert said(config)[1:] == ["hint: class right has 1 training pictures, left has 18; --balanced draws every class "
+                                "equally often"]
+    (config,) = plan(replace(request, balanced=True), tmp_path, gpu=False).values()
+    assert config.data.balanced
+    assert len(said(config)) == 1

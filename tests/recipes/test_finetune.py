@@ -51,8 +51,7 @@ def runs(tmp_path_factory, digits) -> Path:
     save(Trained(net, SPACE, None, {"mean": digits.mean, "std": digits.std, "classes": digits.classes}), weights)
     evaluator = Evaluator(digits, calibration_images=200)
     subnet = evaluator.subnet(net, SPACE.smallest)
-    score = evaluator.score_net(subnet, 12, digits.test)
-    save_subnet(Scored(subnet, SPACE, SPACE.smallest, digits, score).extracted, folder / "small", source=weights)
+    save_subnet(Scored.of(evaluator, subnet, SPACE, SPACE.smallest).extracted, folder / "small", source=weights)
     return folder
 
 
@@ -223,7 +222,7 @@ def test_folders_that_hold_something_else_are_refused(runs, whole, tmp_path, cap
         assert before == {p: p.stat().st_mtime_ns for p in output.rglob("*")}
         return err
     assert "is the folder of the sub-network itself; give another -o" in refused(runs / "small" / ".." / "small")
-    assert "holds a run of another configuration (optimizer.train.lr differs)" in refused(whole, "--lr", 0.01)
+    assert "optimizer.train.lr is 0.04 there, and 0.01 is asked for" in refused(whole, "--lr", 0.01)
     shutil.copytree(runs / "small", tmp_path / "other")
     assert "other: holds another sub-network; give another -o" in refused(tmp_path / "other")
     assert "holds another run; give another -o" in refused(runs)

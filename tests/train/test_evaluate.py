@@ -12,6 +12,7 @@ from onceforall.data import ArrayPictures, DataSet, DataSpec, FilePictures, load
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
 from onceforall.train import evaluate
+from onceforall.train.distributed import Processes
 from onceforall.train.evaluate import Evaluator
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15)
@@ -115,3 +116,24 @@ def test_one_net_scores_the_same_on_every_form_of_the_pictures(forms, form):
 def test_calibration_batches_hold_all_classes(forms):
     drawn = forms["folder"].calibration(500)
     assert min(len(labels.unique()) for labels in drawn.labels.split(evaluate.CALIBRATION_BATCH)) == 10
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_confusion_counts_what_the_net_answers(forms, monkeypatch, world):
+    """The counts agree with the net's answers one by one, alone and as the sum over processes."""
+    data = forms["name"]
+    net = extract(Supernet(SPACE, 10, generator=torch.Generator().manual_seed(0)), SPACE.smallest).eval()
+    parts = []
+    monkeypatch.setattr(evaluate, "summed", lambda tensor, _: parts.append(tensor) or sum(parts))
+    for rank in range(world):
+        scores = Evaluator(data, batch=50, processes=Processes(rank, world, rank, world))
+        found = scores.confusion(net, 12, data.test)
+    expected = torch.zeros(10, 10, dtype=torch.int64)
+    with torch.inference_mode():
+        for batch in Evaluator(data)._batches(data.test, 12, 40):
+            answers = net(scores._prepared(batch.images)).argmax(1)
+            for label, answer in zip(batch.labels.tolist(), answers.tolist(), strict=True):
+                expected[label, answer] += 1
+    assert torch.equal(found, expected)
+    assert found.dtype == torch.int64
+    assert int(found.sum()) == len(data.test)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small import config
 
 from onceforall.interop.config import Config
@@ -15,7 +18,7 @@ from onceforall.space import UserError
 from onceforall.train import checkpoint, output
 from onceforall.train.checkpoint import NEWEST, Position
 from onceforall.train.distributed import Processes
-from onceforall.train.output import check_alike, check_files, check_output, files_of
+from onceforall.train.output import check_alike, check_files, check_output, check_pictures, files_of, identity
 from onceforall.train.run import train
 from onceforall.train.setup import Options, data_of, data_spec
 
@@ -44,13 +47,13 @@ def test_another_number_of_processes(started):
     check_output(config(), started, Options(search=True))
     for same in (config(), changed(config(), batch_size_train=32, mini_batch_train=16)):
         check_output(same, started, TWO)
-    with pytest.raises(UserError, match=r"\(hparams.batch_size_train differs\)"):
+    with pytest.raises(UserError, match="hparams.batch_size_train is 64 there, and 16 is asked for"):
         check_output(changed(config(), batch_size_train=16, mini_batch_train=16), started, TWO)
-    with pytest.raises(UserError, match=r"\(hparams.batch_size_train differs\)"):
+    with pytest.raises(UserError, match="hparams.batch_size_train is 64 there, and 32 is asked for"):
         check_output(changed(config(), batch_size_train=32, mini_batch_train=32), started, Options(search=True))
-    with pytest.raises(UserError, match=r"\(hparams.mini_batch_train differs\)"):
+    with pytest.raises(UserError, match="hparams.mini_batch_train is 16 there, and 32 is"):
         check_output(changed(config(), mini_batch_train=32), started, Options(search=True))
-    with pytest.raises(UserError, match=r"\(hparams.seed differs\)"):
+    with pytest.raises(UserError, match="hparams.seed is 0 there, and 1 is asked for"):
         check_output(changed(config(), seed=1), started, TWO)
 
 
@@ -121,6 +124,63 @@ def test_processes_that_differ(monkeypatch, other, message):
     monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, {**mine, **other}])
     with pytest.raises(UserError, match=message):
         check_alike(config(), data, TWO)
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory) -> Path:
+    """Pictures of two classes, and a run on them that was stopped."""
+    folder = tmp_path_factory.mktemp("six")
+    for split, count in (("train", 40), ("val", 4)):
+        for level, name in ((0, "ant"), (200, "bee")):
+            for i in range(count):
+                path = folder / "data" / split / name / f"{i:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 16), (level, i, 255 - level)).save(path)
+
+    def stop(record):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(on_folder(folder), folder / "run", Options(search=True, listener=stop))
+    return folder
+
+
+def on_folder(folder: Path) -> Config:
+    values = config(batch_size_train=8, mini_batch_train=8).to_dict()
+    values["network"]["ofa"]["num_classes"] = 2
+    return Config.from_dict({**values, "dataloader": {"folder": {"root": str(folder / "data")}}})
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda data: [(data / split / "ant").rename(data / split / "cat") for split in ("train", "val")],
+     "run: goes on with other classes: without ant and with cat; put back what the run began with, or"),
+    (lambda data: [os.rename(data / split / name, data / split / new) for split in ("train", "val")
+                   for name, new in (("ant", "tmp"), ("bee", "ant"), ("tmp", "bee"))],
+     r"run: goes on with other training pictures \(72 before, 72 now\)"),
+    (lambda data: (data / "train" / "bee" / "07.png").unlink(),
+     r"run: goes on with other training pictures \(72 before, 71 now\); put back"),
+])
+def test_other_pictures_are_refused(six, tmp_path, change, message):
+    shutil.copytree(six, tmp_path / "six")
+    change(tmp_path / "six" / "data")
+    settings = on_folder(tmp_path / "six")
+    settings.write(tmp_path / "six" / "run" / "config.json")  # it lies elsewhere now
+    with pytest.raises(UserError, match=message):
+        train(settings, tmp_path / "six" / "run", Options(search=True))
+
+
+def test_other_test_pictures_are_said_where_none_of_them_chooses(six, tmp_path, caplog):
+    data = data_of(data_spec(on_folder(six), search=True))
+    fewer = identity(replace(data, test=data.test.subset(range(5))))
+    caplog.clear()
+    check_pictures(tmp_path, identity(data), identity(data))
+    assert not caplog.records
+    check_pictures(tmp_path, fewer, identity(data))
+    assert "goes on with other validation pictures (8 before, 5 now): scores on them cannot be compared" in caplog.text
+    none = data.held_out.subset([])
+    with pytest.raises(UserError, match="goes on with other validation pictures"):
+        check_pictures(tmp_path, identity(replace(data, held_out=none, test=none)),
+                       identity(replace(data, held_out=none)))
+    check_pictures(tmp_path, identity(data), {})  # a checkpoint of before
 
 
 def test_a_run_begins_with_a_good_checkpoint(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from onceforall.cli.app import app
     from onceforall.space import UserError
+    from onceforall.space.files import known, unwritable
 
+    _show_all_names()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
@@ -27,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"ofa: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if debug or not known(error):
             raise
-        where = error.filename or "the output"
-        print(f"ofa: {where}: cannot be written: {error.strerror}; free some space", file=sys.stderr)  # noqa: T201
+        verb = "used" if isinstance(error, PermissionError) else "written"
+        print(f"ofa: {unwritable(error.filename or 'the output', error, verb=verb)}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
@@ -45,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:  # of Ctrl-C, which typer's versions answer with this code, or with Abort
         print("ofa: stopped; the same command again goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)
+
+
+def _show_all_names() -> None:
+    """Let the terminal show characters that its encoding lacks as Python writes them in a string."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dead_worker(error: RuntimeError) -> Exception | None:

@@ -6,6 +6,7 @@ import typer
 
 from onceforall.cli import (
     convert,
+    data,
     evaluate,
     export,
     extract,
@@ -25,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     epilog="`--debug` after any command shows a traceback where there is an error.")
 app.command("fit")(fit.fit)
+app.command("data")(data.data)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +21,12 @@ from onceforall.cli.source import (
     SpaceName,
     Which,
 )
+from onceforall.space.errors import printable
+
+if TYPE_CHECKING:
+    from onceforall.export.confusion import ClassRow
+
+_SHOWN, _OTHERS = 20, 3  # classes, and others that one is taken for
 
 
 def evaluate(
@@ -36,13 +44,32 @@ def evaluate(
 ) -> None:
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
     from onceforall.cli.pictures import scored
+    from onceforall.export.confusion import by_class
 
     which = Which(arch, genotype, resolution, front, row)
     found = scored(source, which, space=space, data=data, root=root, device=device)
     chosen, score = found.arch, found.score
+    classes = by_class(found.confusion, found.data.classes)
     if json_only:
         typer.echo(json.dumps({"arch": str(chosen), "resolution": chosen.resolution, "top1": score.top1,
-                               "top5": score.top5, "loss": score.loss, "images": score.images}))
-    else:
-        typer.echo(f"{chosen}\ntop-1 {100 * score.top1:.2f} %  top-5 {100 * score.top5:.2f} %  loss {score.loss:.4f}  "
-                   f"on {score.images:,} test pictures at {chosen.resolution} pixels")
+                               "top5": score.top5, "loss": score.loss, "images": score.images,
+                               "classes": [asdict(row) for row in classes]}))
+        return
+    typer.echo(f"{chosen}\ntop-1 {100 * score.top1:.2f} %  top-5 {100 * score.top5:.2f} %  loss {score.loss:.4f}  "
+               f"on {score.images:,} test pictures at {chosen.resolution} pixels")
+    _show(classes)
+
+
+def _show(rows: Sequence[ClassRow]) -> None:
+    """A line a class; of many classes the least accurate ones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = rows if len(rows) <= _SHOWN else sorted(rows, key=lambda row: row.top1)[:_SHOWN]
+    table = Table("class", "pictures", "top-1", "taken for", box=None, pad_edge=False)
+    for row in shown:
+        others = ", ".join(f"{printable(name)} ({images:,})" for name, images in list(row.taken_for.items())[:_OTHERS])
+        table.add_row(printable(row.name), f"{row.images:,}", f"{100 * row.top1:.1f} %", others)
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
+    console.print("" if len(shown) == len(rows) else f"\nthe {_SHOWN} of {len(rows):,} classes that are told worst")
+    console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from onceforall.cli.running import Every, Profile, compute_of, log_to_stderr, ru
 
 def fit(
     data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, imagenet, or a folder with "
-                                      "train/<class>/* and val/<class>/*")] = "digits",
+                                      "train/<class>/* and val/<class>/*, or <class>/*")] = "digits",
     root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
     recipe: Annotated[str | None, typer.Option(help="recipe by name; the data set's by default")] = None,
@@ -22,6 +23,8 @@ def fit(
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="mirror training pictures at random; as the "
                                               "recipe says by default")] = None,
     seed: Annotated[int | None, typer.Option(help="what all random draws derive from; the recipe's by default")] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="draw every class equally often, however many pictures "
+                                           "it has")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
@@ -44,14 +47,15 @@ def fit(
     processes = detect(os.environ)
     folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
-                      flip=flip, seed=seed)
+                      flip=flip, seed=seed, balanced=balanced)
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes)
     if dump_configs is not None:
         gpu = compute.device.type != "cpu"
         for name, config in plan(request, folder, gpu=gpu, processes=processes.world).items():
             config.write(dump_configs / f"{name}.json")
-            typer.echo(f"ofa train --search -f {dump_configs / name}.json -o {folder / name}")
+            typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{dump_configs / name}.json",
+                                   "-o", str(folder / name)]))
         return
     with (running(compute, processes, every=checkpoint_every, profile=profile) as options,
           Progress(shown=processes.first) as progress):

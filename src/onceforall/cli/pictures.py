@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from onceforall.cli.running import compute_of
 from onceforall.cli.source import Which, arch_of, run_config
 from onceforall.space import UserError
 
 if TYPE_CHECKING:
-    from onceforall.data import DataSpec
+    from onceforall.data import DataSet, DataSpec, Pictures
     from onceforall.export.folder import Scored
+    from onceforall.interop.config import Config
     from onceforall.interop.weights import Trained
     from onceforall.train.evaluate import Compute, Evaluator
+
+_log = logging.getLogger(__name__)
 
 
 def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
@@ -30,22 +37,24 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
     trained = open_weights(source, space=space)
     arch, net = arch_of(trained, which), trained.net
     evaluator = evaluator_of(Path(source), trained, data=data, root=root, compute=compute)
+    show_found(evaluator.data)
     compute.place(net)
     subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
-    score = evaluator.score_net(subnet, arch.resolution, evaluator.data.test)
-    return Scored(subnet, trained.space, arch, evaluator.data, score)
+    return Scored.of(evaluator, subnet, trained.space, arch)
 
 
 def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,
                  compute: Compute) -> Evaluator:
     """An evaluator on the data set that the options name, else on the one that SOURCE was trained on.
 
-    Raises UserError where the data has more classes than the net.
+    Labels go by the names of the classes that the net knows. Raises UserError for a class that it does not know, and
+    for a net without names that tells another number of classes apart.
     """
     from onceforall.data import NAMED, DataSpec
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
+    from onceforall.nn import Supernet
     from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import check_classes, data_of, data_spec
+    from onceforall.train.setup import data_of, data_spec
 
     try:
         config, search = run_config(source)
@@ -56,18 +65,80 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     if root is not None and data is None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     if data is not None:
-        spec = DataSpec(data, root=root) if data in NAMED else DataSpec("folder", root=root or data)
+        spec = DataSpec(data, root=root) if data in NAMED else _folder(source, config, root or data)
     elif config is not None:
         spec = data_spec(config, search=search)
     else:
         spec = _described(source)
-    pictures, trained_on = data_of(spec), trained.pictures
-    check_classes(pictures, trained.num_classes, place=f"{source} num_classes")
+    trained_on = trained.pictures
+    known = trained_on.get("classes") or None
+    pictures = data_of(spec, known)
+    if not len(pictures.train) and isinstance(trained.net, Supernet):
+        pictures = replace(pictures, train=_calibration(source, config, known, search=search))
+    _check_classes(pictures, trained, source)
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
                            std=tuple(trained_on.get("std", IMAGENET_STD)))
     images = 2000 if config is None else config.hparams.calibration_images
     return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)
+
+
+def show_found(data: DataSet) -> None:
+    """Print what was found of a data set, beside what the verb answers."""
+    if data.found is not None:
+        typer.echo(data.found.text(), err=True)
+
+
+def _folder(source: Path, config: Config | None, folder: str) -> DataSpec:
+    """The folder of --data: one without training pictures is there to be scored alone. One without splits has test
+    pictures of its own if SOURCE was trained on it, and is scored as a whole if not."""
+    from onceforall.data import DataSpec
+    from onceforall.data.sources import splits_of
+
+    names = splits_of(folder)
+    root = config.data.root if config is not None else _described_root(source)
+    own = root is not None and Path(root).resolve() == Path(folder).resolve()
+    return DataSpec("folder", root=folder, score_only="train" not in names and not (own and not names))
+
+
+def _described_root(source: Path) -> str | None:
+    try:
+        return _described(source).root
+    except UserError:
+        return None  # nothing says
+
+
+def _calibration(source: Path, config: Config | None, known: Sequence[str] | None, *, search: bool) -> Pictures:
+    """The training pictures of a supernet's own run, to recalibrate BN on."""
+    from onceforall.train.setup import data_of, data_spec
+
+    remedy = "put the pictures of the run back, or give a folder with train/"
+    if config is None:
+        raise UserError("--data", "has no training pictures, which BN recalibration needs, and no configuration beside "
+                        "the weights names others", remedy)
+    try:
+        return data_of(data_spec(config, search=search), known).train
+    except UserError as error:
+        raise UserError("--data", "has no training pictures, which BN recalibration needs, and the run's own cannot be "
+                        f"read ({error})", remedy) from None
+
+
+def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
+    """Say which classes have no test pictures, and for a net without names that labels go by position.
+
+    Raises UserError for such a net where the numbers of classes differ.
+    """
+    from onceforall.data.labels import absent, listed, warn_of_positions
+
+    if not trained.pictures.get("classes"):
+        if len(pictures.classes) != trained.num_classes:
+            raise UserError(str(source), f"does not name the {trained.num_classes:,} classes that it tells apart, and "
+                            f"there are pictures of {len(pictures.classes):,}", "give pictures of all its classes")
+        warn_of_positions(str(source), pictures.classes)
+    missing = absent(pictures.test, pictures.classes)
+    if missing:
+        _log.warning("no test pictures of %d of the network's %d classes: %s; the others are scored by the largest of "
+                     "all its outputs", len(missing), len(pictures.classes), listed(missing))
 
 
 def _described(source: Path) -> DataSpec:

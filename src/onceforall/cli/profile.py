@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
     parts, subnets = len(job.parts), len(job.archs)
     typer.echo(json.dumps({"runner": str(folder), "parts": parts, "subnets": subnets}) if json_only else
                f"{folder}: {parts} parts, {subnets} sub-networks; copy it to the device, and there, with numpy and "
-               f"onnxruntime:\n  python {folder.name}/run.py -o table.json")
+               f"onnxruntime:\n  python {shlex.quote(folder.resolve().name + '/run.py')} -o table.json")
 
 
 def _here(job: Job, output: Path, json_only: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -67,6 +68,8 @@ class Progress:
                 self._count("score", "measuring sub-networks", record)
             case "elastic":
                 self._count("elastic", "storing sub-networks", record)
+            case "check":
+                self._count("check", "reading pictures", record)
             case "verify":
                 self._count("verify", "comparing with torch", record)
 
@@ -133,12 +136,21 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     subnets = Table("MACs", "parameters", "top-1", "pixels", "saved in", "arch", box=None, pad_edge=False)
     for row in summary["subnets"]:
         subnets.add_row(f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{100 * row['top1']:.2f} %",
-                        str(row["resolution"]), row["path"], row["arch"])
-    console.print("\nStages: top-1 on held-out training pictures, of the smallest, middle and largest they train\n")
+                        str(row["resolution"]), str(_saved(row, folder)), row["arch"])
+    held_out = summary.get("chosen_on", "held-out") == "held-out"
+    pictures = "held-out training" if held_out else "the test"
+    console.print(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n")
     console.print(stages)
-    console.print("\nSub-networks: the best found for each budget, top-1 on the test pictures\n")
+    chosen = "" if held_out else ", which chose them too, as no pictures are held out: it is too high"
+    console.print(f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n")
     console.print(subnets)
-    middle = summary["subnets"][len(summary["subnets"]) // 2]["arch"]
-    console.print(f"\nNext:\n  ofa inspect {folder} --arch '{middle}'\n  ofa evaluate {folder} --arch '{middle}'\n"
-                  f"  ofa extract {folder} --arch '{middle}' -o subnet\n  ofa export subnet --to onnx\n"
-                  f"  ofa search {folder} --max-macs ...\n  tensorboard --logdir {folder}\n")
+    middle = summary["subnets"][len(summary["subnets"]) // 2]
+    saved, run = str(_saved(middle, folder)), str(folder)
+    commands = (["ofa", "inspect", saved], ["ofa", "evaluate", saved], ["ofa", "export", saved, "--to", "onnx"],
+                ["ofa", "search", run, "--max-macs", f"{middle['macs'] / 1e6:.2f}M"], ["tensorboard", "--logdir", run])
+    console.print("\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
+
+
+def _saved(row: Mapping[str, Any], folder: Path) -> Path:
+    """Where a sub-network of the summary is saved; the summaries of earlier versions have it from where they ran."""
+    return folder / "subnets" / Path(row["path"]).name

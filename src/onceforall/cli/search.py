@@ -111,7 +111,7 @@ class Trained:
 
 def _trained(what: Trained, request: Request, folder: Path, progress: Progress) -> Record | None:
     """Search a trained supernet; None in the processes that only measured for the first one."""
-    from onceforall.cli.pictures import evaluator_of
+    from onceforall.cli.pictures import evaluator_of, show_found
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.search.score import Scorer, shared
@@ -124,6 +124,8 @@ def _trained(what: Trained, request: Request, folder: Path, progress: Progress) 
     if not isinstance(trained.net, Supernet):
         raise UserError(what.source, "holds a single sub-network: there is nothing to search", "give a supernet")
     evaluator = evaluator_of(Path(what.source), trained, data=what.data, root=what.root, compute=compute)
+    if processes.first:
+        show_found(evaluator.data)
     compute.place(trained.net)
     with joined(processes, compute.device):
         scorer = Scorer(trained.net, evaluator, folder, processes=processes, listener=progress.hear)

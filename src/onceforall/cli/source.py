@@ -84,13 +84,13 @@ def arch_of(trained: Trained, which: Which) -> Arch:
 def run_config(source: Path) -> tuple[Config | None, bool]:
     """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
     from onceforall.export.elastic_file import is_elastic
-    from onceforall.interop.config import Config
     from onceforall.interop.weights import weights_file
     from onceforall.train import checkpoint
-    from onceforall.train.output import CONFIG, WEIGHTS
+    from onceforall.train.output import WEIGHTS
+    from onceforall.train.places import CONFIG, read_run_config
 
     folder = weights_file(source).parent
     if is_elastic(source) and any(folder.glob(f"*/{WEIGHTS}")):  # in a run's folder, of its widest stage
         folder = weights_file(folder).parent
     search = checkpoint.read_extra(folder).get("options", {}).get("search", True) if checkpoint.exists(folder) else True
-    return (Config.read(folder / CONFIG) if (folder / CONFIG).exists() else None), search
+    return (read_run_config(folder) if (folder / CONFIG).exists() else None), search

@@ -16,6 +16,7 @@ import yaml
 from onceforall.cost.population import CostTable, tabulate
 from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
+from onceforall.space.files import unreadable
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster, where libyaml is there
 _DEEPEST = 4  # a table is a mapping of mappings
@@ -176,7 +177,9 @@ def read_table(path: Path) -> LatencyTable:
                             {"device": path.name})
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise unreadable(path, error, missing="`ofa profile` writes a table") from None
+    except UnicodeDecodeError as error:
         raise UserError(str(path), f"cannot be read ({error})") from None
     if path.suffix == ".yaml":
         return LatencyTable(_yaml(path), {"device": path.parent.name})

@@ -13,6 +13,7 @@ from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes
 from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, SearchSpace, UserError
+from onceforall.space.files import unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,9 @@ def read_rows(path: Path, space: SearchSpace) -> Measured:
     """Rows `{"ks", "e", "d", "image_size", "top1"}` or `{"arch", "top1"}`; raises UserError that names the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except UnicodeDecodeError as error:
         raise UserError(str(path), f"cannot be read ({error})") from None
     codes, top1 = [], []
     for number, line in enumerate(lines, 1):

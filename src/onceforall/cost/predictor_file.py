@@ -18,6 +18,7 @@ from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import Mlp, Predictor
 from onceforall.interop.config_problems import parse_json_file
 from onceforall.space import SearchSpace, UserError, search_space
+from onceforall.space.files import check_no_pointer, unreadable, unwritable
 
 _ABOUT = "onceforall.predictor"
 _AUTHORS_SIZES = range(112, 225, 16)  # the resolutions that their encoding has a place for
@@ -42,7 +43,7 @@ def save(predictor: Predictor, path: Path, *, about: Mapping[str, Any]) -> None:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial, {_ABOUT: json.dumps(values)})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(str(path), f"cannot be written ({error})", "give another name") from None
+        raise unwritable(path, error) from None
 
 
 def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
@@ -55,7 +56,8 @@ def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror}") from None
+        raise unreadable(path, error, missing="`ofa predictor fit` writes one") from None
+    check_no_pointer(path)
     if start[8:] != b"{":
         return _answering(path, lambda: _authors(path, space))
     about, arrays = _read(path)

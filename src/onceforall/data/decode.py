@@ -53,6 +53,11 @@ class BrokenLog:
         """Broken files so far, each counted once."""
         return len(self._seen)
 
+    @property
+    def example(self) -> str:
+        """One of the broken files, where there is any."""
+        return min(self._seen)
+
     def note(self, broken: Broken) -> None:
         if self._strict:
             raise UserError(broken.path, f"broken picture ({broken.reason})", "mend or delete it, or unset strict")

@@ -13,6 +13,7 @@ from onceforall.data.decode import error_line
 from onceforall.data.pictures import ArrayPictures, from_grey
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
 from onceforall.space.errors import UserError
+from onceforall.space.files import in_full, unreadable
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _MAX_BYTES = 16 + 60_000 * 28 * 28  # of the largest of the four files, unpacked
@@ -43,7 +44,7 @@ def _fashion_folder(spec: DataSpec) -> Path:
         if _has_idx(place):
             return place
     remedy = "apt-get install dataset-fashion-mnist, or ofa fit --data fashion-mnist --download"
-    raise UserError("data.root", f"no Fashion-MNIST under {root}", remedy)
+    raise UserError("data.root", f"no Fashion-MNIST under {root}{in_full(root)}", remedy)
 
 
 def _idx_file(folder: Path, stem: str) -> Path | None:
@@ -71,6 +72,8 @@ def _read_idx(folder: Path, stem: str) -> NDArray[np.uint8]:
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
+    except PermissionError as error:
+        raise unreadable(file, error) from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(str(file), f"cannot be read ({error_line(error)})", "get the data set anew") from error
     axes = data[3] if data[:4] in (b"\0\0\x08\1", b"\0\0\x08\3") else 0

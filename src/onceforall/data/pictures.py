@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from onceforall.data.found import Found
 from onceforall.data.spec import DataSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -60,7 +61,7 @@ class DataSet:
     """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
 
     `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
-    loaded by; None for one made of other pictures.
+    loaded by; None for one made of other pictures. `found`: what was found when it was loaded.
     """
 
     train: Pictures
@@ -70,6 +71,7 @@ class DataSet:
     mean: Colour
     std: Colour
     spec: DataSpec | None = None
+    found: Found | None = None
 
     def calibration(self, count: int) -> Pictures:
         """Training pictures that BN statistics, or the value ranges of int8, are measured on.

@@ -25,9 +25,11 @@ class Step:
     resolution: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """The steps of every epoch over `count` pictures for the loader's rank.
+
+    `labels` (count,): where they are given, every class is drawn equally often; None: every picture once an epoch.
 
     A value beside `TrainBatches`, not methods of it: the DataLoader keeps the generator of its jobs, and a generator
     that keeps the owner of the DataLoader makes a cycle, in which torch waits 5 s for each worker to stop.
@@ -38,6 +40,7 @@ class Schedule:
     _: KW_ONLY
     loader: Loader
     seed: int
+    labels: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if not self.resolutions or min(self.resolutions) < 1:
@@ -53,7 +56,8 @@ class Schedule:
         """The steps start, start + 1, ... of an epoch."""
         if not 0 <= start <= self.steps_per_epoch:
             raise ValueError(f"start {start} is not within 0..{self.steps_per_epoch}")
-        order = epoch_order(self.count, seed=self.seed, epoch=epoch)
+        order = epoch_order(self.count, seed=self.seed, epoch=epoch) if self.labels is None else \
+            balanced_order(self.labels, seed=self.seed, epoch=epoch)
         batch = self.loader.batch
         for step in range(start, self.steps_per_epoch):
             first = (step * self.loader.world + self.loader.rank) * batch
@@ -67,6 +71,30 @@ class Schedule:
 def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of `range(count)`."""
     return np.random.Generator(np.random.PCG64([seed, epoch, ORDER_STREAM])).permutation(count)
+
+
+def balanced_order(labels: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Draw as many pictures as there are, each class equally often.
+
+    A class with few pictures shows each of them several times, a class with many pictures only some of them.
+
+    Args:
+        labels: the class of each picture, (N,).
+        seed: another seed gives another order.
+        epoch: counted from 0.
+
+    Returns:
+        Indices of pictures, (N,), in random order. The classes' shares differ by one at most.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, epoch, ORDER_STREAM]))
+    classes = rng.permutation(np.unique(labels))
+    drawn = []
+    for place, label in enumerate(classes.tolist()):
+        members = np.flatnonzero(labels == label)
+        share = len(labels) // len(classes) + (place < len(labels) % len(classes))
+        rounds = [rng.permutation(members) for _ in range(-(-share // len(members)))]
+        drawn += [np.concatenate(rounds)[:share]] if rounds else []
+    return rng.permutation(np.concatenate(drawn))
 
 
 def step_resolution(resolutions: Sequence[int], *, seed: int, epoch: int, step: int) -> int:

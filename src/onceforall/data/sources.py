@@ -1,55 +1,73 @@
 """The data sets by name: digits, Fashion-MNIST, CIFAR-10, class folders and list files."""
 
-import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from onceforall.data.assemble import data_set, sizes_of
 from onceforall.data.decode import BrokenLog, error_line
 from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
 from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
-from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, colour_statistics, from_grey
+from onceforall.data.found import LeftOut, Origin
+from onceforall.data.labels import AnyPictures, positions, relabelled
+from onceforall.data.layout import Layout, layout_of
+from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, from_grey
 from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
-from onceforall.data.split import carve
+from onceforall.data.split import MAX_NAMED
 from onceforall.space.errors import UserError
-
-TRAIN_SHARE = 0.8  # of a data set that comes without a test split
-
-logger = logging.getLogger(__name__)
+from onceforall.space.files import in_full, unreadable
 
 
-def load_data(spec: DataSpec) -> DataSet:
-    """The data set that `spec` names, split; `UserError` where it is missing, empty or inconsistent."""
+def load_data(spec: DataSpec, known: tuple[str, ...] | None = None, *, in_memory: bool = True) -> DataSet:
+    """Load and split the data set that `spec` names.
+
+    Args:
+        spec: which data set, and where it is.
+        known: the names of a network's outputs, in their order. Labels are given by these names, and `classes` of the
+            data set are all of them, even where it has pictures of only some. None: the data set's own classes.
+        in_memory: decode small picture files of one size now, without the broken ones.
+
+    Returns:
+        The data set, with what was `found`. Its training split is empty under `spec.score_only` where there is none.
+
+    Raises:
+        UserError: it is missing, empty or inconsistent, or has a class that is not in `known`.
+    """
     match spec.name:
         case "digits":
-            train, test = carve(_digits(), TRAIN_SHARE, what="test")
-            return _data_set(spec, train, test=test, classes=tuple(map(str, range(10))))
+            splits, classes = _by_name(spec, [_digits()], tuple(map(str, range(10))), known)
+            return data_set(spec, splits, classes, Origin(where="digits"))
         case "fashion-mnist":
-            train, test = fashion_mnist(spec)
-            return _data_set(spec, train, test=test, classes=FASHION_CLASSES)
+            splits, classes = _by_name(spec, fashion_mnist(spec), FASHION_CLASSES, known)
+            return data_set(spec, splits, classes, _named(spec))
         case "cifar10":
             if spec.root is not None and (Path(spec.root) / "train").is_dir():
-                return _folder(spec)
-            return _cifar10(spec)
+                return _folder(spec, known, in_memory=in_memory)
+            return _cifar10(spec, known)
         case "folder" | "imagenet":
-            return _folder(spec)
+            return _folder(spec, known, in_memory=in_memory)
         case "list":
-            return _list(spec)
-    known = "digits, fashion-mnist, cifar10, folder, imagenet, list"
-    raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {known}")
+            return _list(spec, known, in_memory=in_memory)
+    names = "digits, fashion-mnist, cifar10, folder, imagenet, list"
+    raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {names}")
 
 
-def _data_set(
-    spec: DataSpec, train: Pictures, *, test: Pictures, classes: tuple[str, ...], held_out: Pictures | None = None
-) -> DataSet:
-    # measured before holding out, so that train_portion does not change what the network sees
-    mean, std = colour_statistics(train)
-    if held_out is None:
-        train, held_out = carve(train, spec.train_portion, what="the held-out split")
-    logger.info("%s: %d training, %d held-out, %d test pictures", spec.name, len(train), len(held_out), len(test))
-    return DataSet(train, held_out, test, classes, mean, std, spec)
+def _by_name(
+    spec: DataSpec, splits: Sequence[AnyPictures], names: tuple[str, ...], known: tuple[str, ...] | None
+) -> tuple[list[AnyPictures], tuple[str, ...]]:
+    """Splits with the labels of `known`, and the names that their labels mean.
+
+    It comes before any pictures are held out, which depends on the labels.
+    """
+    if known is None or known == names:
+        return list(splits), names
+    places = positions(names, known, place=spec.root or spec.train_file or spec.name)
+    return [relabelled(split, places) for split in splits], known
 
 
 def _digits() -> ArrayPictures:
@@ -60,47 +78,113 @@ def _digits() -> ArrayPictures:
     return from_grey(grey, torch.from_numpy(bunch.target.astype(np.int64)))
 
 
-def _folder(spec: DataSpec) -> DataSet:
+def _folder(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> DataSet:
     if spec.root is None:
         raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
-    root, log = Path(spec.root), BrokenLog(strict=spec.strict)
+    root = Path(spec.root)
     if not root.is_dir():
-        raise UserError("data.root", f"{root} is not a folder", LAYOUT)
-    classes = class_names(root / "train")
-    train = in_memory_if_small(read_folder(root / "train", classes, complete=True), log)
-    given = [
-        in_memory_if_small(read_folder(root / name, classes, complete=False), log)
-        for name in _evaluation_folders(root)
-    ]
-    match given:
-        case [held_out, test]:
-            return _data_set(spec, train, test=test, classes=classes, held_out=held_out)
-        case [test]:
-            return _data_set(spec, train, test=test, classes=classes)
-    train, test = carve(train, TRAIN_SHARE, what="test")
-    return _data_set(spec, train, test=test, classes=classes)
+        raise UserError("data.root", f"{root} is not a folder{in_full(root)}", LAYOUT)
+    left = LeftOut(root)
+    layout = layout_of(root, left)
+    if spec.score_only and (layout.plain or layout.train is None):
+        return _to_score(spec, layout, left, known, in_memory=in_memory)
+    folder = layout.train or root / "train"
+    names = class_names(folder)
+    given = [split for split in (layout.val, layout.test) if split is not None]
+    read = [read_folder(folder, names, complete=True, left=left)]
+    read += [read_folder(split, names, complete=False, left=left) for split in given]
+    read, classes = _by_name(spec, read, names, known)
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, _origin(
+        spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
+        held_out="".join(map(_shown, given[:-1])), notes=_notes(layout)))
 
 
-def _evaluation_folders(root: Path) -> list[str]:
-    """Those of val (or valid) and test that hold class folders; unlabelled test pictures are no test split."""
-    found = [name for name in ("val", "valid", "test") if (root / name).is_dir()
-             and any(entry.is_dir() for entry in (root / name).iterdir())]
-    return [name for name in found if not (name == "valid" and "val" in found)]
+def splits_of(root: str) -> set[str]:
+    """Which of train, val and test a folder holds; none for a plain folder of classes, or for no folder."""
+    if not Path(root).is_dir():
+        return set()
+    layout = layout_of(Path(root), LeftOut(Path(root)))
+    named = {"train": layout.train, "val": layout.val, "test": layout.test}
+    return set() if layout.plain else {name for name, folder in named.items() if folder is not None}
 
 
-def _list(spec: DataSpec) -> DataSet:
+def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: tuple[str, ...] | None, *,
+              in_memory: bool) -> DataSet:
+    """A folder without training pictures: those of test/, else of val/, else, without splits, all of them."""
+    folder = layout.test or layout.val or layout.train
+    if folder is None:
+        raise UserError(str(spec.root), "holds no pictures in class folders", LAYOUT)
+    names = class_names(folder)
+    read, classes = _by_name(spec, [read_folder(folder, names, complete=False, left=left)], names, known)
+    test = _decoded(read, spec, left, in_memory=in_memory)[0]
+    none = test.subset([])
+    return data_set(spec, [none, none, test], classes, _origin(
+        spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"]))
+
+
+def _decoded(read: Sequence[FilePictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
+    """Each split, in memory where its pictures are small; broken ones that this finds are counted."""
+    if not in_memory:
+        return list(read)
     log = BrokenLog(strict=spec.strict)
+    decoded = [in_memory_if_small(split, log) for split in read]
+    if log.count:
+        left.note("broken", Path(log.example), count=log.count)
+    return decoded
+
+
+def _notes(layout: Layout) -> list[str]:
+    notes = ["no folder is called train, val or test: the folders are the classes"] if layout.plain else []
+    train = layout.train
+    notes += [f"{_shown(split)} is {_shown(train)}: the same pictures" for split in (layout.val, layout.test)
+              if split is not None and train is not None and split.resolve() == train.resolve()]
+    return notes
+
+
+def _shown(folder: Path) -> str:
+    return f"{folder.name or folder.resolve().name}/"
+
+
+def _origin(spec: DataSpec, read: Sequence[FilePictures], left: LeftOut, *, notes: Sequence[str],
+            **splits: str) -> Origin:
+    """What is known of picture files before pictures are held out; `splits`: where each split lies."""
+    endings = Counter(os.path.splitext(path)[1].lower() for pictures in read for path in pictures.paths)
+    return Origin(where=str(spec.root or spec.train_file), sizes=sizes_of(read), formats=dict(endings.most_common()),
+                  left_out=left.rows, notes=tuple(notes), **splits)
+
+
+def _list(spec: DataSpec, known: tuple[str, ...] | None, *, in_memory: bool) -> DataSet:
     for name in ("train_file", "train_path"):
         if getattr(spec, name) is None:
             raise UserError(f"data.{name}", "is missing for 'list'", "give train_file and train_path")
     listed = read_list(str(spec.train_file), str(spec.train_path))
-    classes = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
-    train = in_memory_if_small(listed, log)
-    if spec.valid_file is None:
-        train, test = carve(train, TRAIN_SHARE, what="test")
-        return _data_set(spec, train, test=test, classes=classes)
-    valid = _valid_list(spec, len(classes))
-    return _data_set(spec, train, test=in_memory_if_small(valid, log), classes=classes)
+    names = tuple(str(label) for label in range(int(listed.labels.max()) + 1))
+    read = [listed] if spec.valid_file is None else [listed, _valid_list(spec, len(names))]
+    notes = _missing_labels(str(spec.train_file), read, len(names))
+    if known is not None and len(known) == len(names):  # a label of a list is the number of an output
+        names = known
+    read, classes = _by_name(spec, read, names, known)
+    left = LeftOut(Path(str(spec.train_path)))
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, _origin(
+        spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes))
+
+
+def _missing_labels(file: str, read: Sequence[FilePictures], classes: int) -> list[str]:
+    """A note that names labels without a training picture, and counts the test pictures of these.
+
+    Raises UserError where they are 1..N without a gap: class 0 would be empty, and all others off by one.
+    """
+    missing = sorted(set(range(classes)) - set(read[0].labels.tolist()))
+    if missing == [0] and classes > 2:
+        raise UserError(file, f"its labels are 1..{classes - 1}, and labels start at 0", "subtract 1 from each")
+    if not missing:
+        return []
+    named = ", ".join(map(str, missing[:MAX_NAMED])) + (", ..." if len(missing) > MAX_NAMED else "")
+    lost = sum(int(torch.isin(split.labels, torch.tensor(missing)).sum()) for split in read[1:])
+    return [f"{len(missing):,} of {classes:,} labels have no training picture: {named}; {lost:,} test pictures have "
+            "them"]
 
 
 def _valid_list(spec: DataSpec, classes: int) -> FilePictures:
@@ -113,17 +197,25 @@ def _valid_list(spec: DataSpec, classes: int) -> FilePictures:
     return valid
 
 
-def _cifar10(spec: DataSpec) -> DataSet:
+def _cifar10(spec: DataSpec, known: tuple[str, ...] | None) -> DataSet:
     from torchvision.datasets import CIFAR10
 
     root = spec.root or DEFAULT_ROOT
     try:
         train, test = (CIFAR10(root, train=part, download=spec.download) for part in (True, False))
+    except PermissionError as error:
+        raise unreadable(error.filename or root, error) from None
     except (RuntimeError, OSError) as error:
         remedy = "ofa fit --data cifar10 --download fetches it; or unpack cifar-10-python.tar.gz there"
-        raise UserError("data.root", f"no CIFAR-10 under {root} ({error_line(error)})", remedy) from error
+        problem = f"no CIFAR-10 under {root}{in_full(root)} ({error_line(error)})"
+        raise UserError("data.root", problem, remedy) from error
     splits = [
         ArrayPictures(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in (train, test)
     ]
-    return _data_set(spec, splits[0], test=splits[1], classes=tuple(train.classes))
+    splits, classes = _by_name(spec, splits, tuple(train.classes), known)
+    return data_set(spec, splits, classes, _named(spec))
+
+
+def _named(spec: DataSpec) -> Origin:
+    return Origin(where=spec.name, train="its training pictures", test="its test pictures")

@@ -7,6 +7,8 @@ from onceforall.space.errors import UserError
 
 NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by name
 DEFAULT_ROOT = "datasets"
+BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there when no root is given
+PATHS = ("root", "train_path", "train_file", "valid_path", "valid_file")  # of a DataSpec
 MAX_DEFAULT_WORKERS = 16
 
 
@@ -54,7 +56,8 @@ class DataSpec:
     `train_file` and `valid_file` with lines `relative/path label`, relative to `train_path` and `valid_path`.
     CIFAR-10 and Fashion-MNIST look in ./datasets without a root. Of every class, `train_portion` of the training
     pictures trains and the rest is held out for the search. `strict` stops at the first broken picture;
-    `workers` None picks a default, 0 loads in this process.
+    `workers` None picks a default, 0 loads in this process. `score_only`: a folder may lack training pictures, and
+    one without splits is the test split as a whole.
     """
 
     name: str
@@ -68,6 +71,7 @@ class DataSpec:
     strict: bool = False
     workers: int | None = None
     download: bool = False
+    score_only: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.train_portion <= 1:

@@ -25,15 +25,18 @@ class TrainBatches:
     Each epoch shuffles the pictures, a step takes the next `batch * world` of them and rank r their r-th slice; the
     last incomplete step is dropped. A data set smaller than one step wraps around. `resolutions` lists the sizes a
     step draws from. Random numbers belong to a picture's position in the epoch: neither workers nor ranks nor
-    the starting step change a batch. A broken picture is replaced by the next readable one of the data set.
+    the starting step change a batch. A broken picture is replaced by the next readable one of the data set. `balanced`
+    draws every class equally often instead of every picture once.
     """
 
     def __init__(
-        self, pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, loader: Loader, seed: int
-    ) -> None:
+        self, pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, loader: Loader, seed: int,
+        balanced: bool = False,
+    ) -> None:  # fmt: skip
         if len(pictures) == 0:
             raise UserError("data", "there are no training pictures")
-        self._schedule = Schedule(len(pictures), tuple(resolutions), loader=loader, seed=seed)
+        labels = pictures.labels.numpy() if balanced else None
+        self._schedule = Schedule(len(pictures), tuple(resolutions), loader=loader, seed=seed, labels=labels)
         self._log = BrokenLog(strict=loader.strict)
         load = partial(_load_step, pictures=pictures, augment=augment)
         self._server: Server[Step] = Server(load, loader=loader, workers=workers_for(pictures, loader))

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from onceforall.export.description import ABOUT, WEIGHTS, Description, Export
-from onceforall.space import UserError
 from onceforall.space.errors import printable
+from onceforall.space.files import unwritable
 
 CARD = "README.md"
 
@@ -17,7 +17,7 @@ def write_card(about: Description, folder: Path) -> None:
     try:
         (folder / CARD).write_text(card(about), encoding="utf-8")
     except OSError as error:
-        raise UserError(str(folder / CARD), f"cannot be written: {error.strerror}") from None
+        raise unwritable(folder / CARD, error) from None
 
 
 def card(about: Description) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
 _MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow hands others (EPS) to other programs
 # the key "location" of numbers that an ONNX file leaves to another file, as protobuf writes a text
 _ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
@@ -104,6 +106,17 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _content(path: str) -> bytes:
+    """The bytes of an ONNX file, which are not those of a pointer to it."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise RefusedError(path, f"cannot be read ({error.strerror})", "give an ONNX file that can") from None
+    if content.startswith(_POINTER):
+        raise RefusedError(path, "is a pointer of Git LFS, not the file itself", "`git lfs pull` fetches the file")
+    return content
+
+
 def opened(path: str) -> tuple[Infer, Values]:
     """An exported ONNX file ready to run, and what it says of itself.
 
@@ -112,8 +125,9 @@ def opened(path: str) -> tuple[Infer, Values]:
     ort = import_module("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    content = _content(path)
     try:
-        if _ELSEWHERE.search(Path(path).read_bytes()):
+        if _ELSEWHERE.search(content):
             raise ValueError("it leaves its numbers to other files")
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         about = json.loads(session.get_modelmeta().custom_metadata_map["onceforall"])
@@ -180,6 +194,8 @@ def main() -> None:
     parser.add_argument("pictures", nargs="*")
     parser.add_argument("--accuracy", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the characters of a name
     try:
         infer, about = opened(arguments.model)
         for path in arguments.pictures:

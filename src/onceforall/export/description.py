@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onceforall.data import CENTRE_SHARE, DataSet, DataSpec, FilePictures
 from onceforall.interop.config_problems import parse_json
 from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
+from onceforall.space.files import unreadable, unwritable
 
 FORMAT: Literal[2] = 2
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -60,6 +61,14 @@ class Accuracy(_Part):
     top1: Share
     images: Annotated[int, Field(ge=1)]
     split: str = "test"
+
+
+class Answers(_Part):
+    """How many test pictures with the label `label` the net takes for `answer`; both are numbers of outputs."""
+
+    label: Annotated[int, Field(ge=0)]
+    answer: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=1)]
 
 
 class Latency(_Part):
@@ -132,6 +141,7 @@ class Description(_Part):
     sha256: dict[str, str]
     exports: dict[str, Export] = {}
     plan: list[dict[str, Any]] = []
+    confusion: list[Answers] = []
 
     def network(self, path: Path) -> tuple[SearchSpace, Arch, Plan]:
         """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are
@@ -159,7 +169,7 @@ class Description(_Part):
             partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
             partial.replace(folder / ABOUT)
         except OSError as error:
-            raise UserError(str(folder), f"cannot be written: {error.strerror}") from None
+            raise unwritable(folder, error) from None
 
 
 def _text(value: Any) -> str:
@@ -176,7 +186,7 @@ def read_description(folder: Path) -> Description:
         values = parse_json(path.read_text(encoding="utf-8"), str(path))
         found = values["format"]
     except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror}", "`ofa extract` writes one") from None
+        raise unreadable(path, error, missing="`ofa extract` writes one") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(str(path), "is no description of a sub-network", "`ofa extract` writes one") from None
     if found != FORMAT:

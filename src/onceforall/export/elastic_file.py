@@ -21,6 +21,7 @@ from onceforall.nn import Subnet, Supernet
 from onceforall.search.front import Row
 from onceforall.search.record import RowValues
 from onceforall.space import Arch, Layer, Plan, SearchSpace, UserError
+from onceforall.space.files import check_no_pointer
 from onceforall.train.evaluate import CALIBRATION
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def read_elastic(path: Path) -> ElasticContent:
     """Raises UserError for a file that is not there, is damaged, or has no sub-networks beside its supernet."""
     if not path.is_file():
         raise UserError(str(path), "is not there", REMEDY)
+    check_no_pointer(path)
     content = NATIVE.read(path)
     if content.stored is None:
         raise UserError(str(path), "has no sub-networks stored beside the weights", REMEDY)

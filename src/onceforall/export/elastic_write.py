@@ -22,6 +22,7 @@ from onceforall.nn import Subnet, Supernet, extract
 from onceforall.search.front import Row, spread_over
 from onceforall.search.score import Listener
 from onceforall.space import Arch, UserError
+from onceforall.space.files import unwritable
 from onceforall.train.evaluate import Evaluator
 
 _PICTURES, _RANDOM = 8, 2
@@ -73,7 +74,7 @@ def _proved(unproved: Path, path: Path, answers: Mapping[Arch, Tensor], data: Da
     try:
         os.replace(unproved, path)
     except OSError as error:
-        raise UserError(str(path), f"cannot be written: {error.strerror}", "give another place") from None
+        raise unwritable(path, error) from None
     return replace(elastic, source=path)
 
 

@@ -20,6 +20,7 @@ from onceforall.export.targets import Target, target_named
 from onceforall.export.verify import Listener, Verifier, check, prepared
 from onceforall.nn.folding import fold
 from onceforall.space import UserError
+from onceforall.space.files import unwritable
 
 REJECTED = "rejected"
 _CALIBRATION_BATCH = 25
@@ -95,7 +96,7 @@ def _written(target: Target, job: Job, path: Path, folder: Path) -> dict[str, An
     try:
         facts: dict[str, Any] = target.module().write(job, path)
     except OSError as error:
-        raise UserError(str(folder), f"cannot be written: {error.strerror}", "make room, or copy it") from None
+        raise unwritable(folder, error) from None
     return facts
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onceforall.cost import macs, params
 from onceforall.data import DataSet
+from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT, PATHS
 from onceforall.export.card import write_card
 from onceforall.export.description import (
     ABOUT,
     WEIGHTS,
     Accuracy,
+    Answers,
     Channels,
     Description,
     read_description,
@@ -28,8 +30,10 @@ from onceforall.export.description import (
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet
 from onceforall.space import Arch, SearchSpace, UserError
-from onceforall.train.evaluate import Score
+from onceforall.space.files import unwritable
+from onceforall.train.evaluate import Evaluator, Score
 
+_MOST_CLASSES = 200  # whose confusion is written: model.json should stay small
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
@@ -43,24 +47,36 @@ class Extracted:
     classes: tuple[str, ...]
     accuracy: Accuracy | None = None
     data: dict[str, Any] | None = None
+    confusion: Sequence[Answers] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A sub-network of plain torch layers, and its accuracy on the test pictures of `data`."""
+    """A sub-network of plain torch layers, and how it answers on the test pictures of `data`.
+
+    `confusion`: counts (K, K), as `Evaluator.confusion` gives them; they are written for up to 200 classes.
+    """
 
     net: Subnet
     space: SearchSpace
     arch: Arch
     data: DataSet
     score: Score
+    confusion: Tensor
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, net: Subnet, space: SearchSpace, arch: Arch) -> Scored:
+        """Score a sub-network, as it is, on the test pictures of the evaluator."""
+        data = evaluator.data
+        return cls(net, space, arch, data, evaluator.score_net(net, arch.resolution, data.test),
+                   evaluator.confusion(net, arch.resolution, data.test))
 
     @property
     def extracted(self) -> Extracted:
         """As its folder keeps it."""
         accuracy = Accuracy(top1=self.score.top1, images=self.score.images)
         return Extracted(self.net, self.space, self.arch, Channels.of(self.data), self.data.classes, accuracy,
-                         _loaded_by(self.data))
+                         _loaded_by(self.data), _rows_of(self.confusion))
 
 
 def save_subnet(found: Extracted, folder: Path, *, source: Path,
@@ -70,7 +86,7 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another folder") from None
+        raise unwritable(folder, error, verb="made") from None
     space, arch, net = found.space.free, found.arch, found.net
     num_classes, preprocessing = net.plan.head[-1].outputs, found.channels.at(arch.resolution)
     # the old description must not stand beside the new weights
@@ -87,7 +103,8 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
         provenance={"source": str(source), "sha256": sha256(source),
                     "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     **({} if finetuned is None else {"finetuned": dict(finetuned)})},
-        versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net))
+        versions=versions("torch"), sha256={WEIGHTS: sha256(folder / WEIGHTS)}, plan=_rows(net),
+        confusion=list(found.confusion))
     about.write(folder)
     write_card(about, folder)
     return about
@@ -116,11 +133,24 @@ def open_subnet(folder: Path) -> tuple[Subnet, Description]:
 
 
 def _loaded_by(data: DataSet) -> dict[str, Any] | None:
-    """The data set's name, place and split, as `DataSpec` takes them."""
+    """The data set's name, place and split, as `DataSpec` takes them; paths are absolute, for readers elsewhere."""
     if data.spec is None:
         return None
-    return {name: value for name, value in asdict(data.spec).items()
+    spec = asdict(data.spec)
+    if spec["root"] is None and data.spec.name in BY_DEFAULT and Path(DEFAULT_ROOT).is_dir() \
+            and not Path(DEFAULT_ROOT, "train").is_dir():  # which would stand for a folder of pictures
+        spec["root"] = DEFAULT_ROOT
+    paths = {name: str(Path(spec[name]).absolute()) for name in PATHS if spec[name] is not None}
+    return {name: value for name, value in (spec | paths).items()
             if name not in ("augment", "workers", "download") and value is not None}
+
+
+def _rows_of(confusion: Tensor) -> list[Answers]:
+    """The counts that are not zero."""
+    if len(confusion) > _MOST_CLASSES:
+        return []
+    return [Answers(label=label, answer=answer, images=int(confusion[label, answer]))
+            for label, answer in confusion.nonzero().tolist()]
 
 
 def _rows(net: Subnet) -> list[dict[str, Any]]:

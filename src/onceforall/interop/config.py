@@ -221,5 +221,5 @@ def _check_files(config: Config) -> None:
     for key, path, exists in named:
         if path is not None and not exists(Path(path)):
             kind = "file" if exists is Path.is_file else "folder"
-            raise UserError(key, f"there is no {kind} {path!r}", "paths start from the folder the command runs in"
-                            if not Path(path).is_absolute() else "")
+            raise UserError(key, f"there is no {kind} {path!r}", f"paths start from the folder the command runs in, "
+                            f"{Path.cwd()}" if not Path(path).is_absolute() else "")

@@ -29,6 +29,7 @@ class Data(Section):
     flip: bool = Field(True, description="mirror training pictures at random")
     brightness: float = Field(32 / 255, ge=0, le=1, description="colortwist's largest change of brightness")
     saturation: float = Field(0.5, ge=0, le=1, description="colortwist's largest change of saturation")
+    balanced: bool = Field(False, description="draw every class equally often instead of every picture once an epoch")
     prefetch: int = Field(2, ge=1, le=1000, description="batches that each worker reads ahead")
     pin_memory: bool | None = Field(None, description="copy batches to pinned memory; null: where there is a GPU")
     workers: int | None = Field(None, ge=0, le=512, description="processes that read pictures; null: chosen to suit")

@@ -16,6 +16,7 @@ from onceforall.interop.config_hparams import Hparams
 from onceforall.interop.config_problems import as_user_error, check_plain, parse_json
 from onceforall.interop.config_sections import FIXED_KERNELS, Network, NetworkChoice, Optimizer, Section
 from onceforall.space import UserError, lower, search_space
+from onceforall.space.files import unreadable, unwritable
 from onceforall.space.rows import listed
 
 Algorithm = Literal["OFASearcher", "OFATrainer"]
@@ -81,7 +82,7 @@ class Config(Section):
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
+            raise unreadable(path, error) from None
         except ValueError as error:
             raise UserError(ascii(str(path)), f"cannot be read: {error}") from None
         value = parse_json(text, str(path))
@@ -115,7 +116,7 @@ class Config(Section):
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink()
-            raise UserError(str(path), f"cannot be written: {error.strerror or error}") from None
+            raise unwritable(path, error) from None
 
     def ignored(self, for_algorithm: Algorithm | None = None) -> list[str]:
         """Keys that are given and have no effect, a line each: dotted path and why."""

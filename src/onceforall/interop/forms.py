@@ -15,6 +15,7 @@ from onceforall.interop import mit_weights, native_weights, nnabla_weights
 from onceforall.interop.about import About
 from onceforall.interop.entries import Content, Entry
 from onceforall.space import UserError
+from onceforall.space.files import check_no_pointer, unreadable, unwritable
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class Form:
         """Write the file atomically; raises UserError where it cannot be written, and leaves nothing then."""
         partial = path.with_name(path.name + ".partial")
         try:
+            partial.open("wb").close()  # torch's own error does not say why it cannot
             self.write_to(partial, content)
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)
         except (OSError, RuntimeError, SafetensorError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-            raise UserError(str(path), f"cannot be written: {reason}") from None
+            raise unwritable(path, error) from None
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -79,7 +80,8 @@ def form_of(path: Path) -> Form:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
+    check_no_pointer(path)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return NNABLA
     if start[8:] == b"{":

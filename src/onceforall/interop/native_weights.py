@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -69,4 +70,18 @@ def _about(path: Path, header: dict[str, str]) -> About:
     if NAME not in header:
         raise UserError(str(path), "is a safetensors file that does not say which net it holds",
                         "extract the sub-network again with this version")
+    if _of_a_checkpoint(header[NAME]):
+        weights = path.with_name("weights.h5")
+        raise UserError(str(path), "is a checkpoint, from which a stopped run goes on, not a weights file",
+                        f"give {weights}" if weights.exists() else
+                        f"the run has not ended: it will write {weights} when the same command has gone on to its end")
     return parsed(path, header[NAME])
+
+
+def _of_a_checkpoint(text: str) -> bool:
+    """Whether the entry is what `onceforall.train.checkpoint` writes under the same name."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and {"epoch", "step", "extra"} <= values.keys()

@@ -14,6 +14,7 @@ from torch import nn
 from onceforall.interop.entries import HEADS
 from onceforall.nn import Subnet
 from onceforall.space import BlockPlan, Layer, Plan, UserError
+from onceforall.space.files import unreadable
 
 NET, RUN = "net.config", "run.config"
 _NAMES = {1: "MobileNetV3", 0: "ProxylessNASNets"}  # by the number of convolutions after the global mean
@@ -172,7 +173,9 @@ def _part(values: Any, part: str | int) -> Any:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(str(path), f"is not readable JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(str(path), "is not a JSON object")

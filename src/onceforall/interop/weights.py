@@ -149,6 +149,12 @@ def space_of(path: Path) -> SearchSpace | None:
     return SearchSpace.from_dict(about.space) if about else None
 
 
+def classes_of(path: Path) -> tuple[str, ...] | None:
+    """The names of the classes that a weights file says its network tells apart; None for a file that does not say."""
+    about = form_of(path).read_about(path)
+    return about.pictures.classes or None if about else None
+
+
 def weights_file(source: Path) -> Path:
     """The weights file that a path stands for: itself, or of a run folder the stage with the widest space, of
     several the last by name."""

@@ -13,6 +13,7 @@ from onceforall.cost.latency import LatencyTable, Timing, write_table
 from onceforall.profile import runner
 from onceforall.profile.job import Job
 from onceforall.space import UserError
+from onceforall.space.files import unwritable
 
 if TYPE_CHECKING:
     from onceforall.profile.runner import Hear, Open, Run, Values
@@ -39,7 +40,7 @@ def profile(job: Job, output: Path, hear: Hear = lambda record: None) -> Latency
         except runner.RefusedError as error:
             raise UserError(*error.args) from None
         except OSError as error:
-            raise UserError(str(error.filename or output), f"cannot be written: {error.strerror}") from None
+            raise unwritable(error.filename or output, error) from None
     table = LatencyTable({(row["resolution"], row["layer"]): Timing(row["ms"], row["spread_ms"], row["n"])
                           for row in found["timings"]}, found["about"], found["scale"], found["offset_ms"])
     write_table(table, output)
@@ -57,7 +58,7 @@ def make_runner(job: Job, folder: Path) -> None:
     try:
         write_folder(job, folder)
     except OSError as error:
-        raise UserError(str(error.filename or folder), f"cannot be written: {error.strerror}") from None
+        raise unwritable(error.filename or folder, error) from None
 
 
 @contextmanager

@@ -1,23 +1,37 @@
-"""What is done to training pictures, said before training."""
+"""What is done to training pictures, and settings that may suit them, said before training."""
 
 from __future__ import annotations
 
-from onceforall.data import mirrored_classes
+from onceforall.data import DataSet, mirrored_classes
 from onceforall.interop.config import Config
 from onceforall.space.errors import printable
 from onceforall.train.setup import Options, data_of, data_spec
 
 _NAMED = 4  # classes that a hint names
+_RARE = 10  # times as many pictures in the largest class as in the smallest
 
 
 def say_augmentation(config: Config, options: Options) -> None:
-    """Tell the listener how training pictures are augmented, and of classes that mirroring may mix up."""
+    """Tell the listener how training pictures are augmented, of classes that mirroring may mix up, and of rare ones."""
     if options.listener is None:
         return
     spec = data_spec(config, search=options.search)
     options.listener({"kind": "note", "text": f"augmentation: {spec.augment.words}"})
-    mixed = mirrored_classes(data_of(spec).classes) if spec.augment.flip else ()
+    data = data_of(spec)
+    if not config.data.balanced and (rare := _rare(data)):
+        options.listener({"kind": "note", "text": f"hint: {rare}; --balanced draws every class equally often"})
+    mixed = mirrored_classes(data.classes) if spec.augment.flip else ()
     if mixed:
         names = ", ".join(map(printable, mixed[:_NAMED])) + (", .." if len(mixed) > _NAMED else "")
         options.listener({"kind": "note", "text": f"hint: a mirrored picture may be of another class here ({names}); "
                           "--no-flip leaves training pictures as they are"})
+
+
+def _rare(data: DataSet) -> str:
+    """The smallest and the largest class in words, where one has ten times as many training pictures; else empty."""
+    counts = [(count, name) for count, name in zip(data.train.labels.bincount().tolist(), data.classes, strict=False)
+              if count]
+    (fewest, rare), (most, common) = min(counts), max(counts)
+    if most < _RARE * fewest:
+        return ""
+    return f"class {printable(rare)} has {fewest:,} training pictures, {printable(common)} has {most:,}"

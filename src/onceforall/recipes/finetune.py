@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from onceforall.data import NAMED, DataSet, DataSpec
+from onceforall.data.labels import same_classes, warn_of_positions
+from onceforall.data.spec import PATHS
 from onceforall.export.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
@@ -24,11 +26,12 @@ from onceforall.space import SearchSpace, UserError, search_space
 from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import has_operators, operators_of
 from onceforall.train.distributed import wait
-from onceforall.train.evaluate import Compute, Evaluator, Score
-from onceforall.train.output import CONFIG, check_output, finished
+from onceforall.train.evaluate import Compute, Evaluator
 from onceforall.train.output import WEIGHTS as TRAINED
+from onceforall.train.output import check_output, finished
+from onceforall.train.places import CONFIG
 from onceforall.train.run import train
-from onceforall.train.setup import Options, data_of
+from onceforall.train.setup import Options, announce, check_trainable, data_of
 
 _log = logging.getLogger(__name__)
 EPOCHS, STEPS = 2, 300  # by default as many epochs as give both, at least
@@ -88,18 +91,20 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     """
     _check_output(request.subnet, output)
     start = _Start(*open_subnet(request.subnet))
-    data = data_of(_spec(request, start.about))
+    data = _data(_spec(request, start.about), start.about)
+    check_trainable(data)
     config = _config(request, start, data, processes=options.processes.world)
     done = finished(output) and (output / ABOUT).exists()
     options = replace(options, subnet=True, search=False)
     check_output(config, output, options)
     if not done:
+        announce(data, options)
         say_augmentation(config, options)
     train(config, output, options)
     if done:
         if read_description(output).provenance.get("sha256") != sha256(request.subnet / WEIGHTS):
             raise UserError(str(output), f"was fine-tuned from other weights than {request.subnet} holds now",
-                            "take another output folder, or remove this one")
+                            "give another -o")
         _log.warning("%s is finished: nothing to do", output)
     elif options.processes.first:
         _describe(request, config, output, start=start, data=data, compute=Compute(options.compute.device))
@@ -109,7 +114,7 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
 
 def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -> Config:
     """What is trained on `data`: where it has other classes than the sub-network, the classifier starts anew."""
-    known = start.about.classes == list(data.classes)
+    known = _knows(start.about, data)
     classes = start.about.num_classes if known else len(data.classes)
     space, arch, _ = start.about.network(request.subnet / ABOUT)
     recipe = recipe_of(data, small=arch.resolution <= SMALL)
@@ -126,6 +131,20 @@ def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -
     lr = request.lr or _rate(recipe, batch, hparams["epoch"])
     return Config.from_dict({"dataloader": _dataloader(request, recipe, data), "network": {"ofa": network},
                              "optimizer": optimizer(lr, recipe.weight_decay), "hparams": hparams})
+
+
+def _data(spec: DataSpec, about: Description) -> DataSet:
+    """The pictures; where they are of all the sub-network's classes and no others, with the labels that it gives."""
+    data = data_of(spec)
+    return data_of(spec, about.classes) if same_classes(data.classes, about.classes) else data
+
+
+def _knows(about: Description, data: DataSet) -> bool:
+    """Whether the outputs of the sub-network are the classes of the pictures."""
+    if not about.classes and len(data.classes) == about.num_classes:
+        warn_of_positions("the sub-network", data.classes)
+        return True
+    return list(data.classes) == about.classes and len(data.classes) == about.num_classes
 
 
 def _check_output(subnet: Path, output: Path) -> None:
@@ -150,13 +169,13 @@ def _spec(request: Request, about: Description) -> DataSpec:
     if spec is None:
         raise UserError("--data", f"is missing, and {request.subnet / ABOUT} names none",
                         f"give {', '.join(NAMED)} or a folder")
-    return replace(spec, train_portion=1.0)
+    return replace(spec, train_portion=1.0, score_only=False)
 
 
 def _dataloader(request: Request, recipe: Recipe, data: DataSet) -> dict[str, Any]:
     spec = data.spec
     assert spec is not None  # it was loaded by one
-    given = {key: getattr(spec, key) for key in ("root", "train_path", "train_file", "valid_path", "valid_file")}
+    given = {key: getattr(spec, key) for key in PATHS}
     loader = {**recipe.loader, **given, "strict_data": spec.strict, "workers": request.workers}
     if request.flip is not None:
         loader["flip"] = request.flip
@@ -214,14 +233,15 @@ def _describe(request: Request, config: Config, output: Path, *, start: _Start, 
     trained = open_weights(output / TRAINED).net
     assert isinstance(trained, Subnet)  # OFATrainer wrote it
 
-    def score(subnet: Subnet, pictures: DataSet) -> Score:
+    def evaluator(subnet: Subnet, pictures: DataSet) -> Evaluator:
         compute.place(subnet)
-        evaluator = Evaluator(pictures, compute, workers=config.data.workers, strict=config.data.strict_data)
-        return evaluator.score_net(subnet, arch.resolution, pictures.test)
+        return Evaluator(pictures, compute, workers=config.data.workers, strict=config.data.strict_data)
 
-    seen = start.about.preprocessing
-    before = None if config.network.new_classifier else score(start.net, replace(data, mean=seen.mean, std=seen.std))
+    seen, before = start.about.preprocessing, None
+    if not config.network.new_classifier:
+        as_before = evaluator(start.net, replace(data, mean=seen.mean, std=seen.std))
+        before = as_before.score_net(start.net, arch.resolution, data.test)
     finetuned = {"epochs": config.hparams.epoch, "lr": config.optimizer.train.lr, "teacher": request.teacher,
                  "top1_before": None if before is None else before.top1}
-    found = Scored(trained, space, arch, data, score(trained, data))
+    found = Scored.of(evaluator(trained, data), trained, space, arch)
     save_subnet(found.extracted, output, source=request.subnet / WEIGHTS, finetuned=finetuned)

@@ -30,12 +30,14 @@ from onceforall.search.search import Request as Wanted
 from onceforall.search.search import search
 from onceforall.search.study import Plan
 from onceforall.space import Arch, UserError
+from onceforall.space.files import unreadable, unwritable
+from onceforall.train import checkpoint
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS, read_records
 from onceforall.train.lock import locked
-from onceforall.train.output import WEIGHTS, check_output, finished
+from onceforall.train.output import WEIGHTS, check_output, check_pictures, finished, identity
 from onceforall.train.run import train
-from onceforall.train.setup import Options, data_of, data_spec
+from onceforall.train.setup import Options, announce, check_trainable, data_of, data_spec
 
 _log = logging.getLogger(__name__)
 SUMMARY, SEARCH = "summary.json", "search"
@@ -60,6 +62,7 @@ class Request:
     elastic: int = 12
     flip: bool | None = None
     seed: int | None = None
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -70,12 +73,15 @@ def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[
     recipe = _recipe(request, gpu=gpu)
     root = root_of(request.data, request.root)
     made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
-    spec = data_spec(next(iter(made.values())), search=True)
-    return configs(recipe, num_classes=len(data_of(spec).classes), run=run, root=root, processes=processes)
+    data = data_of(data_spec(next(iter(made.values())), search=True))
+    check_trainable(data)
+    return configs(recipe, num_classes=len(data.classes), run=run, root=root, processes=processes)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     """Train the recipe's stages in `run`, resuming what is there, and return what summary.json holds.
+
+    The `path` of a sub-network in it starts from `run`, so that it stays right when the folder is moved.
 
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
@@ -97,6 +103,9 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
+    data = data_of(data_spec(first, search=True))
+    _check_pictures(stages, run, data)
+    announce(data, options)
     say_augmentation(first, options)
     for folder, config in stages.items():
         train(config, run / folder, options)
@@ -105,21 +114,35 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     if not options.processes.first:
         return {}
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
-    summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets}
+    summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets,
+               "chosen_on": "held-out" if len(data.held_out) else "test"}
     partial = run / f"{SUMMARY}.partial"
-    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, run / SUMMARY)
+    try:
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, run / SUMMARY)
+    except OSError as error:
+        raise unwritable(run / SUMMARY, error, then="the same command goes on") from None
     return summary
+
+
+def _check_pictures(stages: Mapping[str, Config], run: Path, data: DataSet) -> None:
+    """Refuse to train the next stage on other pictures than the one before it."""
+    done = [folder for folder in stages if finished(run / folder)]
+    if done:
+        check_pictures(run / done[-1], identity(data), checkpoint.read_extra(run / done[-1]).get("pictures", {}))
 
 
 class _Summary(BaseModel):
     stages: list[dict[str, Any]]
     subnets: list[dict[str, Any]]
+    chosen_on: str = "held-out"
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
     try:
         return _Summary.model_validate_json(path.read_bytes()).model_dump()
+    except OSError as error:
+        raise unreadable(path, error) from None
     except ValidationError as error:
         raise UserError(str(path), f"is no summary of a run ({error.errors()[0]['msg']})",
                         "delete it: the same command writes it anew") from None
@@ -142,6 +165,8 @@ def _recipe(request: Request, *, gpu: bool) -> Recipe:
         loader["strict_data"] = True
     if request.flip is not None:
         loader["flip"] = request.flip
+    if request.balanced:
+        loader["balanced"] = True
     seed = recipe.seed if request.seed is None else request.seed
     return replace(recipe, data=named, loader=loader, seed=seed).scaled(request.epochs_scale)
 
@@ -175,13 +200,13 @@ def root_of(data: str, root: str | None) -> str | None:
 
 
 def _stage_row(name: str, folder: Path) -> dict[str, Any]:
-    """What a stage reached, from its metrics: top-1 on the held-out pictures after its last epoch."""
+    """What a stage reached, from its metrics: top-1 after its last epoch on the pictures that validate."""
     records = read_records(folder / METRICS)
     last = max((r["epoch"] for r in records), default=0)
     scores = [r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == last]
     if not scores:
         raise UserError(str(folder / METRICS), "holds no validation of the last epoch",
-                        f"delete {folder} to train the stage again")
+                        "put the file back that the run wrote, or take another output folder: -o")
     return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1),
             "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
 
@@ -189,7 +214,8 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
 def _pick(request: Request, config: Config, weights: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
-    The held-out pictures choose, the test pictures score. Every process measures; the first one alone gets rows.
+    The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
+    measures; the first one alone gets rows.
     """
     data, net = data_of(data_spec(config, search=True)), load_supernet(weights)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
@@ -213,8 +239,7 @@ def _pick(request: Request, config: Config, weights: Path, run: Path, options: O
 
 
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
-    subnet, data = evaluator.subnet(net, arch), evaluator.data
-    score = evaluator.score_net(subnet, arch.resolution, data.test)
-    about = save_subnet(Scored(subnet, net.space, arch, data, score).extracted, folder, source=source)
+    found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
+    about = save_subnet(found.extracted, folder, source=source)
     return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
-            "params": about.params, "top1": score.top1, "path": str(folder)}
+            "params": about.params, "top1": found.score.top1, "path": f"{folder.parent.name}/{folder.name}"}

@@ -75,7 +75,7 @@ def table_error(table: Mapping[str, Any]) -> go.Figure:
 
 
 def training(stages: Mapping[str, Records]) -> go.Figure:
-    """Training loss and held-out accuracy of the smallest, middle and largest sub-network, stage after stage."""
+    """Training loss and validation accuracy of the smallest, middle and largest sub-network, stage after stage."""
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
     starts: dict[str, float] = {}
     start, names = 0, {"smallest": _GREEN, "middle": _BLUE, "largest": _ORANGE}
@@ -101,7 +101,7 @@ def training(stages: Mapping[str, Records]) -> go.Figure:
     for stage, place in starts.items():
         figure.add_vline(place, line_dash="dot", line_color=_GREY, annotation_text=escape(stage), row=1, col=1,
                          annotation_position="bottom right", annotation_font_size=10)
-    figure.update_yaxes(title_text="held-out top-1, %", row=1)
+    figure.update_yaxes(title_text="validation top-1, %", row=1)
     figure.update_yaxes(title_text="training loss", row=2)
     figure.update_xaxes(title_text="epoch", row=2)
     return figure.update_layout(legend={"orientation": "h", "y": -0.15})

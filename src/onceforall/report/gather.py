@@ -16,7 +16,7 @@ from onceforall.search.record import FRONT, read_record
 from onceforall.space import UserError
 from onceforall.space.errors import printable
 from onceforall.train.journal import METRICS, read_records
-from onceforall.train.output import CONFIG
+from onceforall.train.places import CONFIG
 from onceforall.train.setup import data_spec
 
 _log = logging.getLogger(__name__)
@@ -26,14 +26,19 @@ Records = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class Run:
     """`stages`: the records of each stage's metrics.jsonl by its folder, in the order of training; `search`: the values
-    of front.json, None where nothing was searched yet; `shipped`: the sub-networks that something was exported from, by
-    their folders; `augmentation`: what the stages did to training pictures, each once."""
+    of front.json, None where nothing was searched yet; `subnets`: the sub-networks that are saved, by their folders;
+    `augmentation`: what the stages did to training pictures, each once."""
 
     name: str
     stages: Mapping[str, Records]
     search: Mapping[str, Any] | None
-    shipped: Mapping[str, Description] = field(default_factory=dict)
+    subnets: Mapping[str, Description] = field(default_factory=dict)
     augmentation: tuple[str, ...] = ()
+
+    @property
+    def shipped(self) -> dict[str, Description]:
+        """The sub-networks that something was exported from."""
+        return {name: about for name, about in self.subnets.items() if about.exports}
 
 
 def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
@@ -48,11 +53,11 @@ def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
     places.sort(key=lambda path: (order.index(path.parent.name) if path.parent.name in order else len(order), path))
     stages = {printable(path.parent.name): read_records(path) for path in places}
     fronts = [path for path in (folder / FRONT, folder / SEARCH / FRONT) if path.is_file()]
-    shipped = _shipped(folder, subnets)
-    if not stages and not fronts and not shipped:
+    described = _described(folder, subnets)
+    if not stages and not fronts and not any(about.exports for about in described.values()):
         raise UserError(str(folder), f"holds neither {METRICS} nor {FRONT}, nor what was exported",
                         "train, search or export first: `ofa fit -o RUN`")
-    return Run(printable(folder.resolve().name), stages, read_record(fronts[0]) if fronts else None, shipped,
+    return Run(printable(folder.resolve().name), stages, read_record(fronts[0]) if fronts else None, described,
                _augmentation([path.parent / CONFIG for path in places]))
 
 
@@ -68,8 +73,8 @@ def _augmentation(configs: Sequence[Path]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
-    """Descriptions with exports, of the sub-networks given, and of those found up to two folders down."""
+def _described(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
+    """Descriptions of the sub-networks given, and of those found up to two folders down."""
     out = {}
     for path in sorted({folder / ABOUT, *folder.glob(f"*/{ABOUT}"), *folder.glob(f"*/*/{ABOUT}")}):
         try:
@@ -78,4 +83,4 @@ def _shipped(folder: Path, subnets: Sequence[Path]) -> dict[str, Description]:
         except UserError as error:
             _log.warning("left out: %s", error)
     out |= {path.as_posix(): read_description(path) for path in subnets}
-    return {printable(name): about for name, about in out.items() if about.exports}
+    return {printable(name): about for name, about in out.items()}

@@ -12,11 +12,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from onceforall.report import charts, shipped
+from onceforall.report import charts, classes, shipped
 from onceforall.report.gather import Run
 from onceforall.search.front import thinned
 from onceforall.search.record import check_folder
 from onceforall.space import UserError
+from onceforall.space.files import known, unwritable
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -44,6 +45,8 @@ def figures(run: Run) -> dict[str, tuple[str, go.Figure]]:
             out[f"Latency table {name}"] = (_table_words(table["about"]), charts.table_error(table))
     if run.shipped:
         out["Exports"] = (shipped.words(run.shipped), shipped.bars(run.shipped))
+    if (best := classes.most_accurate(run.subnets)) is not None:
+        out["Classes"] = (classes.words(*best), classes.heatmap(best[1]))
     if any(run.stages.values()):
         out["Training"] = (_training_words(run), charts.training(run.stages))
     for _, figure in out.values():
@@ -64,6 +67,8 @@ def write(run: Run, path: Path) -> None:
         parts.append(f"<h2>Sub-networks of the front</h2>{_front(run.search)}")
     if run.shipped:
         parts.append(f"<h2>Exports and how they were verified</h2>{_table(shipped.HEADS, shipped.table(run.shipped))}")
+    if (best := classes.most_accurate(run.subnets)) is not None:
+        parts.append(f"<h2>Accuracy of each class</h2>{_table(classes.HEADS, classes.table(best[1]))}")
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
             f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
             f"<h1>{html.escape(run.name)}</h1>{''.join(parts)}</body></html>")
@@ -71,7 +76,7 @@ def write(run: Run, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise UserError(str(path), f"cannot be written: {error.strerror}", "give another -o") from None
+        raise unwritable(path, error) from None
 
 
 def write_png(run: Run, folder: Path) -> list[Path]:
@@ -89,6 +94,8 @@ def write_png(run: Run, folder: Path) -> list[Path]:
             size = {"width": 1080, "height": figure.layout.height, "scale": 2}
             kaleido.write_fig_sync(figure, str(out[-1]), opts=size)
         except (RuntimeError, OSError) as error:
+            if isinstance(error, OSError) and known(error) and not isinstance(error, PermissionError):
+                raise unwritable(out[-1], error) from None
             raise UserError("--png", f"needs Chrome or Chromium to draw with ({str(error).splitlines()[0]})",
                             "install one, as Debian's chromium") from None
     return out

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from onceforall.cost.latency import LatencyTable
 from onceforall.search.front import Row
 from onceforall.space import Arch, SearchSpace, UserError
+from onceforall.space.files import unreadable, unwritable
 
 if TYPE_CHECKING:
     from onceforall.cost.predictor import Fitted
@@ -66,7 +67,7 @@ class Record:
             partial.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
             partial.replace(folder / FRONT)
         except OSError as error:
-            raise UserError(str(folder), f"cannot be written: {error.strerror}", "give another -o") from None
+            raise unwritable(folder, error) from None
 
 
 def _lines(value: Any) -> str:
@@ -169,7 +170,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return _Values.model_validate_json(path.read_bytes()).model_dump()
     except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror}", "`ofa search` writes one") from None
+        raise unreadable(path, error, missing="`ofa search` writes one") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -12,6 +12,7 @@ from typing import Any
 from onceforall.data import digest
 from onceforall.nn import Supernet
 from onceforall.space import Arch, UserError
+from onceforall.space.files import unwritable
 from onceforall.train.distributed import Processes, gathered, told
 from onceforall.train.evaluate import CALIBRATION, Evaluator
 
@@ -50,8 +51,7 @@ class Scorer:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._known = {split: self._read(split) for split in self._pictures}
             except OSError as error:
-                raise UserError(str(error.filename or folder), f"cannot be used: {error.strerror}",
-                                "give another folder") from None
+                raise unwritable(error.filename or folder, error) from None
 
     def scores(self, archs: Sequence[Arch], *, split: str) -> list[float]:
         """Top-1 of each in [0, 1] on the pictures of `split`; those not known are measured and written one by one."""

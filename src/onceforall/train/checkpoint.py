@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from onceforall.space import UserError
+from onceforall.space.files import check_no_pointer, unreadable, unwritable
 
 _log = logging.getLogger(__name__)
 FORMAT, READABLE = 2, (1, 2)  # format 1 has no checksum
@@ -72,9 +73,7 @@ def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, posi
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(str(path), f"cannot be written: {reason}", "free some space; the same command goes on from the "
-                        "checkpoint before") from None
+        raise unwritable(path, error, then="the same command goes on from the checkpoint before") from None
 
 
 def _also_good(folder: Path) -> None:
@@ -181,6 +180,8 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one line."""
     try:
         yield
+    except PermissionError as error:  # nothing is wrong with the file: going on from an older one would lose it
+        raise unreadable(path, error) from None
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -192,6 +193,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _meta(path: Path) -> dict[str, Any]:
     """The description in the header of a safetensors file: 8 bytes that hold its length, then JSON."""
     with _readable(path), open(path, "rb") as file:
+        check_no_pointer(path)
         length = int.from_bytes(file.read(8), "little")
         if length > path.stat().st_size:
             raise ValueError("it is cut off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -92,6 +93,20 @@ class Evaluator:
         net = fold(net) if isinstance(net, Subnet) else net.eval()
         return _score(net, self._scaled(pictures, resolution), self)
 
+    def confusion(self, net: nn.Module, resolution: int, pictures: Pictures) -> Tensor:
+        """Count for which classes a net takes the pictures of each class.
+
+        Args:
+            net: scored as it is.
+            resolution: the size of the pictures in pixels.
+            pictures: each process takes its share of them.
+
+        Returns:
+            Counts (K, K) int64 on CPU. Row i holds the pictures of class i, column j those taken for class j.
+        """
+        net = fold(net) if isinstance(net, Subnet) else net.eval()
+        return _confusion(net, self._scaled(pictures, resolution), self)
+
     def _scaled(self, pictures: Pictures, resolution: int) -> Iterable[Batch]:
         """This process's share of `pictures` at one size, decoded now or kept from before."""
         key = id(pictures), resolution
@@ -134,9 +149,7 @@ class Evaluator:
 def _score(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Score:
     device = evaluator.compute.device
     totals = torch.zeros(4, dtype=torch.float64, device=device)  # top-1, top-5, loss, pictures
-    for batch in batches:
-        labels = batch.labels.to(device)
-        logits = evaluator.compute.run(net, evaluator._prepared(batch.images))
+    for logits, labels in _answers(net, batches, evaluator):
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         totals += torch.stack([ranked[:, 0].sum(), ranked.sum(), F.cross_entropy(logits, labels, reduction="sum"),
                                torch.tensor(len(labels), device=device)]).double()
@@ -144,3 +157,23 @@ def _score(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Sc
     if not images:
         raise UserError("validation pictures", "there are none, or none can be read")
     return Score(top1 / images, top5 / images, loss / images, int(images))
+
+
+@torch.inference_mode()
+def _confusion(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Tensor:
+    counts = torch.zeros(0)
+    for logits, labels in _answers(net, batches, evaluator):
+        classes = logits.shape[1]
+        found = (labels * classes + logits.argmax(1)).bincount(minlength=classes**2)
+        counts = found if not len(counts) else counts + found
+    if not len(counts):
+        raise UserError("validation pictures", "there are none, or none can be read")
+    whole = summed(counts.double(), evaluator.processes).long().cpu()
+    return whole.view(math.isqrt(len(whole)), -1)
+
+
+def _answers(net: nn.Module, batches: Iterable[Batch], evaluator: Evaluator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (B, K) and labels (B,) of each batch."""
+    for batch in batches:
+        labels = batch.labels.to(evaluator.compute.device)
+        yield evaluator.compute.run(net, evaluator._prepared(batch.images)), labels

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from onceforall.space import Arch, UserError
 from onceforall.space.errors import printable
+from onceforall.space.files import unreadable, unwritable
 
 Listener = Callable[[Mapping[str, Any]], None]
 METRICS = "metrics.jsonl"
@@ -37,7 +38,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})") from None
+        raise unreadable(path, error) from None
     for number, line in enumerate(lines, 1):
         try:
             out.append(_Record.model_validate_json(line).model_dump())
@@ -107,8 +108,7 @@ class Journal:
         try:
             self._write(record)
         except OSError as error:
-            raise UserError(str(self._folder), f"cannot be written: {error.strerror}", "free some space; the same "
-                            "command goes on from the last checkpoint") from None
+            raise unwritable(self._folder, error, then="the same command goes on from the last checkpoint") from None
 
     def _write(self, record: Mapping[str, Any]) -> None:
         with open(self._folder / METRICS, "a", encoding="utf-8") as file:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onceforall.space import UserError
+from onceforall.space.files import unwritable
 
 _log = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -21,7 +22,7 @@ def make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(str(folder), f"cannot be made: {error.strerror}", "give another -o") from None
+        raise unwritable(folder, error, verb="made") from None
 
 
 @contextmanager

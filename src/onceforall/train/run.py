@@ -17,7 +17,7 @@ from torch import Tensor
 from onceforall.cost import macs
 from onceforall.data import DataSet, Loader, TrainBatches
 from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
-from onceforall.interop.weights import Trained, save
+from onceforall.interop.weights import Trained, classes_of, save
 from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch, UserError
 from onceforall.train import checkpoint
@@ -28,9 +28,20 @@ from onceforall.train.guard import Guard, Setback
 from onceforall.train.journal import Journal, tag
 from onceforall.train.lock import locked
 from onceforall.train.loop import StepReport, run_epoch
-from onceforall.train.output import CONFIG, WEIGHTS, check_alike, check_files, check_output, files_of, finished, lasting
+from onceforall.train.output import (
+    WEIGHTS,
+    check_alike,
+    check_files,
+    check_output,
+    check_pictures,
+    files_of,
+    finished,
+    identity,
+    lasting,
+)
+from onceforall.train.places import CONFIG, write_paths
 from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
-from onceforall.train.setup import Options, check_classes, data_of, data_spec, learner_of
+from onceforall.train.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.stop import Stopped
 
@@ -41,7 +52,7 @@ _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the nex
 def train(config: Config, output: Path, options: Options | None = None) -> None:
     """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
 
-    Leaves config.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
+    Leaves config.json, paths.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
     `options.profile` a trace and a table of a few of the steps it trains, in the folder profile. Several processes
     call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained, and
     Stopped when `options.stop` was asked to.
@@ -54,12 +65,14 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
     checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
     stage_of(config, subnet=options.subnet)
     data = _load(config, options)
+    check_trainable(data)
     check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
     check_alike(config, data, options)
     run = _Run(config, output, options, data)
     wait(options.processes)  # every process has read the folder before the first one writes to it
     with locked(output) if options.processes.first else nullcontext():
         if options.processes.first:
+            write_paths(config, output)
             config.write(output / CONFIG)
         wait(options.processes)
         with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
@@ -67,11 +80,15 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
 
 
 def _load(config: Config, options: Options) -> DataSet:
-    """The pictures; where they are to be downloaded the first process does it alone."""
-    spec = data_spec(config, search=options.search)
+    """The pictures, with the labels that the network's weights know their classes by.
+
+    Where the pictures are to be downloaded the first process does it alone.
+    """
+    spec, network = data_spec(config, search=options.search), config.network
+    known = classes_of(Path(network.weights)) if network.weights and not network.new_classifier else None
     if spec.download and not options.processes.first:
         wait(options.processes)
-    data = data_of(spec)
+    data = data_of(spec, known)
     if spec.download and options.processes.first:
         wait(options.processes)
     return data
@@ -101,10 +118,8 @@ class _Run:
         self.learner = learner_of(config, options, self.evaluator)
         self.pictures = data.held_out if options.search and len(data.held_out) else data.test
         self.batches = self._batches()
-        self.totals, self.guard, self.files = _Totals(), Guard(), files_of(config)
+        self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(config), identity(data)
         self.profiles = options.profile and options.processes.first
-        if options.search and not len(data.held_out):
-            _log.warning("no training pictures are held out: validation uses the validation pictures")
 
     def _batches(self) -> TrainBatches:
         options, data = self.options, self.config.data
@@ -113,11 +128,15 @@ class _Run:
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
                         local_world=options.processes.local_world)
         return TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
-                            augment=data_spec(self.config, search=options.search).augment)
+                            augment=data_spec(self.config, search=options.search).augment, balanced=data.balanced)
 
     def go(self, journal: Journal) -> None:
         """Train every epoch that is left, validate, save."""
         self.journal = journal
+        if self.data.found is not None:
+            _log.info("%s", self.data.found.text())
+        if self.options.search and not len(self.data.held_out):
+            _log.warning("no training pictures are held out: the test pictures validate, and choose in a search")
         for line in self.config.ignored("OFATrainer" if self.options.subnet else "OFASearcher"):
             _log.warning(line)
         there = told(checkpoint.exists(self.output), self.options.processes)
@@ -254,7 +273,8 @@ class _Run:
         if self.options.processes.first:
             extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
                      "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
-                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files}
+                     "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files,
+                     "pictures": self.identity}
             checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
                             good=good)
             if finished:
@@ -281,6 +301,7 @@ class _Run:
     def _resume(self) -> Position:
         position, extra = self._load(good=False)
         check_files(self.files, extra.get("files", {}))
+        check_pictures(self.output, self.identity, extra.get("pictures", {}))
         self.guard = Guard(**extra.get("guard", {}))
         self._slow_down()
         before = extra.get("made_by", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from onceforall.data import Augment, DataSet, DataSpec, load_data
+from onceforall.data.labels import listed
 from onceforall.interop.config import Config, network_space, no_decay_patterns
 from onceforall.interop.entries import entries
-from onceforall.interop.weights import space_of, supernet_entries
+from onceforall.interop.weights import classes_of, space_of, supernet_entries
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace, UserError
 from onceforall.train.distributed import Processes
@@ -52,9 +54,12 @@ def data_spec(config: Config, *, search: bool) -> DataSpec:
         strict=d.strict_data, workers=d.workers, download=d.download)
 
 
-def data_of(spec: DataSpec) -> DataSet:
-    """The pictures; the last data set asked for is kept, so that one stage after another decodes it once."""
-    return _loaded(replace(spec, augment=Augment(), workers=None))  # neither matters before batches are made
+def data_of(spec: DataSpec, known: Sequence[str] | None = None) -> DataSet:
+    """`load_data`, which keeps the last data set asked for, so that one stage after another decodes it once."""
+    # neither augmentation nor workers matter before batches are made
+    spec = replace(spec, augment=Augment(), workers=None)
+    data = _loaded(spec)
+    return data if known is None or data.classes == tuple(known) else load_data(spec, tuple(known))
 
 
 @lru_cache(maxsize=1)
@@ -69,11 +74,30 @@ def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
                         f"give {len(data.classes)}, or other data")
 
 
+def announce(data: DataSet, options: Options) -> None:
+    """Let the run's listener hear what was found of the data set."""
+    if options.listener is not None and data.found is not None:
+        options.listener({"kind": "note", "text": data.found.text()})
+
+
+def check_trainable(data: DataSet) -> None:
+    """Raise UserError for pictures that nothing can be learned from, or tested on, before anything is trained."""
+    spec = data.spec
+    place = "the pictures" if spec is None else spec.root or spec.train_file or spec.name
+    labels = sorted(set(data.train.labels.tolist()))
+    if len(labels) < 2:
+        named = data.classes[labels[0]] if labels else "none"
+        raise UserError(place, f"has pictures of one class only, {named}", "give at least two: a folder for each class")
+    if not len(data.test):
+        raise UserError(place, "has no more than one picture of each class, so that none is left to test on",
+                        "add pictures: at least three of each class, or a folder val/")
+
+
 def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:
     """The net at the start of the stage (supernet, or sub-network under `options.subnet`), and what trains it."""
     compute = options.compute
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
-    teacher = teacher_of(config, compute)
+    teacher = teacher_of(config, compute, evaluator.data.classes)
     if not options.subnet:
         supernet = supernet_of(config)
         _sort(config, supernet)
@@ -84,11 +108,18 @@ def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learne
                    options.processes)
 
 
-def teacher_of(config: Config, compute: Compute) -> Subnet | None:
-    """The largest sub-network of the teacher's supernet, without gradients; None where nothing is distilled."""
+def teacher_of(config: Config, compute: Compute, classes: tuple[str, ...]) -> Subnet | None:
+    """The largest sub-network of the teacher's supernet, without gradients; None where nothing is distilled.
+
+    Raises UserError for a teacher whose weights name other `classes` than those of the pictures.
+    """
     network = config.teacher
     if network is None:
         return None
+    told = classes_of(Path(network.weights)) if network.weights else None
+    if told is not None and told != classes:
+        raise UserError(f"{config.teacher_place}.weights", f"is of a network for {listed(told)}, and the pictures are "
+                        f"of {listed(classes)}", "teacher and student need the same classes in the same order")
     net = filled(network, network_space(network), place=config.teacher_place)
     teacher = extract(net, net.space.largest)
     compute.place(teacher)

@@ -1,0 +1,65 @@
+"""`ofa data`: what is found of a data set, and what is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onceforall.cli.source import Root
+from onceforall.space.errors import printable
+
+if TYPE_CHECKING:
+    from onceforall.data.check import Checked
+
+_MAX_NAMED = 10
+
+
+def data(
+    name: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="a folder of pictures, or digits, fashion-mnist, "
+                                        "cifar10, imagenet")],
+    root: Root = None,
+    json_only: Annotated[bool, typer.Option("--json", help="print JSON only, with every class")] = False,
+) -> None:
+    """Show a data set as training would find it: its splits and classes, what is left out, broken files, and pictures
+    that two splits share.
+
+    Every picture is decoded; nothing is written.
+    """
+    from onceforall.cli.progress import Progress
+    from onceforall.data import NAMED, DataSpec, load_data
+    from onceforall.data.check import checked
+    from onceforall.recipes.fit import root_of
+
+    spec = DataSpec(name if name in (*NAMED, "imagenet") else "folder", root=root_of(name, root))
+    pictures = load_data(spec, in_memory=False)
+    assert pictures.found is not None
+    with Progress(shown=not json_only) as progress:
+        if not json_only:
+            typer.echo(pictures.found.text())
+        seen = checked(pictures, listener=progress.hear)
+    if json_only:
+        typer.echo(json.dumps({
+            **pictures.found.to_dict(),
+            "broken": [{"file": one.path, "reason": one.reason} for one in seen.broken],
+            "shared": [{"splits": one.splits, "count": one.count, "example": one.example} for one in seen.twice]}))
+    else:
+        _print(seen, Path(spec.root or "."))
+
+
+def _print(seen: Checked, root: Path) -> None:
+    def short(path: str) -> str:
+        return printable(str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path)
+
+    for one in seen.broken[:_MAX_NAMED]:
+        typer.echo(f"  broken    {short(one.path)}: {printable(one.reason)}")
+    if len(seen.broken) > _MAX_NAMED:
+        typer.echo(f"  broken    and {len(seen.broken) - _MAX_NAMED:,} more")
+    for two in seen.twice:
+        first, second = map(short, two.example)
+        typer.echo(f"  twice     {two.count:,} of the {two.splits[1]} pictures are {two.splits[0]} pictures too, "
+                   f"such as {second}, which is {first}")
+    if not seen.broken and not seen.twice:
+        typer.echo("  all pictures can be read, and no picture is in two splits")

@@ -1,0 +1,76 @@
+"""From splits as they were read to a data set, with what was found of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from onceforall.data.decode import read_size
+from onceforall.data.found import Found, Origin, Size, Split
+from onceforall.data.pictures import ArrayPictures, DataSet, Pictures, colour_statistics
+from onceforall.data.spec import DataSpec
+from onceforall.data.split import SPLIT_SEED, carve
+
+TRAIN_SHARE = 0.8  # of a data set that comes without a test split
+MEASURED = 50  # pictures of a split whose size is looked at
+
+
+def data_set(
+    spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin
+) -> DataSet:
+    """A data set of the splits that were read.
+
+    Args:
+        spec: what it was loaded by.
+        splits: the training pictures, then those held out, if they are given, then the test pictures, if they are
+            given. What is not given is carved from the training pictures.
+        classes: what each label means.
+        origin: where the splits lie, and what else reading found.
+
+    Returns:
+        Its three splits, with what was found.
+    """
+    train, *given = splits
+    if not given:
+        train, carved = carve(train, TRAIN_SHARE, what="the test split", classes=classes)
+        given = [carved]
+    test = given[-1]
+    # measured before holding out, so that train_portion does not change what the network sees
+    mean, std = colour_statistics(train if len(train) else test)
+    if len(given) == 2:
+        held_out = given[0]
+    else:
+        train, held_out = carve(train, spec.train_portion, what="the held-out split", classes=classes)
+    found = _found(spec, (train, held_out, test), classes, origin)
+    return DataSet(train, held_out, test, classes, mean, std, spec, found)
+
+
+def _found(spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin) -> Found:
+    """What was found, from the splits as they are used: training, held-out and test pictures."""
+    if not origin.sizes:
+        origin = replace(origin, sizes=sizes_of(splits))
+    held_out = origin.held_out or f"{100 - 100 * spec.train_portion:.3g} % {_carved(origin)}"
+    test = origin.test or f"{100 - 100 * TRAIN_SHARE:.3g} % {_carved(origin)}; no test pictures come with it"
+    if spec.train_portion < 1 and not len(splits[1]) and len(splits[0]):
+        note = "no pictures are held out, so that the test pictures choose among sub-networks, and score them too high"
+        origin = replace(origin, notes=(*origin.notes, note))
+    rows = zip(("training", "held-out", "test"), (origin.train, held_out, test), splits, strict=True)
+    return Found(origin, classes, tuple(
+        Split(name, source, tuple(torch.bincount(pictures.labels, minlength=len(classes)).tolist()))
+        for name, source, pictures in rows if len(pictures)))
+
+
+def _carved(origin: Origin) -> str:
+    return f"of {origin.train or 'it'}, class by class, seed {SPLIT_SEED}"
+
+
+def sizes_of(splits: Sequence[Pictures]) -> tuple[Size, ...]:
+    """(width, height) of some pictures of each split."""
+    sizes: list[Size] = []
+    for pictures in splits:
+        if isinstance(pictures, ArrayPictures):
+            sizes += [(pictures.images.shape[3], pictures.images.shape[2])] * min(1, len(pictures))
+        else:
+            step = max(1, len(pictures) // MEASURED)
+            sizes += [size for path in pictures.paths[::step][:MEASURED] if (size := read_size(path)) is not None]
+    return tuple(sizes)

@@ -1,0 +1,94 @@
+"""A look at every picture of a data set: broken files, and pictures that are in two splits."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from onceforall.data.decode import Broken, read_pixels
+from onceforall.data.pictures import ArrayPictures, DataSet, Pictures
+
+MAX_THREADS = 8
+CHUNK = 1000  # pictures between two looks at how far it is
+
+Listener = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Pictures of the second split that the first one holds too, pixel by pixel: how many, and a pair of them."""
+
+    splits: tuple[str, str]
+    count: int
+    example: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a look at every picture brought."""
+
+    broken: tuple[Broken, ...]
+    twice: tuple[Twice, ...]
+
+
+def checked(data: DataSet, *, listener: Listener | None = None) -> Checked:
+    """Decode every picture of a data set.
+
+    Args:
+        data: the data set.
+        listener: hears how far it is, as records {"kind": "check", "done": pictures, "of": pictures}.
+
+    Returns:
+        The files that cannot be read, and the pictures that two splits share: equal in size and in every pixel.
+    """
+    splits = {"training": data.train, "held-out": data.held_out, "test": data.test}
+    names: dict[str, dict[bytes, str]] = {}
+    broken: list[Broken] = []
+    twice: dict[str, list[tuple[bytes, str]]] = {}
+    done, of = 0, sum(map(len, splits.values()))
+    for split, pictures in splits.items():
+        twice[split] = []
+        for found, name in _digests(pictures):
+            done += 1
+            if listener is not None and (done % CHUNK == 0 or done == of):
+                listener({"kind": "check", "done": done, "of": of})
+            if isinstance(found, Broken):
+                broken.append(found)
+            else:
+                twice[split].append((found, name))
+        names[split] = dict(reversed(twice[split]))
+    return Checked(tuple(broken), tuple(_shared(one, other, names[one], twice[other])
+                                        for one, other in combinations(splits, 2)
+                                        if any(digest in names[one] for digest, _ in twice[other])))
+
+
+def _shared(one: str, other: str, first: Mapping[bytes, str], second: list[tuple[bytes, str]]) -> Twice:
+    pairs = [(first[digest], name) for digest, name in second if digest in first]
+    return Twice((one, other), len(pairs), pairs[0])
+
+
+def _digests(pictures: Pictures) -> Iterator[tuple[bytes | Broken, str]]:
+    """Each picture's digest, or why it cannot be read, and its name."""
+    if isinstance(pictures, ArrayPictures):
+        for i, image in enumerate(pictures.images):
+            yield _digest(image.permute(1, 2, 0).contiguous().numpy().data), f"picture {i}"
+        return
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(pictures), CHUNK):  # so that few are under way
+            part = pictures.paths[start:start + CHUNK]
+            yield from zip(pool.map(_file_digest, part), part, strict=True)
+
+
+def _file_digest(path: str) -> bytes | Broken:
+    pixels = read_pixels(path)
+    return pixels if isinstance(pixels, Broken) else _digest(pixels.data)
+
+
+def _digest(pixels: memoryview) -> bytes:
+    """Of pixels (H, W, 3)."""
+    found = hashlib.sha256(repr(pixels.shape).encode())
+    found.update(pixels)
+    return found.digest()[:16]

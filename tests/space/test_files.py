@@ -1,0 +1,67 @@
+"""Failed reads and writes: the remedy fits the cause; pointers of Git LFS are told from files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from onceforall.space import UserError
+from onceforall.space.files import check_no_pointer, in_full, unreadable, unwritable
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+
+
+@pytest.mark.parametrize(("number", "remedy"), [
+    (errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"), (errno.EACCES, "writable"),
+    (errno.EPERM, "writable"), (errno.EROFS, "not read-only"), (errno.EISDIR, "name of a file"),
+    (errno.ENOTDIR, "a folder is needed"), (errno.EEXIST, "a folder is needed"), (errno.ENAMETOOLONG, "shorter"),
+    (errno.EFBIG, "limit on the size"), (errno.EIO, "another place")])
+def test_the_remedy_of_a_failed_write(number, remedy):
+    """Whether the system says so or a library's text does; and no cause gets the remedy of another."""
+    texts = [f"I/O error: (os error {number})", f"cannot create file (errno = {number}, error message = '...')"]
+    for error in (OSError(number, os.strerror(number), "x"), *map(SafetensorError, texts)):
+        found = unwritable("x", error, then="go on")
+        assert (found.place, found.problem) == ("x", f"cannot be written: {os.strerror(number)}")
+        assert remedy in found.remedy and found.remedy.endswith("; go on")
+        assert ("space" in found.remedy) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+@pytest.mark.parametrize(("number", "remedy"), [
+    (errno.ENOENT, "`ofa x` writes one"), (errno.ENOTDIR, "`ofa x` writes one"), (errno.EACCES, "make it readable"),
+    (errno.EISDIR, "give a file in it"), (errno.EIO, "")])
+def test_the_remedy_of_a_failed_read(number, remedy):
+    assert unreadable("x", OSError(number, "words"), missing="`ofa x` writes one").remedy == remedy
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: h5py.File(path, "w"), lambda path: save_file({"a": torch.ones(2)}, path), lambda path: path.open("w")])
+def test_what_the_libraries_raise_is_understood(tmp_path, write):
+    """At a folder, and at a name that is too long."""
+    (tmp_path / "folder").mkdir()
+    for name, remedy in (("folder", "give the name of a file"), ("x" * 300, "give a shorter name")):
+        path = tmp_path / name
+        with pytest.raises((OSError, SafetensorError)) as error:
+            write(path)
+        assert unwritable(path, error.value).remedy == remedy
+
+
+def test_pointers_of_git_lfs(tmp_path):
+    (tmp_path / "pointer").write_text(POINTER)
+    for name, content in (("empty", b""), ("file", b"version https://git-lfs.github.com"), ("other", b"\x89HDF\r\n")):
+        (tmp_path / name).write_bytes(content)
+        check_no_pointer(tmp_path / name)
+    check_no_pointer(tmp_path / "missing")
+    with pytest.raises(UserError, match="pointer: is a pointer of Git LFS, not the file itself; `git lfs pull`"):
+        check_no_pointer(tmp_path / "pointer")
+
+
+def test_where_a_relative_path_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (in_full("d"), in_full(Path("d/")), in_full("/d")) == (f" ({tmp_path}/d)", f" ({tmp_path}/d)", "")
