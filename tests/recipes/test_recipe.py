@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from onceforall.recipes import RECIPES, recipe_for
+from onceforall.interop.config import checked
+from onceforall.recipes import RECIPES, STAGES, recipe_for
 from onceforall.recipes.fit import Request, plan
 
 
@@ -30,6 +31,21 @@ def test_fewer_pictures_get_more_epochs():
     assert found == [(240,), (240,), (120,), (60,), (30,), (30,), (30,)]
     assert recipe.for_pictures(9_000).warmup == (4,)
     assert RECIPES["imagenet"].for_pictures(10) == RECIPES["imagenet"]
+
+
+def test_the_stages_of_the_digits(tmp_path):
+    """Those of progressive shrinking, taught by the full net; the last one by the sandwich rule, without a teacher."""
+    stages = plan(Request("digits", seed=5), tmp_path, gpu=False)
+    assert list(stages) == [row.folder for row in STAGES]
+    assert {config.hparams.seed for config in stages.values()} == {5}
+    last = stages.pop("K357_E346_D234")
+    assert [config.hparams.strategy for config in stages.values()] == 5 * ["shrinking"]
+    assert [config.hparams.lambda_kd for config in stages.values()] == [0, 1, 1, 1, 1]
+    assert [config.hparams.validation_frequency for config in stages.values()] == [5, 1, 1, 1, 1]
+    assert (last.hparams.strategy, last.hparams.subnets_per_step, last.hparams.lambda_kd) == ("sandwich", 3, 0)
+    assert last.teacher is None
+    assert last.network.weights == str(tmp_path / "K357_E46_D234" / "weights.h5")
+    checked(last, "OFASearcher", search=True, files=False)
 
 
 @pytest.fixture

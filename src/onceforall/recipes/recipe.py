@@ -38,11 +38,13 @@ WHOLE = StageRow("whole", "whole", "depth", (3, 5, 7), (3, 4, 6), (2, 3, 4))  # 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one supernet is trained: in `stages`, each with its place in `epochs`, which count `warmup` ones, `lr` and
-    `subnets`, the sub-networks a step. Stages after the first learn from the first, too.
+    """How one supernet is trained: in `stages`, each with its place in `epochs`, which count `warmup` ones, `lr`,
+    `subnets`, the sub-networks a step, and `strategy`, which ones these are. Stages after the first learn from the
+    first, too; under `sandwich` they learn from their own largest sub-network instead.
 
     `sizes`: training resolutions, every multiple of 4 between them; `size`: the one to validate at; `batch`: pictures
-    a step, over all processes; `pictures`: how many training pictures the epochs are for, where fewer need more.
+    a step, over all processes; `pictures`: how many training pictures the epochs are for, where fewer need more;
+    `validations`: how often a stage is validated, about.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Recipe:
     lr: tuple[float, ...]
     warmup: tuple[float, ...] = (1, 0, 0, 0, 0, 0)
     subnets: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    strategy: tuple[str, ...] = ("shrinking",) * 6
     loader: Mapping[str, Any] = field(default_factory=dict)
     weight_decay: float = 3e-5
     dropout: float = 0.1
@@ -64,11 +67,12 @@ class Recipe:
     seed: int = 0
     stages: tuple[StageRow, ...] = STAGES
     pictures: int | None = None
+    validations: int = 4
 
     def at_random(self, name: str, epochs: float) -> Recipe:
         """The same without stages: from random weights on, a step trains one sub-network of the whole space."""
         return replace(self, name=name, stages=(WHOLE,), epochs=(epochs,), lr=self.lr[:1], warmup=self.warmup[:1],
-                       subnets=(1,))
+                       subnets=(1,), strategy=("shrinking",))
 
     def for_pictures(self, count: int) -> Recipe:
         """The same for `count` training pictures: half as many get twice the epochs, up to eight times as many."""
@@ -103,6 +107,7 @@ def configs(recipe: Recipe, *, num_classes: int, run: Path, root: str | None = N
         hparams = _hparams(recipe, i, processes)
         if before is not None:
             network["weights"] = before
+        if before is not None and recipe.strategy[i] != "sandwich":
             hparams["lambda_kd"] = 1.0
             teacher = _network(recipe, recipe.stages[0], num_classes, dropout=0.0)
             hparams["teacher_network"] = {"ofa": {**teacher, "weights": full}}
@@ -135,6 +140,6 @@ def _hparams(recipe: Recipe, stage: int, processes: int) -> dict[str, Any]:
             "warmup_lr": recipe.lr[stage] / 8 if recipe.warmup[stage] else 0.0,
             "batch_size_train": share, "mini_batch_train": micro, "batch_size_valid": 200,
             "train_image_size_list": list(recipe.sizes), "valid_image_size_list": [recipe.size],
-            "subnets_per_step": recipe.subnets[stage], "seed": recipe.seed, "lambda_kd": 0.0,
-            "calibration_images": recipe.calibration_images,
-            "validation_frequency": int(max(1, recipe.epochs[stage] // 4))}
+            "subnets_per_step": recipe.subnets[stage], "strategy": recipe.strategy[stage], "seed": recipe.seed,
+            "lambda_kd": 0.0, "calibration_images": recipe.calibration_images,
+            "validation_frequency": int(max(1, recipe.epochs[stage] // recipe.validations))}
