@@ -94,7 +94,7 @@ class _Sample:
 
 
 def _sample(net: Subnet, data: DataSet, resolution: int, batch: int) -> _Sample:
-    pictures = sample(data.held_out if len(data.held_out) else data.test, _PICTURES, seed=0)
+    pictures = sample(data.held_out if len(data.held_out) else data.test, _PICTURES, classes=data.classes, seed=0)
     batches = list(prepared(pictures, data, resolution, batch or _BATCH))
     with torch.inference_mode():
         logits = [net(torch.from_numpy(images)).numpy() for images, _ in batches]
