@@ -26,16 +26,19 @@ def predict(
 
     infer, about = _opened(source)
     rows, broken = [], []
-    for path in _files(pictures):
+    for path, named in _files(pictures).items():
         try:
-            logits = infer(prepare(str(path), about["preprocessing"])[None])[0]
+            logits = infer(prepare(path, about["preprocessing"])[None])[0]
         except RefusedError as error:
-            broken.append(error)
+            if named:
+                broken.append(error)
+            else:
+                typer.echo(f"left out: {error}", err=True)
             continue
         found = ranked(logits, about["classes"], top)
-        rows.append({"picture": str(path), "top": [{"class": name, "probability": share} for name, share in found]})
+        rows.append({"picture": path, "top": [{"class": name, "probability": share} for name, share in found]})
         if not json_only:
-            typer.echo(lines(str(path), found))
+            typer.echo(lines(path, found))
     if json_only:
         typer.echo(json.dumps(rows))
     for fault in broken[:-1]:
@@ -69,17 +72,21 @@ def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
     return infer, about.model_dump()
 
 
-def _files(pictures: list[Path]) -> list[Path]:
-    """The files, and of folders all files in them that are named as pictures."""
-    from onceforall.data.folders import EXTENSIONS
+def _files(pictures: list[Path]) -> dict[str, bool]:
+    """The picture files, and whether each was named itself; of folders the pictures that training would read."""
+    from onceforall.data.folders import pictures_under
+    from onceforall.data.found import LeftOut
 
-    out = []
+    out: dict[str, bool] = {}
     for path in pictures:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
-            if not inside:
-                raise UserError(str(path), "holds no pictures", "give picture files, or a folder of them")
-            out += inside
-        else:
-            out.append(path)
+        if not path.is_dir():
+            out[str(path)] = True
+            continue
+        left = LeftOut(path)
+        inside, _ = pictures_under(path, left)
+        if not inside:
+            raise UserError(str(path), "holds no pictures", "give picture files, or a folder of them")
+        for row in left.rows:
+            typer.echo(f"left out: {row}", err=True)
+        out |= {name: out.get(name, False) for name in inside}
     return out

@@ -90,7 +90,7 @@ def read_folder(
     labels: list[int] = []
     others: Counter[str] = Counter()
     for label, name in enumerate(classes):
-        found, others = _pictures_under(folders[name], left) if name in folders else ([], Counter())
+        found, others = pictures_under(folders[name], left) if name in folders else ([], Counter())
         if not found and complete:
             _refuse_empty(folders.get(name, split / name), others)
         paths += found
@@ -155,7 +155,7 @@ def _no_class(entry: Path, name: str, classes: Container[str] | None) -> str | N
     return "linked to nothing"
 
 
-def _pictures_under(folder: Path, left: LeftOut | None) -> tuple[list[str], Counter[str]]:
+def pictures_under(folder: Path, left: LeftOut | None = None) -> tuple[list[str], Counter[str]]:
     """The sorted pictures in a class folder, and how many other files there are of each ending."""
     # os.walk does not enter symlinked folders, so that a loop of links ends; linked files and classes are fine
     found: list[str] = []

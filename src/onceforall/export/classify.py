@@ -14,6 +14,7 @@ import re
 import stat
 import struct
 import sys
+import unicodedata
 import zlib
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +37,9 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 # Pillow hands others (EPS) to other programs
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM",
             *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []))
+_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+            ".pnm", *([".avif"] if "AVIF" in _FORMATS else []))
+_FOLDER = "give a folder with <class>/* in it"
 # what makes a stored picture upright, by its EXIF tag, and whether that mirrors the axes across and down
 _Turn, _ORIENTATION = Image.Transpose, 0x0112
 _TURNS = {2: (_Turn.FLIP_LEFT_RIGHT, 1, 0), 3: (_Turn.ROTATE_180, 1, 1), 4: (_Turn.FLIP_TOP_BOTTOM, 0, 1),
@@ -215,16 +219,67 @@ def lines(path: str, found: list[tuple[str, float]]) -> str:
     return "\n".join([printable(path), *(f"  {100 * share:5.1f} %  {printable(name)}" for name, share in found)])
 
 
-def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int]:
-    """Top-1 in [0, 1] over the pictures in a folder of folders named as the classes, and their number."""
-    right = count = 0
-    for number, name in enumerate(about["classes"]):
-        for path in sorted(p for p in (folder / name).glob("*") if p.is_file()):
-            logits = infer(prepare(str(path), about["preprocessing"])[None])[0]
-            right, count = right + int(logits.argmax() == number), count + 1
+def pictures_in(folder: Path, left: dict[str, int]) -> list[str]:
+    """The picture files in a folder and below, sorted; `left` counts by kind what is left out."""
+    found = []
+    for parent, folders, files in os.walk(folder):  # it does not enter linked folders
+        for name in files:
+            if name.startswith("."):
+                kind = "hidden"
+            elif name.lower().endswith(_ENDINGS):
+                found.append(os.path.join(parent, name))
+                continue
+            else:
+                kind = f"named *{os.path.splitext(name)[1].lower()}"
+            left[kind] = left.get(kind, 0) + 1
+        for name in folders:
+            if name.startswith(".") or os.path.islink(os.path.join(parent, name)):
+                kind = "hidden" if name.startswith(".") else "linked folders"
+                left[kind] = left.get(kind, 0) + 1
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
+
+
+def class_folders(classes: list[str], folder: Path) -> dict[int, Path]:
+    """The folders in a folder by the numbers of the classes that they are named as.
+
+    Raises RefusedError where one is named as none of them.
+    """
+    numbers = {_folder_name(name): number for number, name in enumerate(classes)}
+    found = {}
+    for entry in sorted(folder.iterdir()):
+        back = entry.is_symlink() and folder.resolve().parts[:len(entry.resolve().parts)] == entry.resolve().parts
+        if entry.is_dir() and not entry.name.startswith(".") and not back:
+            if _folder_name(entry.name) not in numbers:
+                raise RefusedError(str(entry), "is a class that the network does not know", "move it elsewhere")
+            found[numbers[_folder_name(entry.name)]] = entry
+    return found
+
+
+def _folder_name(name: str) -> str:
+    """How a folder of that class can be named."""
+    return unicodedata.normalize("NFC", name).replace("/", "_")
+
+
+def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int, list[str]]:
+    """Top-1 in [0, 1] over the pictures in a folder of folders named as the classes, their number, and what is left
+    out, a line each."""
+    right, count, left, broken = 0, 0, {}, []  # type: int, int, dict[str, int], list[str]
+    try:
+        folders = class_folders(about["classes"], folder)
+    except OSError as error:
+        raise RefusedError(str(folder), f"cannot be read: {error.strerror}", _FOLDER) from None
+    for number, place in folders.items():
+        for path in pictures_in(place, left):
+            try:
+                images = prepare(path, about["preprocessing"])[None]
+            except RefusedError as error:
+                broken.append(str(error))
+                continue
+            right, count = right + int(infer(images)[0].argmax() == number), count + 1
     if not count:
-        raise RefusedError(str(folder), "holds no pictures of these classes", "give a folder with <class>/* in it")
-    return right / count, count
+        raise RefusedError(str(folder), "holds no pictures of these classes", _FOLDER)
+    return right / count, count, [*broken, *(f"{many} {kind}" for kind, many in left.items())]
 
 
 def main() -> None:
@@ -241,8 +296,8 @@ def main() -> None:
             logits = infer(prepare(path, about["preprocessing"])[None])[0]
             print(lines(path, ranked(logits, about["classes"], 5)))
         if arguments.accuracy is not None:
-            top1, count = accuracy(infer, about, arguments.accuracy)
-            print(f"top-1 {100 * top1:.2f} % on {count} pictures")
+            top1, count, left = accuracy(infer, about, arguments.accuracy)
+            print("\n".join([f"top-1 {100 * top1:.2f} % on {count} pictures", *(f"left out: {line}" for line in left)]))
     except RefusedError as error:
         sys.exit(f"classify.py: {error}")
 
