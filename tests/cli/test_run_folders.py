@@ -80,12 +80,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkey: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="module")
 def run(home: Path, monkey: pytest.MonkeyPatch) -> Path:
-    """The run, renamed and brought to its end from another folder, with the pictures under their absolute path."""
+    """The run, renamed and brought to its end from another folder."""
     run = home / "runs" / "mine & co"
     (home / "runs" / "x").rename(run)
     monkey.chdir(home / "elsewhere")
     heard: list[str] = []
-    fit.fit(fit.Request(f"{home}/d/", recipe="tiny"), Path("../runs/mine & co"), Options(
+    fit.fit(fit.Request("../d/", recipe="tiny"), Path("../runs/mine & co"), Options(
         listener=lambda r: heard.append(r["output"]) if r["kind"] == "stage" else None))
     assert heard == ["../runs/mine & co/K357_E6_D4"]  # the first stage is finished
     return run
@@ -120,7 +120,7 @@ def test_it_evaluates_from_any_folder(run, home, source, monkeypatch, capsys):
 
 def test_model_json_has_an_absolute_root(run, home):
     assert read_description(run / "subnets" / "largest").data == {
-        "name": "folder", "root": f"{home}/d", "train_portion": 0.9, "strict": False}
+        "name": "folder", "root": f"{home}/elsewhere/../d", "train_portion": 0.9, "strict": False}
 
 
 def test_a_folder_that_is_not_there_is_named_in_full(run, home, monkeypatch, capsys):
