@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -94,13 +96,50 @@ def test_a_file_that_is_no_weights_is_one_line(capsys, tmp_path, content, messag
     assert err.count("\n") == 1
 
 
-def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
-    def stop(name: str) -> None:
-        raise KeyboardInterrupt
-    monkeypatch.setattr("onceforall.cli.inspect.search_space", stop)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_any_verb_with_a_line(capsys, monkeypatch, number):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+    monkeypatch.setattr("onceforall.cli.inspect.search_space", lambda _: os.kill(os.getpid(), number))
     code, _, err = ofa(capsys, "inspect", "mobilenet_v3_large")
-    assert code == 130
-    assert err.strip() == "ofa: stopped; the same command again goes on from the last checkpoint"
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert code == 128 + number
+    assert err.strip() == f"ofa: stopped by {number.name}"
+
+
+@pytest.mark.parametrize(("error", "reason"), [
+    (MemoryError(), "MemoryError"),
+    (MemoryError("Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback\n  x\nMemoryError: 9"),
+     "MemoryError: 9"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                  "to allocate 4 bytes. Error code 12 (Cannot allocate memory)"), "(Cannot allocate memory)"),
+    (RuntimeError("could not create a primitive"), "could not create a primitive"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), "CUDA out of memory."),
+    (RuntimeError("can't start new thread"), "can't start new thread")])
+def test_too_little_memory_is_one_line(capsys, monkeypatch, error, reason):
+    code, _, err = failing(capsys, monkeypatch, error)
+    assert code == 2
+    assert err.startswith("ofa: memory: there is too little (")
+    assert reason in err
+    assert "fewer workers" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory"),
+    RuntimeError("could not create a primitive descriptor for a convolution"),
+    RuntimeError("[enforce fail at inline_container.cc:863] . PytorchStreamWriter failed writing file"),
+    RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback\n  x\nRuntimeError: bug")])
+def test_what_is_nobodys_mistake_keeps_its_traceback(capsys, monkeypatch, error):
+    with pytest.raises(type(error)) as caught:
+        failing(capsys, monkeypatch, error)
+    assert caught.value is error
+
+
+def failing(capsys, monkeypatch, error):
+    def fail(_: str) -> None:
+        raise error
+    monkeypatch.setattr("onceforall.cli.inspect.search_space", fail)
+    return ofa(capsys, "inspect", "mobilenet_v3_large")
 
 
 def test_print_schema_and_help(capsys):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import signal
 import time
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ import torch
 
 from onceforall.data import ArrayPictures, Augment, Batch, FilePictures, Loader, Pictures, TrainBatches
 from onceforall.data.schedule import balanced_order
-from onceforall.data.serve import _outlive_signals
 from onceforall.space.errors import UserError
 
 SIZES = (8, 12, 17)
@@ -189,36 +186,6 @@ def test_a_worker_that_dies_is_named(file_pictures: FilePictures, monkeypatch: p
     with pytest.raises(UserError, match=r"data\.workers: DataLoader worker .*; use fewer workers") as caught:
         list(batches(file_pictures, workers=1).epoch(0))
     assert "\n" not in str(caught.value)
-
-
-def test_a_worker_outlives_the_first_signal() -> None:
-    """However long the run takes to save: no alarm is set; and it does not outlive the second."""
-    ours, theirs = multiprocessing.Pipe()
-    worker = multiprocessing.get_context("fork").Process(target=patient, args=(theirs,), daemon=True)
-    worker.start()
-    assert ours.recv() == 0
-    os.kill(worker.pid or 0, signal.SIGTERM)
-    assert ours.recv() == 1
-    assert ours.recv() == 0
-    os.kill(worker.pid or 0, signal.SIGTERM)
-    worker.join(30)
-    assert worker.exitcode == -signal.SIGTERM
-
-
-def patient(pipe: Connection) -> None:
-    """A worker, which says when it is ready, that a signal came, and how long it gives itself then."""
-    _outlive_signals(0)
-    handler = signal.getsignal(signal.SIGTERM)
-    assert callable(handler)
-
-    def handle(number: int, frame: object) -> None:
-        handler(number, frame)  # type: ignore[arg-type]
-        pipe.send(1)
-        pipe.send(signal.alarm(0))
-
-    signal.signal(signal.SIGTERM, handle)
-    pipe.send(0)
-    time.sleep(60)
 
 
 def die() -> None:

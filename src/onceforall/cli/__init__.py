@@ -15,14 +15,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import typer
 
     from onceforall.cli.app import app
+    from onceforall.cli.ending import line_of
     from onceforall.space import UserError
     from onceforall.space.files import known, unwritable
+    from onceforall.train.stop import Stop
 
     _show_all_names()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    debug, stop = "--debug" in words, Stop()
     try:
-        code = app([w for w in words if w != "--debug"], standalone_mode=False)
+        with stop:
+            code = app([w for w in words if w != "--debug"], standalone_mode=False)
     except UserError as error:
         if debug:
             raise
@@ -36,16 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except Exception as error:  # only dead workers and click's own usage errors are answered here
-        if isinstance(error, RuntimeError) and (worker := _dead_worker(error)) and not debug:
-            print(f"ofa: {worker}", file=sys.stderr)  # noqa: T201
+    except Exception as error:  # only what `line_of` knows and click's own usage errors are answered here
+        if not debug and (line := line_of(error)) is not None:
+            print(f"ofa: {line}", file=sys.stderr)  # noqa: T201
             sys.exit(2)
         if not hasattr(error, "exit_code") or not hasattr(error, "format_message"):
             raise
         print(f"ofa: {error.format_message()}; see `ofa --help`", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    if code == 130:  # of Ctrl-C, which typer's versions answer with this code, or with Abort
-        print("ofa: stopped; the same command again goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+    if stop.asked is not None:  # outside training, which has a line and a code of its own
+        code = 128 + stop.asked
+        print(f"ofa: stopped by {stop.asked.name}", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)
 
 
@@ -54,9 +58,3 @@ def _show_all_names() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _dead_worker(error: RuntimeError) -> Exception | None:
-    from onceforall.data.serve import died  # imports torch
-
-    return died(error)

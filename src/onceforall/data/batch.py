@@ -1,9 +1,11 @@
 """A batch of pictures that carries its own resolution, and its normalisation on the device."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from onceforall.data.decode import Broken, BrokenLog
@@ -28,15 +30,26 @@ class Batch:
         """The same batch in pinned memory; torch's DataLoader calls this."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.resolution)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes: images that lie in shared memory stay there, all else travels as bytes."""
+        images = self.images if self.images.is_shared() else self.images.numpy()  # type: ignore[no-untyped-call]
+        return _arrived, (images, self.labels.numpy(), self.resolution)
+
+
+def _arrived(images: Tensor | NDArray[Any], labels: NDArray[np.int64], resolution: int) -> Batch:
+    return Batch(torch.as_tensor(images), torch.as_tensor(labels), resolution)
+
 
 class Loaded(NamedTuple):
-    """What a worker hands over: the batch (None if no picture could be read) and the broken files it met.
+    """What a worker hands over: the batch (None if no picture could be read) and the broken files it met; `piped`:
+    shared memory was too full for the images.
 
     Values rather than exceptions and log records, which get lost or garbled between processes.
     """
 
     batch: Batch | None
     broken: tuple[Broken, ...]
+    piped: bool = False
 
     def checked(self, log: BrokenLog) -> Batch | None:
         """The batch, after `log` has noted the broken files."""

@@ -1,17 +1,30 @@
 """Running a loading function over a sequence of jobs, here or in worker processes."""
 
+import errno
+import logging
+import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from functools import cache, partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.queues import Queue
+from multiprocessing.util import Finalize
+from threading import Thread
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from onceforall.data.batch import Loaded
 from onceforall.data.pictures import ArrayPictures, Pictures
 from onceforall.data.spec import Loader, default_workers
 from onceforall.space.errors import UserError
 
+_log = logging.getLogger(__name__)
+_SHARED = "/dev/shm"
+_ENLARGE = f"give {_SHARED} more room (docker run --shm-size=1g)"
+_FEWER = "use fewer workers, 0 to load in this process"
 Job = TypeVar("Job")
 
 
@@ -22,7 +35,8 @@ class _Jobs(Dataset[Loaded], Generic[Job]):
         self._load = load
 
     def __getitem__(self, job: Job) -> Loaded:
-        return self._load(job)
+        loaded = self._load(job)
+        return loaded if get_worker_info() is None else _shared(loaded)
 
 
 class _Feed(Sampler[Job]):
@@ -35,20 +49,65 @@ class _Feed(Sampler[Job]):
         return self.jobs
 
 
-def _outlive_signals(_worker: int) -> None:
-    """A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too: they stay until the run has saved, however long
-    its step takes, and ends them, or has died. A second SIGTERM ends a worker, as torch and then Python end one that
-    hangs."""
+@cache
+def _farewell(_process: int) -> Connection:
+    """What becomes readable when this process is about to end, before multiprocessing waits for its children."""
+    hear, tell = multiprocessing.Pipe(duplex=False)
+    Finalize(None, tell.send_bytes, args=(b"",), exitpriority=1)
+    return hear
+
+
+def _begin_worker(farewell: Connection, _worker: int) -> None:
+    """Let a worker live exactly as long as its parent wants.
+
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach workers too, and a run still needs them until it has saved.
+    multiprocessing and torch end workers by SIGTERM, which is therefore replaced by what a thread waits for.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    Thread(target=_end_with, args=([parent.sentinel, farewell],), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The parent hears of a dead worker, and says it in one line. It never hears of a batch that gets lost on its way,
+    # and would wait for ever; torch's own message about a bus error would be a second line.
+    signal.signal(signal.SIGBUS, signal.SIG_DFL)
+    setattr(Queue, "_on_queue_feeder_error", staticmethod(lambda *_: os._exit(1)))  # noqa: B010
+
+
+def _end_with(signs: list[Any]) -> None:
+    wait(signs)
+    os._exit(0)
 
 
 def died(error: RuntimeError) -> UserError | None:
     """What torch's RuntimeError about a dead worker comes to; None for another. Torch raises it in the main thread,
     wherever that is."""
-    if "DataLoader worker" not in str(error):
+    said = [" ".join(str(each).split()) for each in (error.__cause__, error)]  # the cause may name the signal
+    said = [text for text in said if "DataLoader worker (pid" in text]
+    if not said:
         return None
-    return UserError("data.workers", " ".join(str(error).split()), "use fewer workers, 0 to load in this process")
+    remedy = f"{_ENLARGE}, or {_FEWER}" if "Bus error" in said[0] else _FEWER
+    return UserError("data.workers", said[0].rstrip("."), remedy)
+
+
+def _shared(loaded: Loaded) -> Loaded:
+    """What a worker loaded, with its images in shared memory; where that is full they go through a pipe."""
+    if loaded.batch is None:
+        return loaded
+    try:
+        loaded.batch.images.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        return loaded._replace(piped=True)
+    return loaded
+
+
+@cache
+def _say_piped() -> None:
+    """Once a process."""
+    _log.warning("%s is full: workers hand their pictures over through pipes, which is slower; %s, or use fewer "
+                 "workers", _SHARED, _ENLARGE)
 
 
 def workers_for(pictures: Pictures, loader: Loader) -> int:
@@ -77,14 +136,22 @@ class Server(Generic[Job]):
             persistent_workers=workers > 0,
             pin_memory=loader.pin and torch.cuda.is_available(),
             generator=torch.Generator(),
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=partial(_begin_worker, _farewell(os.getpid())) if workers else None,
         )
 
     def run(self, jobs: Iterator[Job]) -> Iterator[Loaded]:
-        """The results of `jobs`; `UserError` when a worker process dies."""
+        """The results of `jobs`; `UserError` when a worker process cannot be started, or dies."""
         self._feed.jobs = jobs
         try:
-            yield from self._source
+            source = iter(self._source)
+        except OSError as error:
+            raise UserError("data.workers", f"cannot be started: {error.strerror}",
+                            f"{_FEWER}; they need memory, and some room in {_SHARED}") from error
+        try:
+            for loaded in source:
+                if loaded.piped:
+                    _say_piped()
+                yield loaded
         except RuntimeError as error:
             worker = died(error)
             if worker is None:

@@ -131,7 +131,7 @@ class Evaluator:
         if resolution not in self._calibration:
             chosen = self.data.calibration(self.calibration_images)
             size = min(CALIBRATION_BATCH, len(chosen))
-            images = [b.images for b in self._batches(chosen, resolution, size)]
+            images = [b.images.clone() for b in self._batches(chosen, resolution, size)]  # copies: as in `_scaled`
             if not images:
                 raise UserError("training pictures", "none of the calibration sample can be read")
             whole = torch.cat(images)  # broken pictures are left out: cut anew into batches of one shape
