@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onceforall.cli.running import Threads
 from onceforall.cli.source import (
     ArchText,
     DataName,
@@ -18,6 +19,7 @@ from onceforall.cli.source import (
     Root,
     SpaceName,
     Which,
+    Workers,
 )
 
 
@@ -32,13 +34,15 @@ def evaluate(
     data: DataName = None,
     root: Root = None,
     device: Device = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
-    from onceforall.cli.pictures import scored
+    from onceforall.cli.pictures import Asked, scored
 
     which = Which(arch, genotype, resolution, front, row)
-    found = scored(source, which, space=space, data=data, root=root, device=device)
+    found = scored(Asked(source, space, data, root, device, workers, threads), which)
     chosen, score = found.arch, found.score
     if json_only:
         typer.echo(json.dumps({"arch": str(chosen), "resolution": chosen.resolution, "top1": score.top1,
