@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onceforall.cli.running import Threads
 from onceforall.cli.source import (
     ArchText,
     DataName,
@@ -20,6 +21,7 @@ from onceforall.cli.source import (
     Root,
     SpaceName,
     Which,
+    Workers,
 )
 from onceforall.space.errors import printable
 
@@ -40,14 +42,16 @@ def evaluate(
     data: DataName = None,
     root: Root = None,
     device: Device = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
-    from onceforall.cli.pictures import scored
+    from onceforall.cli.pictures import Asked, scored
     from onceforall.export.confusion import by_class
 
     which = Which(arch, genotype, resolution, front, row)
-    found = scored(source, which, space=space, data=data, root=root, device=device)
+    found = scored(Asked(source, space, data, root, device, workers, threads), which)
     chosen, score = found.arch, found.score
     classes = by_class(found.confusion, found.data.classes)
     if json_only:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onceforall.cli.running import Threads
 from onceforall.cli.source import (
     ArchText,
     DataName,
@@ -19,6 +20,7 @@ from onceforall.cli.source import (
     Root,
     SpaceName,
     Which,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -38,9 +40,11 @@ def extract(
     data: DataName = None,
     root: Root = None,
     device: Device = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
 ) -> None:
     """Write one sub-network as plain torch layers, BN recalibrated; `onceforall.load_subnet(DIR)` gives it back."""
-    from onceforall.cli.pictures import scored
+    from onceforall.cli.pictures import Asked, scored
     from onceforall.export.elastic_file import is_elastic
     from onceforall.export.folder import save_subnet
     from onceforall.interop.weights import weights_file
@@ -49,7 +53,7 @@ def extract(
     if is_elastic(Path(source)) and data is None:
         about = save_subnet(_stored(Path(source), which), output, source=Path(source))
     else:
-        found = scored(source, which, space=space, data=data, root=root, device=device)
+        found = scored(Asked(source, space, data, root, device, workers, threads), which)
         about = save_subnet(found.extracted, output, source=weights_file(Path(source)))
     score = about.accuracy
     words = "" if score is None else f", top-1 {100 * score.top1:.2f} % on {score.images:,} {score.split} pictures"

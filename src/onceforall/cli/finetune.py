@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.running import Every, compute_of, log_to_stderr, running
-from onceforall.cli.source import Device, Root
+from onceforall.cli.running import Every, Threads, compute_of, log_to_stderr, running
+from onceforall.cli.source import Device, Root, Workers
 
 
 def finetune(
@@ -29,7 +29,8 @@ def finetune(
                                               "recipe says by default")] = None,
     device: Device = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
-    workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
+    workers: Workers = None,
+    threads: Threads = None,
     checkpoint_every: Every = None,
 ) -> None:
     """Train an extracted sub-network on, into a folder of the same kind; on other classes with a new classifier.
@@ -46,8 +47,8 @@ def finetune(
     log_to_stderr(processes, quiet=True)
     request = Request(subnet, data, root, teacher, epochs=epochs, lr=lr, batch=batch, workers=workers, seed=seed,
                       flip=flip)
-    compute = compute_of(device, 0, type_config, processes)
-    with (running(compute, processes, every=checkpoint_every) as options,
+    compute = compute_of(device, 0, type_config, processes, threads=threads)
+    with (running(compute, processes, every=checkpoint_every, threads=threads) as options,
           Progress(shown=processes.first) as progress):
         about = run(request, output, replace(options, listener=progress.hear))
         made = export_again(subnet, output, progress) if processes.first else {}

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.running import Every, Profile, compute_of, log_to_stderr, running
+from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
+from onceforall.cli.source import Workers
 
 
 def fit(
@@ -27,7 +28,8 @@ def fit(
                                            "it has")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
-    workers: Annotated[int | None, typer.Option(help="processes that read picture files")] = None,
+    workers: Workers = None,
+    threads: Threads = None,
     strict_data: Annotated[bool, typer.Option(help="stop at a broken picture instead of skipping it")] = False,
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
     profile: Profile = False,
@@ -49,7 +51,7 @@ def fit(
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
                       flip=flip, seed=seed, balanced=balanced)
     log_to_stderr(processes, quiet=True)
-    compute = compute_of(device, 0, type_config, processes)
+    compute = compute_of(device, 0, type_config, processes, threads=threads)
     if dump_configs is not None:
         gpu = compute.device.type != "cpu"
         for name, config in plan(request, folder, gpu=gpu, processes=processes.world).items():
@@ -57,7 +59,7 @@ def fit(
             typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{dump_configs / name}.json",
                                    "-o", str(folder / name)]))
         return
-    with (running(compute, processes, every=checkpoint_every, profile=profile) as options,
+    with (running(compute, processes, every=checkpoint_every, profile=profile, threads=threads) as options,
           Progress(shown=processes.first) as progress):
         summary = run(request, folder, replace(options, listener=progress.hear))
     if processes.first:

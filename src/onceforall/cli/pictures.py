@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def scored(source: str, which: Which, *, space: str | None = None, data: str | None, root: str | None,
-           device: str) -> Scored:
+@dataclass(frozen=True)
+class Asked:
+    """SOURCE, its pictures, and how to compute, as the options of a verb name them."""
+
+    source: str
+    space: str | None
+    data: str | None
+    root: str | None
+    device: str
+    workers: int | None
+    threads: int | None
+
+
+def scored(asked: Asked, which: Which) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
     from onceforall.export.folder import Scored
@@ -32,10 +44,11 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
     from onceforall.nn import Supernet
     from onceforall.train.distributed import Processes
 
-    compute = compute_of(device, 0, "float", Processes())
-    trained = open_weights(source, space=space)
+    compute = compute_of(asked.device, 0, "float", Processes(), threads=asked.threads)
+    trained = open_weights(asked.source, space=asked.space)
     arch, net = arch_of(trained, which), trained.net
-    evaluator = evaluator_of(Path(source), trained, data=data, root=root, compute=compute)
+    evaluator = evaluator_of(Path(asked.source), trained, data=asked.data, root=asked.root, compute=compute,
+                             workers=asked.workers)
     show_found(evaluator.data)
     compute.place(net)
     subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
@@ -43,8 +56,9 @@ def scored(source: str, which: Which, *, space: str | None = None, data: str | N
 
 
 def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,
-                 compute: Compute) -> Evaluator:
-    """An evaluator on the data set that the options name, else on the one that SOURCE was trained on.
+                 compute: Compute, workers: int | None = None) -> Evaluator:
+    """An evaluator on the data set that the options name, else on the one that SOURCE was trained on; `workers` instead
+    of the processes that read pictures by default.
 
     Labels go by the names of the classes that the net knows. Raises UserError for a class that it does not know, and
     for a net without names that tells another number of classes apart.
@@ -81,7 +95,8 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
                            std=tuple(trained_on.get("std", IMAGENET_STD)))
     images = 2000 if config is None else config.hparams.calibration_images
-    return Evaluator(pictures, compute, calibration_images=images, workers=spec.workers, strict=spec.strict)
+    return Evaluator(pictures, compute, calibration_images=images,
+                     workers=spec.workers if workers is None else workers, strict=spec.strict)
 
 
 def show_found(data: DataSet) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,17 +21,20 @@ if TYPE_CHECKING:
 
 Profile = Annotated[bool, typer.Option("--profile", help="trace a few steps and time their parts, into profile/ of the "
                                        "output folder (of each stage's)")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="threads to compute with; by default, on a CPU, "
+                                             "as many as there are cores that other programs leave free")]
 Every = Annotated[str | None, typer.Option("--checkpoint-every", help="minutes from one checkpoint to the next, as 10, "
                                            "or steps, as 200steps; the configuration's by default")]
 
 
 def compute_of(context: str, device_id: int, type_config: str, processes: Processes, *,
-               option: str = "--device") -> Compute:
-    """Device and precision as asked for by `option`; `auto` is the GPU where there is one."""
+               option: str = "--device", threads: int | None = None) -> Compute:
+    """Device and precision as asked for by `option`, `auto` is the GPU where there is one; and --threads."""
     import torch
 
     from onceforall.train.evaluate import Compute
     from onceforall.train.memory import keep_large_blocks
+    from onceforall.train.threads import choose_threads
 
     types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
     if type_config not in types:
@@ -40,10 +42,10 @@ def compute_of(context: str, device_id: int, type_config: str, processes: Proces
     names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
     if context not in names:
         raise UserError(option, f"{context!r} is not one of {', '.join(names)}")
+    if names[context] == "cpu" or threads is not None:
+        choose_threads(threads, processes)
     if names[context] == "cpu":
         keep_large_blocks()
-        if processes.local_world > 1 and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.local_world))
         return Compute(torch.device("cpu"), types[type_config])
     if not torch.cuda.is_available():
         raise UserError(option, f"{context!r} needs a GPU, and torch sees none", f"take {option} cpu")

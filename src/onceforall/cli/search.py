@@ -6,17 +6,17 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceforall.cli.running import compute_of
-from onceforall.cli.source import DataName, Device, Root, SpaceName, is_space
+from onceforall.cli.running import Threads, compute_of
+from onceforall.cli.source import DataName, Device, Root, SpaceName, Workers, is_space
 from onceforall.space import UserError, search_space
 
 if TYPE_CHECKING:
+    from onceforall.cli.pictures import Asked
     from onceforall.cli.progress import Progress
     from onceforall.cost.latency import LatencyTable
     from onceforall.search.record import Record
@@ -48,10 +48,13 @@ def search(
     data: DataName = None,
     root: Root = None,
     device: Device = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder to write; RUN/search for a run")] = None,
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Find the sub-networks that no other one beats in accuracy and cost, within limits, without training."""
+    from onceforall.cli.pictures import Asked
     from onceforall.cli.progress import Progress
     from onceforall.search.evolution import Evolution
     from onceforall.search.search import Request
@@ -72,7 +75,7 @@ def search(
         if output is None or is_space(source):
             record: Record | None = run(search_space(source), request, listener=progress.hear)
         else:
-            record = _trained(Trained(source, space, data, root, device), request, output, progress)
+            record = _trained(Asked(source, space, data, root, device, workers, threads), request, output, progress)
     if record is None:
         return
     if output is not None:
@@ -98,18 +101,7 @@ def _folder(source: str, output: Path | None) -> Path | None:
     return output
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained supernet and its pictures, as the options name them."""
-
-    source: str
-    space: str | None
-    data: str | None
-    root: str | None
-    device: str
-
-
-def _trained(what: Trained, request: Request, folder: Path, progress: Progress) -> Record | None:
+def _trained(what: Asked, request: Request, folder: Path, progress: Progress) -> Record | None:
     """Search a trained supernet; None in the processes that only measured for the first one."""
     from onceforall.cli.pictures import evaluator_of, show_found
     from onceforall.interop.weights import open_weights
@@ -119,11 +111,12 @@ def _trained(what: Trained, request: Request, folder: Path, progress: Progress) 
     from onceforall.train.distributed import detect, joined
 
     processes = detect(os.environ)
-    compute = compute_of(what.device, 0, "float", processes)
+    compute = compute_of(what.device, 0, "float", processes, threads=what.threads)
     trained = open_weights(what.source, space=what.space)
     if not isinstance(trained.net, Supernet):
         raise UserError(what.source, "holds a single sub-network: there is nothing to search", "give a supernet")
-    evaluator = evaluator_of(Path(what.source), trained, data=what.data, root=what.root, compute=compute)
+    evaluator = evaluator_of(Path(what.source), trained, data=what.data, root=what.root, compute=compute,
+                             workers=what.workers)
     if processes.first:
         show_found(evaluator.data)
     compute.place(trained.net)

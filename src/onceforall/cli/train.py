@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.running import Every, Profile, compute_of, log_to_stderr, running
+from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
 from onceforall.space import UserError
 
 
@@ -26,6 +26,7 @@ def train(
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     save_nnp: Annotated[bool, typer.Option("--save-nnp", help="accepted, without effect")] = False,
     no_visualize: Annotated[bool, typer.Option("--no-visualize", help="accepted, without effect")] = False,
+    threads: Threads = None,
     profile: Profile = False,
     checkpoint_every: Every = None,
     print_schema: Annotated[bool, typer.Option("--print-schema", help="show what a configuration may hold")] = False,
@@ -50,7 +51,7 @@ def train(
         for flag, given in (("--save-nnp", save_nnp), ("--no-visualize", no_visualize)):
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
-    compute = compute_of(context, device_id, type_config, processes, option="--context")
+    compute = compute_of(context, device_id, type_config, processes, option="--context", threads=threads)
     with running(compute, processes, every=checkpoint_every, subnet=algorithm == "OFATrainer", search=search,
-                 profile=profile) as options:
+                 profile=profile, threads=threads) as options:
         run(config, output_path or Path("log") / config_file.stem, options)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from onceforall.data.serve import died
 from onceforall.space import UserError
 
 _LAUNCHERS = {  # launcher: variables of rank, number of processes, rank and number on this machine, and job
@@ -127,7 +128,9 @@ def _together(processes: Processes) -> Iterator[None]:
     """Around whatever needs all processes: where it fails, a UserError names those that no longer answer."""
     try:
         yield
-    except RuntimeError:
+    except RuntimeError as error:
+        if died(error) is not None:  # one of this process's workers
+            raise
         raise UserError("processes", _absent(processes), "what it printed says why; the same command goes on from the "
                         "last checkpoint") from None
 

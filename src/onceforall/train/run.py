@@ -44,6 +44,7 @@ from onceforall.train.profile import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.train.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.train.stage import stage_of
 from onceforall.train.stop import Stopped
+from onceforall.train.threads import keep_threads
 
 _log = logging.getLogger(__name__)
 _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the next: a look waits for the GPU
@@ -54,11 +55,14 @@ def train(config: Config, output: Path, options: Options | None = None) -> None:
 
     Leaves config.json, paths.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
     `options.profile` a trace and a table of a few of the steps it trains, in the folder profile. Several processes
-    call it inside `joined`. Raises UserError for a configuration that cannot be run, before anything is trained, and
+    call it inside `joined`. A run that goes on computes with as many threads as it began with, unless `options.threads`
+    says otherwise. Raises UserError for a configuration that cannot be run, before anything is trained, and
     Stopped when `options.stop` was asked to.
     """
     options = options or Options()
     check_output(config, output, options)
+    if options.threads is None and checkpoint.exists(output):
+        keep_threads(checkpoint.read_extra(output), options.processes)
     if finished(output):
         _log.info("%s is finished: nothing to %s", output, "profile" if options.profile else "do")
         return
@@ -123,6 +127,7 @@ class _Run:
         self.batches = self._batches()
         self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(config), identity(data)
         self.profiles = options.profile and options.processes.first
+        self.threads = gathered(torch.get_num_threads(), options.processes)
 
     def _batches(self) -> TrainBatches:
         options, data = self.options, self.config.data
@@ -291,7 +296,8 @@ class _Run:
 
     def _made_by(self) -> dict[str, Any]:
         """What else the bits depend on."""
-        return {"torch": torch.__version__, "threads": torch.get_num_threads(), "gradients": convolution.decided()}
+        threads = self.threads[0] if len(set(self.threads)) == 1 else self.threads  # of each process
+        return {"torch": torch.__version__, "threads": threads, "gradients": convolution.decided()}
 
     def _begin(self) -> Position:
         """At the start, which is the first good checkpoint."""

@@ -29,7 +29,7 @@ class Options:
     """How to run, apart from what the configuration says. `subnet`: train its genotype alone (OFATrainer);
     `search`: validate on what train_portion leaves of the training pictures; `profile`: trace and time a few steps;
     `every`: minutes, and steps, from one checkpoint to the next, instead of the configuration's; `stop`: what may ask
-    the run to save and end."""
+    the run to save and end; `threads`: asked for, though a run that goes on began with others."""
 
     subnet: bool = False
     search: bool = False
@@ -39,6 +39,7 @@ class Options:
     profile: bool = False
     every: tuple[float | None, int | None] | None = None
     stop: Stop = field(default_factory=Stop)
+    threads: int | None = None
 
 
 def data_spec(config: Config, *, search: bool) -> DataSpec:
