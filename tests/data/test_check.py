@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from deep import KINDS as DEPTHS
 from PIL import Image
 
 from onceforall.data import ArrayPictures, DataSet, DataSpec, load_data
@@ -48,6 +50,17 @@ def test_pictures_in_two_splits_are_found_by_their_pixels(root: Path) -> None:
         image.resize((7, 9)).save(root / "val" / "bee" / "y.png")
     (root / "val" / "ant" / "z.png").write_bytes((root / "train" / "bee" / "0.png").read_bytes())
     assert look(root) == ([], [(("training", "test"), 2, ("train/bee/0.png", "val/ant/z.png"))])
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_deep_pictures_are_read_at_the_depth_of_the_data_set(tmp_path: Path, depth: str) -> None:
+    """They are no broken ones, and those that differ by a little are not the same."""
+    kind = DEPTHS[depth]
+    for i, (split, name) in enumerate((split, name) for split in ("train", "val") for name in ("ant", "bee")):
+        (tmp_path / split / name).mkdir(parents=True)
+        levels = np.arange(6 * i, 256, 4, dtype=np.uint8)[:50].reshape(5, 10)
+        kind.write(levels, tmp_path / split / name / kind.name)
+    assert look(tmp_path) == ([], [])
 
 
 def test_pictures_in_memory() -> None:

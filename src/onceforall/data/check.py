@@ -5,10 +5,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 from onceforall.data.decode import Broken, read_pixels
+from onceforall.data.depth import Depth
 from onceforall.data.pictures import ArrayPictures, DataSet, Pictures
 
 MAX_THREADS = 8
@@ -79,11 +81,11 @@ def _digests(pictures: Pictures) -> Iterator[tuple[bytes | Broken, str]]:
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(pictures), CHUNK):  # so that few are under way
             part = pictures.paths[start:start + CHUNK]
-            yield from zip(pool.map(_file_digest, part), part, strict=True)
+            yield from zip(pool.map(partial(_file_digest, depth=pictures.depth), part), part, strict=True)
 
 
-def _file_digest(path: str) -> bytes | Broken:
-    pixels = read_pixels(path)
+def _file_digest(path: str, *, depth: Depth) -> bytes | Broken:
+    pixels = read_pixels(path, depth=depth)
     return pixels if isinstance(pixels, Broken) else _digest(pixels.data)
 
 
