@@ -124,8 +124,12 @@ def test_however_they_were_started(tmp_path, file_pictures):
 
 def test_a_worker_that_runs_out_of_memory(file_pictures, monkeypatch):
     def greedy(*_: object, **__: object) -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
-        bytearray(1 << 24)
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 20, before[1]))
+        try:
+            bytearray(1 << 24)
+        finally:  # the worker still has to start a thread that tells of it
+            resource.setrlimit(resource.RLIMIT_AS, before)
     monkeypatch.setattr("onceforall.data.training._load_files", greedy)
     with pytest.raises((MemoryError, RuntimeError, UserError)):
         list(batches(file_pictures))
