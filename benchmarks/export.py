@@ -3,9 +3,11 @@ of the front, through every target that is installed; and of the ImageNet space,
 pixels, for their latency in torch, onnxruntime and OpenVINO.
 
     OMP_NUM_THREADS=1 python benchmarks/export.py FOLDER [--run RUN [--front FRONT]]... [--imagenet] [--json]
+    OMP_NUM_THREADS=1 python benchmarks/export.py FOLDER --int8 [--run RUN [--front FRONT]]... [--json]
 
 FOLDER: where the sub-networks are written. RUN: the folder of an `ofa fit`; FRONT: of a search in it, RUN/search
-otherwise. Latency: one picture, one thread, torch and the export in turns.
+otherwise. --int8: instead of all that, of the same three the portable form and the full range side by side, beside
+float32 in the same runtime. Latency: one picture, one thread, torch and the export (and float32) in turns.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,10 +27,11 @@ import torch
 from onceforall.cli.pictures import scored
 from onceforall.cli.source import Which
 from onceforall.data import ArrayPictures, DataSet
-from onceforall.export.description import Export
+from onceforall.export.description import Description, Export
 from onceforall.export.export import Request, export
 from onceforall.export.folder import Scored, save_subnet
 from onceforall.export.targets import TARGETS
+from onceforall.export.verify import instructions
 from onceforall.interop.weights import Trained, save, weights_file
 from onceforall.nn import Supernet
 from onceforall.search.record import read_record
@@ -38,22 +42,55 @@ Case = dict[str, Any]
 BETWEEN = ("smallest", "middle", "largest")
 
 
-def of_run(run: Path, front: Path, folder: Path) -> list[Case]:
-    """The ends and the middle of the front, through each target in each precision."""
-    rows, cases = len(read_record(front)["front"]), []
+def of_front(run: Path, front: Path, folder: Path) -> Iterator[tuple[str, Path, Description, DataSet]]:
+    """The ends and the middle of the front, extracted."""
+    rows = len(read_record(front)["front"])
     for name, row in zip(BETWEEN, (0, rows // 2, rows - 1), strict=True):
         found = scored(str(run), Which(None, None, None, front, row), data=None, root=None, device="cpu")
         place = folder / run.name / name
-        about = save_subnet(found.extracted, place, source=weights_file(run))
-        for target, form in TARGETS.items():
-            if any(find_spec(package) is None for package in form.packages):
-                print(f"left out: {target}, which is not installed", file=sys.stderr)
-                continue
-            for precision in form.precisions:
-                ((file, made),) = export(place, Request(target, precision, max_loss=100), found.data).items()
+        yield name, place, save_subnet(found.extracted, place, source=weights_file(run)), found.data
+
+
+def installed(*targets: str) -> list[str]:
+    """Those targets whose packages are there; says which are left out."""
+    missing = [name for name in targets if any(find_spec(package) is None for package in TARGETS[name].packages)]
+    for name in missing:
+        print(f"left out: {name}, which is not installed", file=sys.stderr)
+    return [name for name in targets if name not in missing]
+
+
+def of_run(run: Path, front: Path, folder: Path) -> list[Case]:
+    """The ends and the middle of the front, through each target in each precision."""
+    cases = []
+    for name, place, about, data in of_front(run, front, folder):
+        for target in installed(*TARGETS):
+            for precision in TARGETS[target].precisions:
+                ((file, made),) = export(place, Request(target, precision, max_loss=100), data).items()
                 cases.append(case(f"{run.name} {name} {target} {precision}", file, made, about.macs))
                 print(line(cases[-1]), file=sys.stderr)
     return cases
+
+
+def int8_of_run(run: Path, front: Path, folder: Path) -> list[Case]:
+    """The ends and the middle of the front in both forms of int8, in the runtimes that have both."""
+    cases = []
+    for name, place, about, data in of_front(run, front, folder):
+        for target in installed(*(name for name, form in TARGETS.items() if form.full_range)):
+            row: Case = {"case": f"{run.name} {name} {target}", "macs": about.macs}
+            for form, full_range in (("portable", False), ("full", True)):
+                request = Request(target, "int8", max_loss=100, full_range=full_range)
+                ((file, made),) = export(place, request, data).items()
+                row[form] = case(form, file, made, about.macs)
+            cases.append(row)
+            print(int8_line(row), file=sys.stderr)
+    return cases
+
+
+def int8_line(found: Case) -> str:
+    portable, full = found["portable"], found["full"]
+    texts = (f"{100 * form['top1']:.2f} % | {form['ms']:.2f} ({form['fp32_ms']:.2f})" for form in (portable, full))
+    return (f"| {found['case']} | {found['macs'] / 1e6:.2f} M | {100 * portable['torch_top1']:.2f} % | "
+            f"{' | '.join(texts)} |")
 
 
 def imagenet(folder: Path) -> list[Case]:
@@ -90,8 +127,8 @@ def case(name: str, file: str, made: Export, macs: int) -> Case:
     best = seen.pictures or seen.random
     return {"case": name, "file": file, "bytes": made.size, "macs": macs, "relative_error": best.relative_error,
             "same_top1": best.same_top1, "images": best.images, "top1": seen.top1, "torch_top1": seen.torch_top1,
-            "ms": seen.latency.ms, "torch_ms": seen.latency.torch_ms, "ratio": seen.latency.torch_ms / seen.latency.ms,
-            "n": seen.latency.rounds, "device": seen.latency.device}
+            "ms": seen.latency.ms, "fp32_ms": seen.latency.fp32_ms, "torch_ms": seen.latency.torch_ms,
+            "ratio": seen.latency.torch_ms / seen.latency.ms, "n": seen.latency.rounds, "device": seen.latency.device}
 
 
 def line(found: Case) -> str:
@@ -107,20 +144,28 @@ def main() -> None:
     parser.add_argument("--run", type=Path, action="append", default=[])
     parser.add_argument("--front", type=Path, action="append", default=[])
     parser.add_argument("--imagenet", action="store_true")
+    parser.add_argument("--int8", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     fronts = arguments.front or [run / "search" for run in arguments.run]
+    measure = int8_of_run if arguments.int8 else of_run
     cases = [found for run, front in zip(arguments.run, fronts, strict=True)
-             for found in of_run(run, front, arguments.folder)]
+             for found in measure(run, front, arguments.folder)]
     cases += imagenet(arguments.folder) if arguments.imagenet else []
     if arguments.json:
         print(json.dumps(cases))
         return
-    installed = [f"{name} {version(name)}" for name in ("onnxruntime", "openvino", "nncf", "executorch")
-                 if find_spec(name) is not None]
-    print(f"{cases[0]['device']}, one thread, Python {platform.python_version()}, torch {torch.__version__}, "
-          f"{', '.join(installed)}; n = {cases[0]['n']} rounds\n")
+    versions = [f"{name} {version(name)}" for name in ("onnxruntime", "openvino", "nncf", "executorch")
+                if find_spec(name) is not None]
+    measured = cases[0]["portable"] if arguments.int8 else cases[0]
+    print(f"{measured['device']} ({', '.join(instructions())}), one thread, Python {platform.python_version()}, "
+          f"torch {torch.__version__}, {', '.join(versions)}; n = {measured['n']} rounds\n")
+    if arguments.int8:
+        print("| sub-network | MACs | top-1 in float32 | portable | ms (float32) | full range | ms (float32) |")
+        print("|---|---|---|---|---|---|---|")
+        print("\n".join(map(int8_line, cases)))
+        return
     print("| sub-network | MACs | size | logits differ by | same top-1 | top-1 (torch) | ms (torch) | torch over it |")
     print("|---|---|---|---|---|---|---|---|")
     print("\n".join(map(line, cases)))

@@ -42,6 +42,33 @@ def test_export_prints_what_it_verified(folder, capsys):
     assert json.loads(out)["model.onnx"]["batch"] == 2
 
 
+def test_int8_prints_its_time_beside_float32(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    words = ("export", folder, "--to", "onnx", "--int8", "--max-loss", "100", "--calibration-images", "25",
+             "--keep", "stem, first.0", "--keep", "stages.0")
+    code, out, _ = ofa(capsys, *words)
+    assert code == 0
+    made = read_description(folder).exports["model_int8.onnx"]
+    assert made.int8.keep == ["stem", "first.0", "stages.0"]
+    times = made.verification.latency
+    assert out.splitlines()[1].split()[-3:] == [f"{ms:.2f}" for ms in (times.ms, times.fp32_ms, times.torch_ms)]
+
+
+def test_explain_lists_blocks_and_writes_nothing(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    before = sorted(folder.rglob("*"))
+    words = ("export", folder, "--to", "onnx", "--int8", "--explain", "--calibration-images", "25", "--keep",
+             "stages,head.mix,head.expand,first")
+    code, out, _ = ofa(capsys, *words)
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()[1:3]} == {"stem", "head.classifier"}
+    code, out, err = ofa(capsys, *words, "--json")
+    assert (code, err) == (0, "")
+    first, second = json.loads(out)["onnx"]
+    assert first["error"] > second["error"] > 0
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_predict_by_torch_and_by_the_file(folder, capsys, pictures):
     pytest.importorskip("onnxruntime")
     ofa(capsys, "export", folder, "--to", "onnx")
@@ -86,6 +113,10 @@ def test_pictures_that_are_gone(folder, capsys):
     (["export", "DIR", "--to", "tflite"], "--to: 'tflite' is not one of onnx,"),
     (["export", "DIR"], "Missing option '--to'"),
     (["export", "DIR", "--to", "onnx", "--int8", "--fp16"], "--int8: stands beside --fp16"),
+    (["export", "DIR", "--to", "onnx", "--explain"], "--explain: shows what int8 loses; give --int8"),
+    (["export", "DIR", "--to", "onnx", "--int8", "--keep", "stages.9"], "--keep: 'stages.9' is no layer, block or"),
+    (["export", "DIR", "--to", "onnx", "--keep", "stem"], "--keep: has no effect in fp32"),
+    (["export", "DIR", "--to", "elastic", "--full-range"], "--to: 'elastic' stands beside other targets"),
     (["export", "DIR", "--to", "onnx", "--batch", "0"], "--batch: '0' is neither dynamic nor a number"),
     (["export", "DIR", "--to", "onnx", "--batch", "many"], "--batch: 'many' is neither dynamic nor a number"),
     (["export", "DIR", "--to", "onnx", "--max-loss", "nan"], "--max-loss: nan is not a number from 0 to 100"),

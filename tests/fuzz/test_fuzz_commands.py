@@ -22,7 +22,8 @@ OPTIONS = {
     "inspect": ["--arch", "--genotype", "--front", "--row", "--resolution", "--space", "--json"],
     "evaluate": ["--arch", "--genotype", "--front", "--row", "--resolution", "--data", "--root", "--device"],
     "extract": ["--arch", "--genotype", "--row", "--resolution", "--data", "--device", "-o"],
-    "export": ["--to", "--batch", "--max-loss", "--rows", "--fp16", "--int8", "-o"],
+    "export": ["--to", "--batch", "--max-loss", "--rows", "--keep", "--fp16", "--int8", "--full-range", "--explain",
+               "-o"],
     "search": ["--table", "--predictor", "--collect", "--max-latency-ms", "--max-macs", "--max-params", "--objective",
                "--resolutions", "--population", "--generations", "--seed", "--measure", "-o"],
     "predict": ["--top", "--json"], "report": ["-o"], "convert": ["--to", "--space", "-o"],
@@ -30,7 +31,7 @@ OPTIONS = {
     "profile": ["--backend", "--device", "--threads", "--batch", "--resolutions", "--classes", "--subnets", "--rounds",
                 "--seed", "-o"],
     "predictor fit": ["--space", "--seed"], "predictor test": ["--space", "--json"]}
-ALONE = {"--json", "--fp16", "--int8"}
+ALONE = {"--json", "--fp16", "--int8", "--full-range", "--explain"}
 
 
 @pytest.fixture

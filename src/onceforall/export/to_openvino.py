@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import openvino
+from openvino.passes import ConstantFolding, Manager
 
 from onceforall.export.job import INPUT, NAME, Images, Infer, Job
 from onceforall.export.to_onnx import onnx_model
@@ -43,6 +44,9 @@ def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
     from nncf.quantization.advanced_parameters import OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     nncf.set_log_level(logging.ERROR)
+    folding = Manager()  # NNCF takes the weights of depthwise layers, which reading reshapes, for activations otherwise
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
     advanced = nncf.AdvancedQuantizationParameters(
         # ENABLE: weights of 7 bits in all layers, since processors without VNNI add two products in 16 bits
         overflow_fix=OverflowFix.DISABLE if job.full_range else OverflowFix.ENABLE,
