@@ -107,7 +107,7 @@ def configs(recipe: Recipe, *, num_classes: int, run: Path, root: str | None = N
         hparams = _hparams(recipe, i, processes)
         if before is not None:
             network["weights"] = before
-        if before is not None and recipe.strategy[i] != "sandwich":
+        if before is not None and recipe.strategy[i] == "shrinking":  # by other strategies they teach themselves
             hparams["lambda_kd"] = 1.0
             teacher = _network(recipe, recipe.stages[0], num_classes, dropout=0.0)
             hparams["teacher_network"] = {"ofa": {**teacher, "weights": full}}
