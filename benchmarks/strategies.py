@@ -35,7 +35,7 @@ from onceforall.cost.population import macs_table
 from onceforall.cost.predictor import fit_best
 from onceforall.cost.predictor_file import save
 from onceforall.cost.spread import spread as spread_over
-from onceforall.data import DataSet, DataSpec
+from onceforall.data import NOTHING, DataSet, DataSpec, Known
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load, load_supernet
 from onceforall.nn import Subnet
@@ -270,9 +270,9 @@ def supernet(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, 
             "population": [evaluator.score(net, arch, some).top1 for arch in setting.population(name)]}
 
 
-def few_held_out(spec: DataSpec) -> DataSet:
+def few_held_out(spec: DataSpec, known: Known = NOTHING) -> DataSet:
     """The pictures, of which validation, which nothing depends on, looks at some."""
-    data = data_of(spec)
+    data = data_of(spec, known)
     return replace(data, held_out=data.held_out.subset(range(min(LOOKED_AT, len(data.held_out)))))
 
 

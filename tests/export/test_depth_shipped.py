@@ -72,8 +72,7 @@ def shipped(request, digits, supernet, weights, tmp_path_factory) -> Shipped:
     assert isinstance(data.test, FilePictures) == (size == "files")
     evaluator, arch = Evaluator(data, calibration_images=12), supernet.space.smallest
     net = evaluator.subnet(supernet, arch)
-    score = evaluator.score_net(net, arch.resolution, data.test)
-    save_subnet(Scored(net, supernet.space, arch, data, score).extracted, place / "subnet", source=weights)
+    save_subnet(Scored.of(evaluator, net, supernet.space, arch).extracted, place / "subnet", source=weights)
     export(place / "subnet", Request("onnx"), data)
     return Shipped(place / "data", place / "subnet", kind)
 
@@ -94,7 +93,7 @@ def test_predict_classify_and_evaluation_see_the_same(shipped: Shipped, capsys) 
         np.testing.assert_allclose(found, expected, atol=2e-5)
     infer, told = classify.opened(str(shipped.folder / "model.onnx"))
     assert told["preprocessing"]["depth"] == asdict(shipped.depth)
-    top1, count = classify.accuracy(infer, told, shipped.data / "val")
+    top1, count, _ = classify.accuracy(infer, told, shipped.data / "val")
     assert (top1, count) == (about.accuracy.top1, 12)
     verified = read_description(shipped.folder).exports["model.onnx"].verification
     assert (verified.top1, verified.pictures.images) == (top1, 12)

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if stop.asked is not None:  # outside training, which has a line and a code of its own
         code = 128 + stop.asked
         print(f"ofa: stopped by {stop.asked.name}", file=sys.stderr)  # noqa: T201
+    elif code == 130:  # of Ctrl-C, which typer's versions answer with this code, or with Abort
+        print("ofa: stopped", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)
 
 
