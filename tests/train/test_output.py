@@ -71,6 +71,7 @@ def test_the_position_is_kept_in_pictures(started, monkeypatch, tmp_path, caplog
     for name in ("wait", "check_alike"):
         monkeypatch.setattr(run, name, lambda *_: None)
     monkeypatch.setattr(run, "told", lambda value, _: value)
+    monkeypatch.setattr(run, "gathered", lambda value, processes: [value] * processes.world)
     heard = []
 
     def stop(record):

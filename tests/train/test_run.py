@@ -42,7 +42,7 @@ def same_weights(a: Path, b: Path) -> bool:
 def test_what_a_run_leaves(fullnet):
     assert finished(fullnet)
     assert {p.name for p in fullnet.iterdir()} == {
-        "config.json", "weights.h5", "checkpoint.safetensors", "metrics.jsonl", "tensorboard", "log.txt"}
+        "config.json", "paths.json", "weights.h5", "checkpoint.safetensors", "metrics.jsonl", "tensorboard", "log.txt"}
     assert Config.read(fullnet / "config.json").to_dict() == config().to_dict()
     records = [json.loads(line) for line in (fullnet / "metrics.jsonl").read_text().splitlines()]
     assert [r["kind"] for r in records] == ["train", "valid"] * 2
@@ -124,6 +124,7 @@ def test_a_subnet_is_fine_tuned_and_evaluated(fullnet, tmp_path, capsys):
     score = json.loads(capsys.readouterr().out)
     last = json.loads((tmp_path / "subnet" / "metrics.jsonl").read_text().splitlines()[-1])
     assert end.value.code == 0
+    assert sum(row["images"] for row in score.pop("classes")) == score["images"]
     assert score == {**{k: last[k] for k in ("arch", "top1", "top5", "loss", "images")}, "resolution": 16}
 
 

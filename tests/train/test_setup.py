@@ -98,13 +98,22 @@ def test_weight_decay_spares_norms_and_biases(files):
 def test_the_teacher_is_the_largest_and_normalises_as_asked(files):
     for mode in ("train", "eval"):
         settings = config("kernel", weights=files["kernel"], teacher=files["fullnet"], teacher_mode=mode)
-        teacher = teacher_of(settings, Compute())
+        teacher = teacher_of(settings, Compute(), tuple("0123456789"))
         assert teacher.training == (mode == "train")
         assert not any(p.requires_grad for p in teacher.parameters())
     largest = extract(load(files["fullnet"]), load(files["fullnet"]).space.largest)
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(teacher(images), largest(images), rtol=1e-4, atol=1e-5)
-    assert teacher_of(config(), Compute()) is None
+    assert teacher_of(config(), Compute(), ()) is None
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path):
+    net = supernet_of(config())
+    save(Trained(net, net.space, None, {"classes": tuple("abcdefghij")}), tmp_path / "weights.h5")
+    settings = config("kernel", weights=tmp_path / "weights.h5", teacher=tmp_path / "weights.h5")
+    assert teacher_of(settings, Compute(), tuple("abcdefghij")) is not None
+    with pytest.raises(UserError, match="weights: is of a network for a, b, .*, and the pictures are of j, i, "):
+        teacher_of(settings, Compute(), tuple("jihgfedcba"))
 
 
 def test_weights_of_a_wider_space_are_refused(files):

@@ -190,7 +190,7 @@ def test_fixed_kernels_are_those_of_the_weights(tmp_path):
     assert kernels(trained.plan(trained.space.largest)) == [{3}, {5}, {3}, {3}, {5}]
     values["hparams"] |= {"lambda_kd": 1.0, "teacher_network": {
         "ofa": {**network, "weights": str(tmp_path / "weights.h5")}}}
-    teacher = teacher_of(checked(Config.from_dict(values), "OFASearcher", search=True), Compute())
+    teacher = teacher_of(checked(Config.from_dict(values), "OFASearcher", search=True), Compute(), tuple("0123456789"))
     assert kernels(teacher.plan) == [{3}, {5}, {3}, {3}, {5}]
     network["genotype"] = [8] * 20
     with pytest.raises(UserError, match="network.ofa.genotype: arch stage 1 block 1: kernel 7 is not one of 3"):
