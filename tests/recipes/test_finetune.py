@@ -199,7 +199,7 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     (("{small}", "--lr", "nan"), "--lr: nan is not a number above 0"),
     (("{small}", "--batch", 0), "--batch: 0 is not a number from 1"),
     (("{small}", "--seed", -1), "--seed: -1 is not a number from 0"),
-    (("{small}", "--workers", -1), "--workers: -1 is not a number from 0"),
+    (("{small}", "--workers", -1), "Invalid value for '--workers': Input should be"),
     (("{small}", "--root", "x"), "--root: is given without --data"),
     (("{small}", "--data", "/nowhere"), "/nowhere is not a folder"),
     (("{small}", "--teacher", "{small}"), "small: holds an extracted sub-network, not a supernet; give a run folder"),
@@ -222,7 +222,7 @@ def test_folders_that_hold_something_else_are_refused(runs, whole, tmp_path, cap
         assert before == {p: p.stat().st_mtime_ns for p in output.rglob("*")}
         return err
     assert "is the folder of the sub-network itself; give another -o" in refused(runs / "small" / ".." / "small")
-    assert "optimizer.train.lr is 0.04 there, and 0.01 is asked for" in refused(whole, "--lr", 0.01)
+    assert "optimizer.train.lr is 0.015 there, and 0.01 is asked for" in refused(whole, "--lr", 0.01)
     shutil.copytree(runs / "small", tmp_path / "other")
     assert "other: holds another sub-network; give another -o" in refused(tmp_path / "other")
     assert "holds another run; give another -o" in refused(runs)
