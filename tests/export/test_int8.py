@@ -48,8 +48,7 @@ def net(supernet, evaluator):
 
 
 def saved(net, evaluator, weights, folder):
-    score = evaluator.score_net(net, SPACE.smallest.resolution, evaluator.data.test)
-    save_subnet(Scored(net, SPACE, SPACE.smallest, evaluator.data, score).extracted, folder, source=weights)
+    save_subnet(Scored.of(evaluator, net, SPACE, SPACE.smallest).extracted, folder, source=weights)
     return folder
 
 
