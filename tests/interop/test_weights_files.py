@@ -35,7 +35,7 @@ def small() -> Trained:
     with torch.no_grad():
         for i, (name, tensor) in enumerate(net.state_dict().items()):
             tensor.copy_(torch.full_like(tensor, i) if name.endswith("tracked") else torch.rand_like(tensor) + 0.5)
-    pictures = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1), "classes": tuple("abcdefghij")}
+    pictures = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1), "classes": tuple("0123456789")}
     return Trained(net.eval(), SMALL, None, pictures)
 
 
