@@ -94,12 +94,17 @@ def test_a_pass_given_up_does_not_disturb_the_next(file_pictures: FilePictures) 
     assert same(list(source.epoch(1)), list(batches(file_pictures, batch=2).epoch(1)))
 
 
-def test_a_dropped_pass_stops_its_workers_at_once(file_pictures: FilePictures) -> None:
+@pytest.mark.parametrize("in_a_cycle", [False, True])
+def test_a_dropped_pass_stops_its_workers_at_once(file_pictures: FilePictures, in_a_cycle: bool) -> None:
+    """Also as the traceback of a caught error keeps them: with themselves."""
     source = batches(file_pictures, workers=2, batch=2)
     running = source.epoch(0)
     next(running)
+    kept: list[object] = [source, running]
+    if in_a_cycle:
+        kept.append(kept)
     began = time.perf_counter()
-    del source, running
+    del source, running, kept
     gc.collect()
     assert time.perf_counter() - began < 4
 

@@ -49,11 +49,14 @@ class _Feed(Sampler[Job]):
         return self.jobs
 
 
-@cache
-def _farewell(_process: int) -> Connection:
-    """What becomes readable when this process is about to end, before multiprocessing waits for its children."""
+def _farewell(owner: object) -> Connection:
+    """What becomes readable when `owner` is dropped, or this process is about to end.
+
+    At the end of the process it does before multiprocessing waits for its children. In a cycle of garbage it does
+    before torch ends its workers: Python has then closed their queues, and they would not hear of it.
+    """
     hear, tell = multiprocessing.Pipe(duplex=False)
-    Finalize(None, tell.send_bytes, args=(b"",), exitpriority=1)
+    Finalize(owner, tell.send_bytes, args=(b"",), exitpriority=1)
     return hear
 
 
@@ -136,7 +139,7 @@ class Server(Generic[Job]):
             persistent_workers=workers > 0,
             pin_memory=loader.pin and torch.cuda.is_available(),
             generator=torch.Generator(),
-            worker_init_fn=partial(_begin_worker, _farewell(os.getpid())) if workers else None,
+            worker_init_fn=partial(_begin_worker, _farewell(self)) if workers else None,
         )
 
     def run(self, jobs: Iterator[Job]) -> Iterator[Loaded]:
