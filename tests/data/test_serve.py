@@ -78,10 +78,11 @@ if __name__ == "__main__":
 def ended(tmp_path: Path, pictures: FilePictures, endings: list[str], *, method: str = "fork",
           workers: int = 2) -> list[tuple[int, str]]:
     """Exit code and stderr of runs that have to end in seconds, as have their workers."""
-    script = tmp_path / "run.py"
+    script, temporary = tmp_path / "run.py", tmp_path / "temporary"
     script.write_text(RUN)
+    temporary.mkdir()
     run = subprocess.Popen([sys.executable, str(script), method, str(workers), json.dumps(endings), str(tmp_path),
-                            *pictures.paths], env={**os.environ, "OMP_NUM_THREADS": "1"})
+                            *pictures.paths], env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)})
     try:
         run.wait(90)
     finally:
@@ -120,6 +121,7 @@ def test_however_they_were_started(tmp_path, file_pictures):
     ((code, errors),) = ended(tmp_path, file_pictures, ["raise RuntimeError('mine')"], method="forkserver", workers=1)
     assert code == 1
     assert errors.strip().endswith("RuntimeError: mine")
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_worker_that_runs_out_of_memory(file_pictures, monkeypatch):

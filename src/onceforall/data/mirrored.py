@@ -34,8 +34,7 @@ def _mirrored(name: str) -> list[str]:
 
 def _swapped(name: str, pair: tuple[str, str], *, pattern: str) -> str:
     other = {pair[0]: pair[1], pair[1]: pair[0]}
-    either = "|".join(sorted(pair, key=len, reverse=True))  # the longer word may end in the shorter one
-    return re.sub(pattern.format(f"({either})"), lambda found: other[found[0]], name)
+    return re.sub(pattern.format(f"({'|'.join(pair)})"), lambda found: other[found[0]], name)
 
 
 def _is_sign(name: str) -> bool:

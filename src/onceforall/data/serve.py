@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.queues import Queue
-from multiprocessing.util import Finalize
+from multiprocessing.util import Finalize, get_temp_dir
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
@@ -128,6 +128,8 @@ class Server(Generic[Job]):
 
     def __init__(self, load: Callable[[Job], Loaded], *, loader: Loader, workers: int) -> None:
         self._feed: _Feed[Job] = _Feed()
+        if workers:
+            get_temp_dir()  # workers take over their parent's, which removes it; they end too fast to remove their own
         # batch_size None: a job is a whole batch. A worker runs torch on one thread, torch's own default there.
         # Its own generator: DataLoader would draw from the global one and shift the caller's random numbers.
         self._source = DataLoader(
