@@ -172,7 +172,7 @@ def kills(folder: Path, count: int, *, processes: int = 1, number: signal.Signal
     rng = random.Random(seed)
     done = 0
     for i in range(2 * count):  # a run may end before it is hit
-        kill = disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=done % 5 == 1,
+        kill = disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=done % 5 == 0,
                          whole=folder / "whole")
         if kill is not None:
             yield kill

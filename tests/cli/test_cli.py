@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 
 import onceforall
 from onceforall.cli import main
-from onceforall.recipes import RECIPES, STAGES, WHOLE
+from onceforall.recipes import RECIPES, STAGES, WHOLE, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 FIT = ("fit", "--epochs-scale", "0.01", "--seed", "3", "--device", "cpu")
@@ -159,7 +160,15 @@ def test_help_does_not_load_torch():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def few():
+    """Few sub-networks are measured and stored at the end of `ofa fit`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "Request", partial(fit.Request, collect=20, elastic=2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, few) -> Path:
     """A whole `ofa fit` with as few epochs as there can be."""
     folder = tmp_path_factory.mktemp("fit") / "run"
     with pytest.raises(SystemExit) as end:
