@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from onceforall.cli.pictures import scored
+from onceforall.cli.pictures import Asked, scored
 from onceforall.cli.source import Which
 from onceforall.data import ArrayPictures, DataSet
 from onceforall.export.description import Description, Export
@@ -46,7 +46,7 @@ def of_front(run: Path, front: Path, folder: Path) -> Iterator[tuple[str, Path, 
     """The ends and the middle of the front, extracted."""
     rows = len(read_record(front)["front"])
     for name, row in zip(BETWEEN, (0, rows // 2, rows - 1), strict=True):
-        found = scored(str(run), Which(None, None, None, front, row), data=None, root=None, device="cpu")
+        found = scored(Asked(str(run)), Which(None, None, None, front, row))
         place = folder / run.name / name
         yield name, place, save_subnet(found.extracted, place, source=weights_file(run)), found.data
 

@@ -61,7 +61,7 @@ def work(rank: int, world: int, rounds: int, out: Any) -> None:
     times: dict[str, list[float]] = {"step": [], "flat": [], "single": []}
     for number in range(rounds + 1):
         rng = random.Random(number)
-        terms = [Term(SPACE.sample(rng), True) for _ in range(SUBNETS)]
+        terms = [Term(SPACE.sample(rng), "teacher") for _ in range(SUBNETS)]
         dist.barrier()
         began = time.perf_counter()
         train_step(learner, stage, images, torch.zeros(BATCH, dtype=torch.int64), terms=terms, lr=0.01)

@@ -51,7 +51,7 @@ def steps(name: str, *, threads: int, beside: int | None) -> Work:
                   micro_batch=batch, kd_weight=0.0, label_smoothing=0.1, seed=0)
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last)
-    labels, terms = torch.zeros(batch, dtype=torch.int64), [Term(space.largest, False)]
+    labels, terms = torch.zeros(batch, dtype=torch.int64), [Term(space.largest, "labels")]
 
     def work(_: int) -> None:
         if beside is not None:

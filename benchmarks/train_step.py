@@ -63,7 +63,7 @@ def ours(*, shrinking: bool) -> Work:
     images, labels = batch()
 
     def work(round_: int) -> float:
-        terms = [Term(arch, shrinking) for arch in archs_of(round_, shrinking=shrinking)]
+        terms = [Term(arch, "teacher" if shrinking else "labels") for arch in archs_of(round_, shrinking=shrinking)]
         return float(train_step(learner, stage, images.contiguous(memory_format=torch.channels_last), labels,
                                 terms=terms, lr=RATE))
 

@@ -28,12 +28,12 @@ class Asked:
     """SOURCE, its pictures, and how to compute, as the options of a verb name them."""
 
     source: str
-    space: str | None
-    data: str | None
-    root: str | None
-    device: str
-    workers: int | None
-    threads: int | None
+    space: str | None = None
+    data: str | None = None
+    root: str | None = None
+    device: str = "cpu"
+    workers: int | None = None
+    threads: int | None = None
 
 
 def scored(asked: Asked, which: Which) -> Scored:
