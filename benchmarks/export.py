@@ -46,7 +46,7 @@ def of_front(run: Path, front: Path, folder: Path) -> Iterator[tuple[str, Path, 
     """The ends and the middle of the front, extracted."""
     rows = len(read_record(front)["front"])
     for name, row in zip(BETWEEN, (0, rows // 2, rows - 1), strict=True):
-        found = scored(Asked(str(run)), Which(None, None, None, front, row))
+        found = scored(Asked(str(run), device="cpu"), Which(None, None, None, front, row))
         place = folder / run.name / name
         yield name, place, save_subnet(found.extracted, place, source=weights_file(run)), found.data
 

@@ -31,7 +31,7 @@ class Asked:
     space: str | None = None
     data: str | None = None
     root: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
     workers: int | None = None
     threads: int | None = None
 
