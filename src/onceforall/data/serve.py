@@ -52,8 +52,8 @@ class _Feed(Sampler[Job]):
 def _farewell(owner: object) -> Connection:
     """What becomes readable when `owner` is dropped, or this process is about to end.
 
-    At the end of the process it does before multiprocessing waits for its children. In a cycle of garbage it does
-    before torch ends its workers: Python has then closed their queues, and they would not hear of it.
+    Workers have to hear of the end of the process before multiprocessing waits for them. They have to hear of a dropped
+    owner in this way, too: where it is part of a cycle, Python closes their queues before torch tells them to end.
     """
     hear, tell = multiprocessing.Pipe(duplex=False)
     Finalize(owner, tell.send_bytes, args=(b"",), exitpriority=1)
