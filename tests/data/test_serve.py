@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,12 +77,18 @@ if __name__ == "__main__":
 """
 
 
-def ended(tmp_path: Path, pictures: FilePictures, endings: list[str], *, method: str = "fork",
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files, with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def ended(tmp_path: Path, temporary: Path, pictures: FilePictures, endings: list[str], *, method: str = "fork",
           workers: int = 2) -> list[tuple[int, str]]:
     """Exit code and stderr of runs that have to end in seconds, as have their workers."""
-    script, temporary = tmp_path / "run.py", tmp_path / "temporary"
+    script = tmp_path / "run.py"
     script.write_text(RUN)
-    temporary.mkdir()
     run = subprocess.Popen([sys.executable, str(script), method, str(workers), json.dumps(endings), str(tmp_path),
                             *pictures.paths], env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)})
     try:
@@ -109,19 +117,20 @@ def alive(process: int) -> bool:
     return True
 
 
-def test_however_a_run_ends_its_workers_do(tmp_path, file_pictures):
+def test_however_a_run_ends_its_workers_do(tmp_path, temporary, file_pictures):
     for (ending, (code, last)), (found, errors) in zip(
-            ENDINGS.items(), ended(tmp_path, file_pictures, list(ENDINGS)), strict=True):
+            ENDINGS.items(), ended(tmp_path, temporary, file_pictures, list(ENDINGS)), strict=True):
         assert found == code, f"{ending}: {errors}"
         assert errors.strip().splitlines()[-1:] == ([last] if last else []), ending
 
 
-def test_however_they_were_started(tmp_path, file_pictures):
+def test_however_they_were_started(tmp_path, temporary, file_pictures):
     """As Python starts them from 3.14 on: the run is not the parent of its workers."""
-    ((code, errors),) = ended(tmp_path, file_pictures, ["raise RuntimeError('mine')"], method="forkserver", workers=1)
+    ((code, errors),) = ended(tmp_path, temporary, file_pictures, ["raise RuntimeError('mine')"], method="forkserver",
+                              workers=1)
     assert code == 1
     assert errors.strip().endswith("RuntimeError: mine")
-    assert list((tmp_path / "temporary").iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_worker_that_runs_out_of_memory(file_pictures, monkeypatch):
@@ -158,6 +167,14 @@ def test_a_bus_error_is_one_line(file_pictures, monkeypatch, capfd):
     assert "\n" not in message
     assert [words for words in ("Bus error", "/dev/shm", "--shm-size", "fewer workers") if words not in message] == []
     assert capfd.readouterr().err == ""
+
+
+def test_a_temporary_folder_with_too_long_a_path(tmp_path, file_pictures, monkeypatch):
+    folder = tmp_path / ("long" * 25)
+    monkeypatch.setattr(serve, "get_temp_dir", lambda: str(folder))
+    with pytest.raises(UserError, match=r"data\.workers: cannot be started: .*long is too long; set TMPDIR"):
+        list(batches(file_pictures))
+    assert len(list(eval_batches(file_pictures, 24, batch=4, workers=0))) == 4
 
 
 def test_workers_that_cannot_be_started(file_pictures, monkeypatch):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,25 +15,6 @@ from onceforall.space import search_space
 from onceforall.train.evaluate import Evaluator
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(resolutions=[12, 16], depth=[2, 3])
-
-ALONE = "ONCEFORALL_TEST_ALONE"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked `alone` in a process of its own.
-
-    ExecuTorch has ended a process that a thousand other tests had run in, without a word; it never did in a fresh one.
-    """
-    if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
-        return None
-    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", pyfuncitem.nodeid],
-                          cwd=pyfuncitem.config.rootpath, env={**os.environ, ALONE: "1"}, check=False,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    if "1 skipped" in done.stdout:
-        pytest.skip("it was skipped in its own process")
-    return True
 
 
 @pytest.fixture(scope="session")

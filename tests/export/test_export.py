@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -18,8 +20,7 @@ from onceforall.export.targets import TARGETS
 from onceforall.export.verify import Verifier, prepared
 from onceforall.space import UserError
 
-CASES = [pytest.param(name, precision, marks=[pytest.mark.alone] if name == "executorch" else [])
-         for name, target in TARGETS.items() for precision in target.precisions]
+CASES = [(name, precision) for name, target in TARGETS.items() for precision in target.precisions]
 
 
 def needed(name: str) -> None:
@@ -52,6 +53,29 @@ def test_each_target_answers_as_torch(folder, digits, name, precision):
 
 def size_of(folder) -> int:
     return read_description(folder).resolution
+
+
+SIGNAL = """
+import signal, sys
+from pathlib import Path
+from onceforall.export.to_openvino import opened
+runs = [opened(Path(sys.argv[1]), 1) for _ in range(2)]
+del runs[0]
+del runs[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_a_signal_is_heard_after_openvino(folder, digits):
+    """With a Core for each model the process ended by SIGSEGV, if the models were dropped in the order of opening."""
+    needed("openvino")
+    export(folder, Request("openvino"), digits)
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", SIGNAL, str(folder / "model.xml")], check=False,
+                          capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

@@ -229,7 +229,6 @@ def test_a_block_that_loses_is_found_and_kept(uneven, digits, tmp_path):
     assert layers - quantised == {f"stages.0.0.{role}" for role in ("expand", "depthwise", "project")}
 
 
-@pytest.mark.alone
 def test_executorch_keeps_a_block(uneven, digits, tmp_path):
     if find_spec("executorch") is None or find_spec("torchao") is None:
         pytest.skip("executorch is not installed")
@@ -240,7 +239,8 @@ def test_executorch_keeps_a_block(uneven, digits, tmp_path):
     ((_, lost),) = export(folder, request, few).items()
     ((_, kept),) = export(folder, replace(request, keep=("stages.0.0",)), few).items()
     assert kept.verification.pictures.same_top1 > lost.verification.pictures.same_top1
-    assert kept.verification.pictures.max_error < lost.verification.pictures.max_error / 3
+    # a logit that is larger than any of the calibration is cut in both: the largest error may be the same
+    assert kept.verification.pictures.relative_error < lost.verification.pictures.relative_error / 2
 
 
 @pytest.mark.parametrize(("request_", "message"), [

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _SHARED = "/dev/shm"
 _ENLARGE = f"give {_SHARED} more room (docker run --shm-size=1g)"
 _FEWER = "use fewer workers, 0 to load in this process"
+_LONGEST = 107 - len("/listener-01234567")  # bytes; the name of a socket between processes has at most 107
 Job = TypeVar("Job")
 
 
@@ -128,8 +129,10 @@ class Server(Generic[Job]):
 
     def __init__(self, load: Callable[[Job], Loaded], *, loader: Loader, workers: int) -> None:
         self._feed: _Feed[Job] = _Feed()
-        if workers:
-            get_temp_dir()  # workers take over their parent's, which removes it; they end too fast to remove their own
+        # Workers take over their parent's temporary folder, which removes it; they end too fast to remove their own.
+        if workers and len(os.fsencode(folder := get_temp_dir())) > _LONGEST:
+            raise UserError("data.workers", f"cannot be started: the path of the temporary folder {folder} is too long",
+                            f"set TMPDIR to a shorter one, or {_FEWER}")
         # batch_size None: a job is a whole batch. A worker runs torch on one thread, torch's own default there.
         # Its own generator: DataLoader would draw from the global one and shift the caller's random numbers.
         self._source = DataLoader(

@@ -14,11 +14,12 @@ from openvino.passes import ConstantFolding, Manager
 
 from onceforall.export.job import INPUT, NAME, Images, Infer, Job
 from onceforall.export.to_onnx import onnx_model
+from onceforall.profile.openvino_core import core
 
 
 def write(job: Job, path: Path) -> dict[str, Any]:
     """The net as IR; its rt_info says how to feed it."""
-    model = openvino.Core().read_model(onnx_model(job).SerializeToString())
+    model = core().read_model(onnx_model(job).SerializeToString())
     if job.precision == "int8":
         model = _quantised(model, job)
     model.set_rt_info(job.metadata, [NAME])
@@ -30,7 +31,7 @@ def opened(path: Path, threads: int) -> Infer:
     """The IR on OpenVINO's CPU device, which computes in float32: some processors would take bfloat16 by themselves."""
     options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
                "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
+    request = core().compile_model(path, "CPU", options).create_infer_request()
 
     def infer(images: Images) -> Images:
         logits: Images = request.infer({INPUT: images})[0].copy()

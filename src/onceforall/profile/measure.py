@@ -72,12 +72,12 @@ def _onnxruntime(job: Job) -> Iterator[Opened]:
 @contextmanager
 def _openvino(job: Job) -> Iterator[Opened]:
     openvino = _needed("openvino", "openvino")
-    core = openvino.Core()
+    from onceforall.profile.openvino_core import core
     options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": job.settings.threads}
     with _graphs(job) as (values, graphs):
 
         def open_case(key: str) -> Run:
-            request = core.compile_model(graphs / f"{key}.onnx", "CPU", options).create_infer_request()
+            request = core().compile_model(graphs / f"{key}.onnx", "CPU", options).create_infer_request()
             request.set_input_tensor(openvino.Tensor(runner.pictures(request.get_input_tensor().shape)))
             infer: Run = request.infer
             return infer
