@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -162,8 +163,9 @@ def test_help_does_not_load_torch():
 
 @pytest.fixture(scope="module")
 def few():
-    """Few sub-networks are measured and stored at the end of `ofa fit`."""
+    """`ofa fit` takes few steps, and measures and stores few sub-networks at its end."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "digits", replace(RECIPES["digits"], batch=128, calibration_images=100))
         patch.setattr(fit, "Request", partial(fit.Request, collect=20, elastic=ELASTIC))
         yield
 

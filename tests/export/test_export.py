@@ -20,7 +20,8 @@ from onceforall.export.targets import TARGETS
 from onceforall.export.verify import Verifier, prepared
 from onceforall.space import UserError
 
-CASES = [(name, precision) for name, target in TARGETS.items() for precision in target.precisions]
+CASES = [pytest.param(name, precision, marks=[pytest.mark.slow] if name == "executorch" else [])
+         for name, target in TARGETS.items() for precision in target.precisions]
 
 
 def needed(name: str) -> None:

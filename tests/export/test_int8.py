@@ -229,6 +229,7 @@ def test_a_block_that_loses_is_found_and_kept(uneven, digits, tmp_path):
     assert layers - quantised == {f"stages.0.0.{role}" for role in ("expand", "depthwise", "project")}
 
 
+@pytest.mark.slow
 def test_executorch_keeps_a_block(uneven, digits, tmp_path):
     if find_spec("executorch") is None or find_spec("torchao") is None:
         pytest.skip("executorch is not installed")

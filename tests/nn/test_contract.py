@@ -40,7 +40,7 @@ def case(request):
     return space, random_net(space), images
 
 
-def archs(space, count=12):
+def archs(space, count=4):
     rng = random.Random(5)
     return [space.largest, space.middle, space.smallest, *(space.sample(rng) for _ in range(count))]
 
@@ -80,7 +80,7 @@ def test_gradients_reach_every_used_and_no_unused_parameter(case):
     space, net, images = case
     net = copy.deepcopy(net).double().train()
     net.dropout = 0.0
-    for arch in archs(space, 4):
+    for arch in archs(space):
         net.zero_grad()
         net(images.double(), arch).square().sum().backward()
         plain = extract(net, arch)
@@ -105,7 +105,7 @@ def test_gradients_reach_every_used_and_no_unused_parameter(case):
 
 def test_macs_and_parameters_of_the_built_net(case):
     space, net, images = case
-    for arch in archs(space, 4):
+    for arch in archs(space):
         plain = extract(net, arch)
         counted = 0
 
