@@ -15,6 +15,7 @@ from onceforall.cli import main
 from onceforall.data import ArrayPictures, DataSpec, Known, load_data
 from onceforall.export.description import Channels, read_description
 from onceforall.export.folder import Extracted, Scored, open_subnet, save_subnet
+from onceforall.interop.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import UserError, search_space
@@ -97,6 +98,32 @@ def test_a_subset_of_the_classes_is_scored_as_what_it_is(subnet, folder, digits,
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
     missing = [name for name in DIGITS if int(name) not in kept]
     assert f"no test pictures of {len(missing)} of the network's 10 classes: {', '.join(missing)};" in caplog.text
+
+
+def test_a_subset_does_not_change_the_statistics(weights, folder, digits, tmp_path, capsys, caplog):
+    """BN of a supernet is recalibrated on pictures of all classes: those of its run, where they can be read."""
+    home = tmp_path / "run"
+    home.mkdir()
+    shutil.copy(weights, home)
+    data = of_classes(folder, tmp_path / "some", {"7": "7", "9": "9"})
+    words = ("evaluate", home / "weights.h5", "--arch", "smallest", "--data", data, "--json")
+    assert ofa(capsys, *words)[0] == 0
+    assert "training pictures that lack 8 of the network's 10 classes (0, 1, 2, 3, 4, 5, 6, 8), which" in caplog.text
+
+    Config.from_dict({
+        "dataloader": {"digits": {}}, "optimizer": {"train": {"lr": 0.1}}, "hparams": {"task": "fullnet"},
+        "network": {"ofa": {"space": "mobilenet_v3_large_32px", "width_mult": 0.15, "num_classes": 10}},
+    }).write(home / "config.json")
+    code, out, _ = ofa(capsys, *words)
+    found = json.loads(out)
+    assert code == 0
+    assert "the training pictures of the network's own run: those given lack 8 of its 10 classes" in caplog.text
+    evaluator = Evaluator(digits)
+    subset = digits.test.subset([i for i, label in enumerate(digits.test.labels.tolist()) if label in (7, 9)])
+    net = Supernet(SPACE, 10, generator=torch.Generator().manual_seed(1)).eval()
+    score = evaluator.score(net, SPACE.smallest, subset)
+    assert (found["images"], found["top1"]) == (len(subset), score.top1)
+    assert found["loss"] == pytest.approx(score.loss, rel=1e-5)
 
 
 def test_other_names_are_refused(subnet, folder, tmp_path, capsys):

@@ -88,8 +88,8 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         depth = Depth(**trained_on["depth"]) if "depth" in trained_on else BEFORE
     known = Known(tuple(trained_on.get("classes", ())) or None, depth)
     pictures = data_of(spec, known)
-    if not len(pictures.train) and isinstance(trained.net, Supernet):
-        pictures = replace(pictures, train=_calibration(source, config, known, search=search))
+    if isinstance(trained.net, Supernet):
+        pictures = _calibrated(pictures, source, config, known, search=search)
     _check_classes(pictures, trained, source)
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
@@ -122,6 +122,29 @@ def _described_root(source: Path) -> str | None:
         return _described(source).root
     except UserError:
         return None  # nothing says
+
+
+def _calibrated(pictures: DataSet, source: Path, config: Config | None, known: Known, *, search: bool) -> DataSet:
+    """The pictures, with those of the supernet's own run to recalibrate BN on where the given ones have none of some
+    class that the network knows: statistics of a part of the classes are not those that it was trained with."""
+    from onceforall.data.labels import absent, listed
+
+    missing = absent(pictures.train, pictures.classes)
+    if not missing:
+        return pictures
+    try:
+        train = _calibration(source, config, known, search=search)
+    except UserError:
+        if not len(pictures.train):
+            raise
+        _log.warning("BN is recalibrated on training pictures that lack %d of the network's %d classes (%s), which "
+                     "lowers its accuracy; the pictures of its own run cannot be read", len(missing),
+                     len(pictures.classes), listed(missing))
+        return pictures
+    if len(pictures.train):
+        _log.warning("BN is recalibrated on the training pictures of the network's own run: those given lack %d of its "
+                     "%d classes", len(missing), len(pictures.classes))
+    return replace(pictures, train=train)
 
 
 def _calibration(source: Path, config: Config | None, known: Known, *, search: bool) -> Pictures:
