@@ -60,6 +60,7 @@ SIGNAL = """
 import signal, sys
 from pathlib import Path
 from onceforall.export.to_openvino import opened
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 runs = [opened(Path(sys.argv[1]), 1) for _ in range(2)]
 del runs[0]
 del runs[0]
