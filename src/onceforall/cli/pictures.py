@@ -88,7 +88,7 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         depth = Depth(**trained_on["depth"]) if "depth" in trained_on else BEFORE
     known = Known(tuple(trained_on.get("classes", ())) or None, depth)
     pictures = data_of(spec, known)
-    if isinstance(trained.net, Supernet):
+    if isinstance(trained.net, Supernet) and (data is not None or not len(pictures.train)):
         pictures = _calibrated(pictures, source, config, known, search=search)
     _check_classes(pictures, trained, source)
     if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
@@ -138,7 +138,8 @@ def _calibrated(pictures: DataSet, source: Path, config: Config | None, known: K
         if not len(pictures.train):
             raise
         _log.warning("BN is recalibrated on training pictures that lack %d of the network's %d classes (%s), which "
-                     "lowers its accuracy; the pictures of its own run cannot be read", len(missing),
+                     "lowers its accuracy; give a folder whose train/ has all classes: the pictures of the network's "
+                     "own run cannot be read", len(missing),
                      len(pictures.classes), listed(missing))
         return pictures
     if len(pictures.train):
