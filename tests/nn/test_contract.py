@@ -40,9 +40,9 @@ def case(request):
     return space, random_net(space), images
 
 
-def archs(space, count=4):
+def archs(space):
     rng = random.Random(5)
-    return [space.largest, space.middle, space.smallest, *(space.sample(rng) for _ in range(count))]
+    return [space.largest, space.middle, space.smallest, *(space.sample(rng) for _ in range(4))]
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"])
