@@ -7,6 +7,7 @@ ranges and of saturation fail on every processor, those of accuracy on processor
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
@@ -148,7 +149,8 @@ def weights_in_ir(model) -> dict[str, np.ndarray]:
 def test_openvino(trained, digits, tmp_path):
     openvino = pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    folder = tmp_path / "subnet"
+    folder, others = tmp_path / "subnet", logging.NullHandler()
+    logging.getLogger("nncf").addHandler(others)
     shutil.copytree(trained, folder)
     for full_range, greatest in ((False, 64), (True, 127)):
         request = Request("openvino", "int8", full_range=full_range, keep=("stages.0.0",), **ANY)
@@ -161,6 +163,7 @@ def test_openvino(trained, digits, tmp_path):
         assert {int(most) for most in dense.values()} <= {greatest - 1, greatest}
         if not full_range:
             assert made.verification.torch_top1 - made.verification.top1 < 0.02
+    assert others.level == logging.NOTSET
 
 
 def test_the_description_names_processors(exported):

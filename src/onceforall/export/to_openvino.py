@@ -44,7 +44,7 @@ def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
     import nncf
     from nncf.quantization.advanced_parameters import OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its set_log_level changes the level of others' handlers, too
     folding = Manager()  # NNCF takes the weights of depthwise layers, which reading reshapes, for activations otherwise
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
