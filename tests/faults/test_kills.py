@@ -26,9 +26,9 @@ def test_a_killed_fit_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     """Killed while a file is written; `tests/train/test_run.py` kills at other moments. Batches are large, so that an
     epoch has few steps."""
     monkeypatch.setattr(kills, "FIT", kills.FIT.replace("me, request", FEWER_STEPS + "me, request"))
-    for kill in kills.kills(tmp_path, 1, seed=5):
-        assert kill.differences == []
-        assert (tmp_path / "whole" / "summary.json").exists()
+    (kill,) = kills.kills(tmp_path, 1, seed=5)
+    assert kill.differences == []
+    assert (tmp_path / "whole" / "summary.json").exists()
 
 
 def test_a_file_that_is_gone_before_it_is_looked_at(tmp_path, monkeypatch):
