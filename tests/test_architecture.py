@@ -13,6 +13,7 @@ import onceforall
 
 ROOT = Path(onceforall.__file__).parent
 ROOMS = ["cli", "report", "recipes", "export", "search", "train", "profile", "cost", "data", "interop", "nn", "space"]
+GROUND = ["errors", "files"]  # what every room may import
 
 
 def imports(path: Path) -> set[str]:
@@ -38,7 +39,14 @@ def test_imports_point_down(path: Path) -> None:
             continue
         assert len(parts) > 1 or room == "cli", f"{path} imports the whole package"
         if len(parts) > 1:
-            assert ROOMS.index(parts[1]) >= ROOMS.index(room), f"{path} imports {name}, a room above its own"
+            allowed = GROUND + ROOMS[ROOMS.index(room):]
+            assert parts[1] in allowed, f"{path} imports {name}, a room above its own"
+
+
+@pytest.mark.parametrize("name", GROUND)
+def test_the_ground_stands_on_itself(name: str) -> None:
+    assert {other for other in imports(ROOT / f"{name}.py") if other.startswith("onceforall")} <= {
+        f"onceforall.{below}" for below in GROUND}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.relative_to(ROOT).parts[0] == "space"], ids=lambda p: p.name)
@@ -49,6 +57,27 @@ def test_space_is_pure_python(path: Path) -> None:
 def test_importing_the_package_leaves_torch_alone() -> None:
     code = "import sys, onceforall; onceforall.search_space('mobilenet_v3_large'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+WITHOUT = """
+import ctypes, importlib, importlib.util, pkgutil, sys
+sys.modules |= dict.fromkeys(("fcntl", "resource", "termios", "pwd", "grp"))  # as on Windows
+import torch, torchvision, onceforall
+def no_library(*_, **__):
+    raise OSError
+ctypes.CDLL = no_library
+optional = ("export.to_executorch", "export.to_openvino")
+for module in pkgutil.walk_packages(onceforall.__path__, "onceforall."):
+    if not module.name.endswith(optional):
+        importlib.import_module(module.name)
+from onceforall.train.memory import keep_large_blocks
+assert keep_large_blocks() is False
+"""
+
+
+def test_every_module_is_imported_without_what_unix_has() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_public_name_is_there() -> None:

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onceforall.cost import macs, params
+    from onceforall.errors import UserError
     from onceforall.export.elastic import Elastic
     from onceforall.export.folder import load_subnet
     from onceforall.interop.weights import load
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
-    from onceforall.space import Arch, Block, SearchSpace, UserError, search_space
+    from onceforall.space import Arch, Block, SearchSpace, search_space
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "onceforall.space": ("Arch", "Block", "SearchSpace", "UserError", "search_space"),
+    "onceforall.errors": ("UserError",),
+    "onceforall.space": ("Arch", "Block", "SearchSpace", "search_space"),
     "onceforall.cost": ("macs", "params"),
     "onceforall.export.elastic": ("Elastic",),
     "onceforall.export.folder": ("load_subnet",),

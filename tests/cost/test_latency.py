@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from onceforall.cost.latency import LatencyTable, Timing, all_parts, latency, names, read_table, write_table
-from onceforall.space import UserError, lower, search_space
+from onceforall.errors import UserError
+from onceforall.space import lower, search_space
 
 WIDE = search_space("mobilenet_v3_large", width_mult=1.2)
 SMALL = search_space("mobilenet_v3_large_32px").restrict(resolutions=(12, 32))

@@ -15,8 +15,9 @@ from onceforall.cost.measured import errors, read_rows
 from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import cross_validated, fit_linear, fit_mlp
 from onceforall.cost.predictor_file import load, save
+from onceforall.errors import UserError
 from onceforall.interop.mit_weights import loaded
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 
 SPACE = search_space("mobilenet_v3_large")
 SMALL = search_space("mobilenet_v3_large_32px").restrict(depth=(2, 3))

@@ -8,7 +8,8 @@ import pytest
 
 from onceforall.cost.latency import read_table
 from onceforall.cost.measured import read_rows
-from onceforall.space import UserError, search_space
+from onceforall.errors import UserError
+from onceforall.space import search_space
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 20)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True))

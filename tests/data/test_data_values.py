@@ -11,7 +11,7 @@ from onceforall.data import ArrayPictures, Augment, DataSpec, FilePictures, Load
 from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD, colour_statistics
 from onceforall.data.serve import workers_for
 from onceforall.data.spec import default_workers
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 @pytest.mark.parametrize(

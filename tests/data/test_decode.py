@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from onceforall.data.decode import Broken, BrokenLog, read_pixels, read_size
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 def read(path: Path) -> np.ndarray:

@@ -29,7 +29,7 @@ from onceforall.data import load_data as load
 from onceforall.data.decode import Broken, read_pixels
 from onceforall.data.depth import USUAL
 from onceforall.data.depth_sample import decided_depth
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 CLASSES = {"dark": 0.4, "light": 1.0}
 

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as V
 
 from onceforall.data import ArrayPictures, FilePictures, eval_batches
 from onceforall.data.evaluation import scaled_size
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 @pytest.mark.parametrize("resolution", [8, 14, 33])

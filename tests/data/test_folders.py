@@ -11,7 +11,7 @@ from PIL import Image
 from onceforall.data.decode import FORMATS, Broken, read_pixels
 from onceforall.data.folders import class_names, read_folder, read_list
 from onceforall.data.found import LeftOut
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 @pytest.fixture

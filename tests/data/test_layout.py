@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from onceforall.data import DataSet, DataSpec, load_data
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 def fill(split: Path, count: int, *, classes: tuple[str, ...] = ("ant", "bee"), level: int = 0) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from onceforall.data import DataSpec, load_data
 from onceforall.data.decode import FORMATS, Broken, BrokenLog, read_pixels, read_size
 from onceforall.data.folders import class_names, read_folder, read_list
-from onceforall.space.errors import UserError, printable
+from onceforall.errors import UserError, printable
 
 
 def bomb(path: Path, side: int = 20_000) -> Path:

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from onceforall.data import Augment, Batch, FilePictures, Loader, TrainBatches, eval_batches, serve
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 ENDINGS = {  # what a run does with its first batch, its exit code, and the last line that it prints
     "raise RuntimeError('mine')": (1, "RuntimeError: mine"),

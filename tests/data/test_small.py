@@ -12,7 +12,7 @@ from PIL import Image
 from onceforall.data import ArrayPictures, FilePictures
 from onceforall.data.decode import BrokenLog
 from onceforall.data.small import in_memory_if_small
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 def pictures_of(folder: Path, write, sizes: list[tuple[int, int]]) -> FilePictures:

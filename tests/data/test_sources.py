@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from onceforall.data import ArrayPictures, DataSpec, FilePictures, load_data
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 def keys(pictures: ArrayPictures) -> set[bytes]:

@@ -15,7 +15,7 @@ import torch
 
 from onceforall.data import ArrayPictures, Augment, Batch, FilePictures, Loader, Pictures, TrainBatches
 from onceforall.data.schedule import balanced_order
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 SIZES = (8, 12, 17)
 

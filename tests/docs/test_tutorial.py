@@ -20,10 +20,11 @@ import typer
 from onceforall.cli import main
 from onceforall.cli.app import app
 from onceforall.cost import macs, params
+from onceforall.errors import UserError
 from onceforall.interop.config import Config, checked, no_decay_patterns, subnet_arch
 from onceforall.interop.entries import entries
 from onceforall.recipes import RECIPES, STAGES
-from onceforall.space import UserError, lower, search_space
+from onceforall.space import lower, search_space
 from onceforall.train.output import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[2]

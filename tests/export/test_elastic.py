@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import onceforall
 from onceforall.cost import macs
+from onceforall.errors import UserError
 from onceforall.export import elastic_write
 from onceforall.export.elastic import Elastic
 from onceforall.export.elastic_write import spread_rows, write_elastic
@@ -26,7 +27,6 @@ from onceforall.interop.convert import convert
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Supernet, extract
 from onceforall.search.front import Row
-from onceforall.space import UserError
 
 ARCHS = 5
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from onceforall.errors import UserError
 from onceforall.export import to_torch
 from onceforall.export.description import read_description, sha256
 from onceforall.export.export import Request, export
 from onceforall.export.folder import load_subnet
 from onceforall.export.targets import TARGETS
 from onceforall.export.verify import Verifier, prepared
-from onceforall.space import UserError
 
 CASES = [pytest.param(name, precision, marks=[pytest.mark.slow] if name == "executorch" else [])
          for name, target in TARGETS.items() for precision in target.precisions]

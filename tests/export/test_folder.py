@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import onceforall
+from onceforall.errors import UserError
 from onceforall.export.description import read_description, sha256
 from onceforall.export.folder import load_subnet
 from onceforall.nn import build
-from onceforall.space import Arch, SearchSpace, UserError, lower
+from onceforall.space import Arch, SearchSpace, lower
 from onceforall.train.evaluate import Evaluator
 
 

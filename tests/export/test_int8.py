@@ -19,12 +19,12 @@ from conftest import SPACE
 from torch import nn
 
 from onceforall.data import eval_batches, normalize
+from onceforall.errors import UserError
 from onceforall.export.description import read_description
 from onceforall.export.explain import explain
 from onceforall.export.export import WITHOUT_VNNI, Request, export
 from onceforall.export.folder import Scored, load_subnet, save_subnet
 from onceforall.export.verify import instructions, prepared
-from onceforall.space import UserError
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

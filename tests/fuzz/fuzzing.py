@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from onceforall.space import UserError, search_space
+from onceforall.errors import UserError
+from onceforall.space import search_space
 
 T = TypeVar("T")
 SPACE = search_space("mobilenet_v3_large_32px?width_mult=0.15")

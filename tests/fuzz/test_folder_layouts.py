@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_picture_folders import CLASSES, SETTINGS, _grey, load
 
 from onceforall.data import DataSet, DataSpec, load_data
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 ROLES = {"val": ["val", "valid", "Validation", "DEV"], "test": ["test", "Testing", "eval", "EVALUATION"]}
 TRAIN = ["train", "Training", "TRAIN"]

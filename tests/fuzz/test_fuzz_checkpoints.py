@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onceforall.cli import main
+from onceforall.errors import UserError
 from onceforall.export.elastic import Elastic
-from onceforall.space import UserError
 from onceforall.train import checkpoint
 from onceforall.train.checkpoint import Position
 

@@ -14,10 +14,10 @@ from fuzzing import FIGURES, cases, watched
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.recipes import RECIPES, configs
 from onceforall.recipes.recipe import STAGES
-from onceforall.space import UserError
 from onceforall.train.output import check_output
 from onceforall.train.places import read_run_config, write_paths
 from onceforall.train.setup import Options

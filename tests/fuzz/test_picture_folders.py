@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from onceforall.data import Augment, DataSpec, Loader, TrainBatches, eval_batches, load_data
-from onceforall.space.errors import UserError, printable
+from onceforall.errors import UserError, printable
 
 LONG = os.environ.get("ONCEFORALL_FUZZ") == "long"
 SETTINGS = settings(max_examples=1500 if LONG else 150, derandomize=not LONG, deadline=None, database=None,

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onceforall.errors import UserError
 from onceforall.interop.config import (
     Config,
     checked,
@@ -28,7 +29,7 @@ from onceforall.interop.config import (
     subnet_arch,
     valid_archs,
 )
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "classification" / "ofa"
 T = TypeVar("T")

@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 
 import onceforall
 from onceforall.cli import main
+from onceforall.errors import UserError
 from onceforall.interop.convert import convert
 from onceforall.interop.entries import entries
 from onceforall.interop.mit_weights import key
 from onceforall.interop.weights import Trained, load, load_weights, open_weights, save
 from onceforall.nn import Subnet, Supernet, extract
-from onceforall.space import Arch, SearchSpace, UserError, search_space
+from onceforall.space import Arch, SearchSpace, search_space
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from onceforall.cost.predictor_file import load as load_predictor
+from onceforall.errors import UserError
 from onceforall.interop import mit_weights, native_weights
 from onceforall.interop.net_config import read as read_net_config
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Supernet
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25)
 

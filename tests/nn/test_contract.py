@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from onceforall.cost import macs, params
+from onceforall.errors import UserError
 from onceforall.nn import Supernet, build, extract, recalibrate, sort_channels
-from onceforall.space import CATALOG, UserError, search_space
+from onceforall.space import CATALOG, search_space
 
 SPACES = {name: f"{name}?width_mult=0.35" for name in CATALOG}
 SIZES = {"mobilenet_v3_large_64px": 32, "mobilenet_v3_large_32px": 16}  # and 64 for the others

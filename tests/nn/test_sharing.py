@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from onceforall.errors import UserError
 from onceforall.nn import Shared, Supernet
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 from onceforall.space.rows import elastic
 
 SPACE = search_space("mobilenet_v3_large_32px?width_mult=0.25")

@@ -12,11 +12,12 @@ import torch
 
 from onceforall.cost import macs
 from onceforall.cost.latency import all_parts, latency, read_table
+from onceforall.errors import UserError
 from onceforall.profile import measure, runner
 from onceforall.profile.job import BACKENDS, Job, Settings
 from onceforall.profile.measure import make_runner, profile
 from onceforall.profile.torch_cases import opener, threads
-from onceforall.space import Arch, UserError, search_space
+from onceforall.space import Arch, search_space
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(
     resolutions=[16, 20], kernel=[3, 5], expand=[3], depth=[2, 3])

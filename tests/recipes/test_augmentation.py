@@ -11,10 +11,10 @@ from PIL import Image
 from onceforall.cli import main
 from onceforall.cli.progress import Progress
 from onceforall.data import Loader, TrainBatches
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.fit import Request, plan
-from onceforall.space import UserError
 from onceforall.train.setup import Options, data_of, data_spec
 
 LINE = "augmentation: random crops of 60 to 100 % of the area, {}, colours kept"

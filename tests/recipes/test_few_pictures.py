@@ -13,10 +13,10 @@ from PIL import Image
 from onceforall.cli import main
 from onceforall.cli.progress import closing_table
 from onceforall.data import DataSpec, load_data
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.recipes import fit as fitting
 from onceforall.recipes.fit import Request, fit, plan
-from onceforall.space import UserError
 from onceforall.train.run import train
 from onceforall.train.setup import Options
 

@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 import onceforall
 from onceforall.cli import main
 from onceforall.data import ArrayPictures, DataSpec, load_data
+from onceforall.errors import UserError
 from onceforall.export.description import read_description
 from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.recipes.finetune import Request, _config, _Start, finetune
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.setup import Options, data_spec
 

@@ -12,11 +12,12 @@ from onceforall.cost.latency import read_table
 from onceforall.cost.population import canonical, macs_table, memory_table, params_table, recoded
 from onceforall.cost.predictor_file import load
 from onceforall.cost.spread import spread
+from onceforall.errors import UserError
 from onceforall.search.costs import costs
 from onceforall.search.evolution import Evolution, evolve, hypervolume, random_search
 from onceforall.search.front import thinned
 from onceforall.search.problem import Goal, Limit, Problem
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 
 SMALL = search_space("mobilenet_v3_large_32px").restrict(resolutions=(12, 16), kernel=(3, 5), expand=(3,), depth=(2,))
 FULL = search_space("mobilenet_v3_large_32px")

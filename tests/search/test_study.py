@@ -16,6 +16,7 @@ import torch
 
 from onceforall.cost import macs
 from onceforall.data import ArrayPictures, DataSet
+from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.search import score
 from onceforall.search.costs import costs
@@ -24,7 +25,7 @@ from onceforall.search.record import front_arch, read_record
 from onceforall.search.score import Scorer
 from onceforall.search.search import Request, search
 from onceforall.search.study import Plan, study
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 from onceforall.train.evaluate import Evaluator
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(resolutions=(12, 16))

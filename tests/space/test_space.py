@@ -10,7 +10,8 @@ from itertools import pairwise
 import pytest
 
 from onceforall.cost import macs, params
-from onceforall.space import CATALOG, Arch, Block, SearchSpace, UserError, lower, make_divisible, search_space
+from onceforall.errors import UserError
+from onceforall.space import CATALOG, Arch, Block, SearchSpace, lower, make_divisible, search_space
 from onceforall.space.genotype import operators_of, restrict_to
 
 TUTORIAL = [5, 2, 9, 9, 6, 4, 2, 1, 7, 7, 8, 9, 8, 3, 9, 9, 8, 4, 3, 1]

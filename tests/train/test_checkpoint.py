@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 from onceforall.train import checkpoint
 from onceforall.train.checkpoint import BEFORE, GOOD, NEWEST, Position
 

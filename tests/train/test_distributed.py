@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 from onceforall.train.distributed import Processes, detect, joined
 
 LAUNCHED = {

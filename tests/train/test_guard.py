@@ -10,8 +10,8 @@ import pytest
 import torch
 from small import config
 
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
-from onceforall.space import UserError
 from onceforall.train import checkpoint, loop
 from onceforall.train import run as run_module
 from onceforall.train.guard import Guard, Setback

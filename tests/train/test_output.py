@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from small import config
 
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
-from onceforall.space import UserError
 from onceforall.train import checkpoint, output
 from onceforall.train.checkpoint import NEWEST, Position
 from onceforall.train.distributed import Processes

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from small import SPACE
 
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
-from onceforall.space import UserError
 from onceforall.train.distributed import Processes
 from onceforall.train.output import check_output
 from onceforall.train.places import PATHS, read_run_config, write_paths

@@ -17,10 +17,10 @@ from small import config
 
 import onceforall
 from onceforall.cli import main
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.interop.nnabla_weights import read
 from onceforall.interop.weights import load
-from onceforall.space import UserError
 from onceforall.train import checkpoint
 from onceforall.train.output import finished
 from onceforall.train.run import train

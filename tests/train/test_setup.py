@@ -9,10 +9,11 @@ import torch
 from small import config
 
 from onceforall.data import DataSpec, load_data
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.interop.weights import Trained, load, save, supernet_entries
 from onceforall.nn import Supernet, extract
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 from onceforall.train.evaluate import Compute, Evaluator
 from onceforall.train.setup import Options, learner_of, optimizer_of, teacher_of
 from onceforall.train.stage import stage_of

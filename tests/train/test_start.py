@@ -9,10 +9,11 @@ import torch
 from small import config
 
 from onceforall.data import DataSpec, load_data
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Subnet, Supernet, extract
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.start import subnet_of
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from small import config
 
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
-from onceforall.space import UserError
 from onceforall.train import checkpoint
 from onceforall.train.lock import LOCK, locked
 from onceforall.train.stop import Stop, Stopped

@@ -16,13 +16,14 @@ from test_step import SMALL, batch, learner, net, stage  # noqa: F401  fixtures
 
 from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
+from onceforall.errors import UserError
 from onceforall.interop.config import Config, checked
 from onceforall.interop.weights import Trained, load_supernet, open_weights, weights_file
 from onceforall.interop.weights import save as save_weights
 from onceforall.nn import Supernet, extract
 from onceforall.search.evolution import Evolution
 from onceforall.search.search import Request, search
-from onceforall.space import Arch, SearchSpace, UserError, search_space
+from onceforall.space import Arch, SearchSpace, search_space
 from onceforall.train.evaluate import Compute
 from onceforall.train.loop import train_step
 from onceforall.train.losses import alpha_divergence, cross_entropy, distillation

@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from onceforall.cli.app import app
     from onceforall.cli.ending import line_of
-    from onceforall.space import UserError
-    from onceforall.space.files import known, unwritable
+    from onceforall.errors import UserError
+    from onceforall.files import known, unwritable
     from onceforall.train.stop import Stop
 
     _show_all_names()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.source import Root
-from onceforall.space.errors import printable
+from onceforall.errors import printable
 
 if TYPE_CHECKING:
     from onceforall.data.check import Checked

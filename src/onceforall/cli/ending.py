@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc", "ALLOC_FAILED",
               "can't start new thread")

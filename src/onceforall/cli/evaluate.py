@@ -23,7 +23,7 @@ from onceforall.cli.source import (
     Which,
     Workers,
 )
-from onceforall.space.errors import printable
+from onceforall.errors import printable
 
 if TYPE_CHECKING:
     from onceforall.export.confusion import ClassRow

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.source import DataName, Root
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.cli.progress import Progress

@@ -11,7 +11,7 @@ import typer
 
 from onceforall.cli.running import compute_of
 from onceforall.cli.source import Which, arch_of, run_config
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.data import DataSet, DataSpec, Known, Pictures

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.export.classify import Infer

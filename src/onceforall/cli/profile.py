@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onceforall.cli.source import Device, is_space
-from onceforall.space import SearchSpace, UserError, search_space
+from onceforall.errors import UserError
+from onceforall.space import SearchSpace, search_space
 
 if TYPE_CHECKING:
     from onceforall.profile.job import Job

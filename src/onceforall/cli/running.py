@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.train.distributed import Processes

@@ -13,7 +13,8 @@ import typer
 
 from onceforall.cli.running import Threads, compute_of
 from onceforall.cli.source import DataName, Device, Root, SpaceName, Workers, is_space
-from onceforall.space import UserError, search_space
+from onceforall.errors import UserError
+from onceforall.space import search_space
 
 if TYPE_CHECKING:
     from onceforall.cli.pictures import Asked

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceforall.space import CATALOG, Arch, SearchSpace, UserError
+from onceforall.errors import UserError
+from onceforall.space import CATALOG, Arch, SearchSpace
 
 if TYPE_CHECKING:
     from onceforall.interop.config import Config

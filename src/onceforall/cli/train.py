@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 
 def train(

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from onceforall.cost.population import CostTable, tabulate
-from onceforall.interop.config_problems import parse_json
-from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, UserError, lower
-from onceforall.space.files import unreadable
+from onceforall.errors import UserError
+from onceforall.files import parse_json, replacing, unreadable
+from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, lower
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, faster, where libyaml is there
 _DEEPEST = 4  # a table is a mapping of mappings
@@ -213,8 +213,7 @@ def write_table(table: LatencyTable, path: Path) -> None:
     """Write JSON, or for a name in .csv the timings alone."""
     rows = [dict(zip(_COLUMNS, (size, name, t.ms, t.spread_ms, t.n), strict=True))
             for (size, name), t in table.timings.items()]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
@@ -222,7 +221,6 @@ def write_table(table: LatencyTable, path: Path) -> None:
         else:
             json.dump({"about": dict(table.about), "scale": table.scale, "offset_ms": table.offset_ms, "timings": rows},
                       file, indent=1)
-    partial.replace(path)
 
 
 def _timings(path: Path, rows: Any) -> dict[tuple[int | None, str], Timing]:

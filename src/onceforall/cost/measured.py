@@ -11,9 +11,9 @@ from scipy.stats import kendalltau
 
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes
-from onceforall.interop.config_problems import parse_json
-from onceforall.space import Arch, SearchSpace, UserError
-from onceforall.space.files import unreadable
+from onceforall.errors import UserError
+from onceforall.files import parse_json, unreadable
+from onceforall.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 from onceforall.cost.features import Features
 from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import Mlp, Predictor
-from onceforall.interop.config_problems import parse_json_file
-from onceforall.space import SearchSpace, UserError, search_space
-from onceforall.space.files import check_no_pointer, unreadable, unwritable
+from onceforall.errors import UserError
+from onceforall.files import check_no_pointer, parse_json_file, replacing, unreadable
+from onceforall.space import SearchSpace, search_space
 
 _ABOUT = "onceforall.predictor"
 _AUTHORS_SIZES = range(112, 225, 16)  # the resolutions that their encoding has a place for
@@ -37,13 +37,8 @@ def save(predictor: Predictor, path: Path, *, about: Mapping[str, Any]) -> None:
         arrays = {"sizes": predictor.columns.sizes, "blocks": predictor.columns.blocks}
         for i, (weight, bias) in enumerate(predictor.layers):
             arrays |= {f"{i}.weight": weight, f"{i}.bias": bias}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, causes=(OSError, SafetensorError)) as partial:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial, {_ABOUT: json.dumps(values)})
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(path, error) from None
 
 
 def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:

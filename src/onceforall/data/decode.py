@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from onceforall.data.depth import USUAL, Depth, in_eight_bits
 from onceforall.data.orientation import Turn, turn_of
-from onceforall.space.errors import UserError, printable
+from onceforall.errors import UserError, printable
 
 MAX_PIXELS = 89_478_485  # PIL's own limit for a decompression bomb: 256 MiB as RGB
 MAX_NAMED = 10

@@ -12,7 +12,7 @@ from PIL import Image
 from onceforall.data.decode import DAMAGE, MAX_PIXELS, opened
 from onceforall.data.depth import UNDERSHOOT, USUAL, Depth, deep_type, levels_of
 from onceforall.data.pictures import FilePictures, sample
-from onceforall.space.errors import UserError, printable
+from onceforall.errors import UserError, printable
 
 SAMPLE = 64
 _BITS = (8, 10, 12, 14, 16, 20, 24, 32)  # that cameras and scanners have

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onceforall.data.decode import error_line
 from onceforall.data.pictures import ArrayPictures, from_grey
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
-from onceforall.space.errors import UserError
-from onceforall.space.files import in_full, unreadable
+from onceforall.errors import UserError
+from onceforall.files import in_full, unreadable
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _MAX_BYTES = 16 + 60_000 * 28 * 28  # of the largest of the four files, unpacked

@@ -12,8 +12,8 @@ import torch
 from onceforall.data.decode import FORMATS
 from onceforall.data.found import LeftOut
 from onceforall.data.pictures import FilePictures
-from onceforall.space.errors import UserError
-from onceforall.space.files import unreadable
+from onceforall.errors import UserError
+from onceforall.files import unreadable
 
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any, TypeAlias
 
-from onceforall.space.errors import printable
+from onceforall.errors import printable
 
 MAX_CLASSES = 20  # that get a line each; more are summarised
 MAX_LEFT = 12  # kinds of file left out that get a line

@@ -12,7 +12,7 @@ import torch
 
 from onceforall.data.depth import Depth
 from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures
-from onceforall.space.errors import UserError, printable
+from onceforall.errors import UserError, printable
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onceforall.data.folders import LAYOUT, class_folders, entries_of, hidden, is_dangling, is_picture, of_ending
 from onceforall.data.found import LeftOut
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 # The split that a folder of that name holds, whatever the case of its letters
 NAMES = {

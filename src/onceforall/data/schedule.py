@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onceforall.data.crop import ORDER_STREAM, Uniform, noise
 from onceforall.data.spec import Loader
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from onceforall.data.batch import Loaded
 from onceforall.data.pictures import ArrayPictures, Pictures
 from onceforall.data.spec import Loader, default_workers
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 _log = logging.getLogger(__name__)
 _SHARED = "/dev/shm"
@@ -74,7 +74,8 @@ def _begin_worker(farewell: Connection, _worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # The parent hears of a dead worker, and says it in one line. It never hears of a batch that gets lost on its way,
     # and would wait for ever; torch's own message about a bus error would be a second line.
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)
+    if hasattr(signal, "SIGBUS"):
+        signal.signal(signal.SIGBUS, signal.SIG_DFL)
     setattr(Queue, "_on_queue_feeder_error", staticmethod(lambda *_: os._exit(1)))  # noqa: B010
 
 

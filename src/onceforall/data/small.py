@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onceforall.data.decode import Broken, BrokenLog, read_pixels, read_size
 from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 MAX_SIDE = 64
 MAX_BYTES = 2 * 1024**3

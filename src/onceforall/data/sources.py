@@ -21,8 +21,8 @@ from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictu
 from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
 from onceforall.data.split import MAX_NAMED
-from onceforall.space.errors import UserError
-from onceforall.space.files import in_full, unreadable
+from onceforall.errors import UserError
+from onceforall.files import in_full, unreadable
 
 
 def load_data(spec: DataSpec, known: Known = NOTHING, *, in_memory: bool = True) -> DataSet:

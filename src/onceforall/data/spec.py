@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by name
 DEFAULT_ROOT = "datasets"

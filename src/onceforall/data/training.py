@@ -14,7 +14,7 @@ from onceforall.data.pictures import FilePictures, Pictures
 from onceforall.data.schedule import Schedule, Step
 from onceforall.data.serve import Server, workers_for
 from onceforall.data.spec import Augment, Loader
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 MAX_REPLACEMENTS = 1000  # broken pictures in a row before a data set counts as unreadable
 

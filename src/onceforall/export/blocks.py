@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onceforall.space import Plan, UserError
+from onceforall.errors import UserError
+from onceforall.space import Plan
 
 
 def block_names(plan: Plan) -> list[str]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from onceforall.errors import printable
 from onceforall.export.description import ABOUT, WEIGHTS, Description, Export
-from onceforall.space.errors import printable
-from onceforall.space.files import unwritable
+from onceforall.files import write_text
 
 CARD = "README.md"
 
 
 def write_card(about: Description, folder: Path) -> None:
     """Write the card; raises UserError where that cannot be."""
-    try:
-        (folder / CARD).write_text(card(about), encoding="utf-8")
-    except OSError as error:
-        raise unwritable(folder / CARD, error) from None
+    write_text(folder / CARD, card(about))
 
 
 def card(about: Description) -> str:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth, FilePictures
-from onceforall.interop.config_problems import parse_json
-from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
-from onceforall.space.files import unreadable, unwritable
+from onceforall.errors import UserError
+from onceforall.files import parse_json, unreadable, write_text
+from onceforall.space import Arch, Plan, SearchSpace, lower
 
 FORMAT: Literal[2] = 2
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -196,12 +196,7 @@ class Description(_Part):
     def write(self, folder: Path) -> None:
         """Write model.json, a row of a list on a line; raises UserError where that cannot be."""
         lines = [f"{json.dumps(name)}: {_text(value)}" for name, value in self.model_dump(mode="json").items()]
-        partial = folder / f"{ABOUT}.partial"
-        try:
-            partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-            partial.replace(folder / ABOUT)
-        except OSError as error:
-            raise unwritable(folder, error) from None
+        write_text(folder / ABOUT, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _text(value: Any) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onceforall.errors import UserError
 from onceforall.export.description import Channels, Preprocessing
 from onceforall.export.elastic_file import ELASTIC, ElasticContent, read_elastic
 from onceforall.nn import Subnet, Supernet
 from onceforall.nn.subnet import built_like, parts
 from onceforall.search.front import Row
-from onceforall.space import Arch, UserError
+from onceforall.space import Arch
 
 
 @dataclass(eq=False)

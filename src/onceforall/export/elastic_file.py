@@ -12,7 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from onceforall.errors import UserError
 from onceforall.export.description import Channels
+from onceforall.files import check_no_pointer
 from onceforall.interop import native_weights
 from onceforall.interop.entries import COUNT, MEAN, Content, Stored
 from onceforall.interop.forms import NATIVE
@@ -20,8 +22,7 @@ from onceforall.interop.weights import Trained, trained_of
 from onceforall.nn import Subnet, Supernet
 from onceforall.search.front import Row
 from onceforall.search.record import RowValues
-from onceforall.space import Arch, Layer, Plan, SearchSpace, UserError
-from onceforall.space.files import check_no_pointer
+from onceforall.space import Arch, Layer, Plan, SearchSpace
 from onceforall.train.evaluate import CALIBRATION
 
 _log = logging.getLogger(__name__)

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from onceforall.data import DataSet, eval_batches, normalize
+from onceforall.errors import UserError
 from onceforall.export.description import Channels
 from onceforall.export.elastic import Elastic, accuracies, ascending
 from onceforall.export.elastic_file import statistics_of, stored_of
+from onceforall.files import unwritable
 from onceforall.interop.entries import COUNT
 from onceforall.interop.forms import NATIVE
 from onceforall.interop.weights import Trained, content_of
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.search.front import Row, spread_over
 from onceforall.search.score import Listener
-from onceforall.space import Arch, UserError
-from onceforall.space.files import unwritable
+from onceforall.space import Arch
 from onceforall.train.evaluate import Evaluator
 
 _PICTURES, _RANDOM = 8, 2

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from onceforall.data import DataSet, sample
+from onceforall.errors import UserError
 from onceforall.export.blocks import block_names, within
 from onceforall.export.export import Request, calibration, opened_subnet
 from onceforall.export.job import Images, Infer, Job
 from onceforall.export.verify import Listener, answered, prepared
 from onceforall.nn import Subnet
 from onceforall.nn.folding import fold
-from onceforall.space import UserError
 
 _PICTURES, _CALIBRATION, _BATCH = 200, 50, 50
 _MEAN = "pool"  # the name of the global mean in the graphs; it is in no block

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from onceforall.data import DataSet
+from onceforall.errors import UserError
 from onceforall.export import classify
 from onceforall.export.blocks import check_names
 from onceforall.export.card import write_card
@@ -19,10 +20,9 @@ from onceforall.export.folder import open_subnet
 from onceforall.export.job import INPUT, OUTPUT, Images, Infer, Job
 from onceforall.export.targets import Target, target_named
 from onceforall.export.verify import Listener, Verifier, check, prepared
+from onceforall.files import unwritable
 from onceforall.nn import Subnet
 from onceforall.nn.folding import fold
-from onceforall.space import UserError
-from onceforall.space.files import unwritable
 
 REJECTED = "rejected"
 WITHOUT_VNNI = "x86 processors without VNNI (AVX2, and AVX-512 without avx512_vnni)"

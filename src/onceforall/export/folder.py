@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from onceforall.cost import macs, params
 from onceforall.data import DataSet
 from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT, PATHS
+from onceforall.errors import UserError
 from onceforall.export.card import write_card
 from onceforall.export.description import (
     ABOUT,
@@ -27,10 +27,10 @@ from onceforall.export.description import (
     sha256,
     versions,
 )
+from onceforall.files import unwritable
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet
-from onceforall.space import Arch, SearchSpace, UserError
-from onceforall.space.files import unwritable
+from onceforall.space import Arch, SearchSpace
 from onceforall.train.evaluate import Evaluator, Score
 
 _MOST_CLASSES = 200  # whose confusion is written: model.json should stay small
@@ -91,11 +91,9 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
     num_classes, preprocessing = net.plan.head[-1].outputs, found.channels.at(arch.resolution)
     # the old description must not stand beside the new weights
     (folder / ABOUT).unlink(missing_ok=True)
-    partial = folder / f"partial.{WEIGHTS}"
     facts = {"mean": preprocessing.mean, "std": preprocessing.std, "classes": found.classes,
              "depth": asdict(preprocessing.depth)}
-    save(Trained(net, space, arch, facts), partial)
-    os.replace(partial, folder / WEIGHTS)
+    save(Trained(net, space, arch, facts), folder / WEIGHTS)
     about = Description(
         arch=str(arch), genotype=list(arch.to_genotype(space)), resolution=arch.resolution, space=space.to_dict(),
         num_classes=num_classes, bn_eps=next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 
 @dataclass(frozen=True)

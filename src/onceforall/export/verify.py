@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from onceforall.data import DataSet, Pictures, eval_batches, normalize
+from onceforall.errors import UserError
 from onceforall.export.description import Comparison, Description, Latency, Verification
 from onceforall.export.job import Images, Infer
 from onceforall.nn import Subnet
 from onceforall.profile import runner
 from onceforall.profile.torch_cases import threads as torch_threads
-from onceforall.space import UserError
 
 Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
 EXACT = 1e-4  # of logits in float32, in relation to the largest of the picture; of a net that is so sensitive that

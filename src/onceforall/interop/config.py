@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import get_args
 
+from onceforall.errors import UserError
 from onceforall.interop.config_data import Data
 from onceforall.interop.config_file import Algorithm, Config, schema
 from onceforall.interop.config_hparams import Hparams, decay_exemptions
 from onceforall.interop.config_sections import FIXED_KERNELS, Genotype, Network, Optimizer, OptimizerGroup
-from onceforall.space import CATALOG, Arch, SearchSpace, UserError, search_space
+from onceforall.space import CATALOG, Arch, SearchSpace, search_space
 from onceforall.space.genotype import decode
 
 __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "OptimizerGroup", "checked",

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from onceforall.errors import UserError
 from onceforall.interop.config_sections import Choice, Pair, Section, Text
-from onceforall.space import UserError
 
 
 class Data(Section):

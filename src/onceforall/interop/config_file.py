@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from onceforall.errors import UserError
+from onceforall.files import check_plain, parse_json, unreadable, write_text
 from onceforall.interop.config_data import Data, Dataloader
 from onceforall.interop.config_hparams import Hparams
-from onceforall.interop.config_problems import as_user_error, check_plain, parse_json
+from onceforall.interop.config_problems import as_user_error
 from onceforall.interop.config_sections import FIXED_KERNELS, Network, NetworkChoice, Optimizer, Section
-from onceforall.space import UserError, lower, search_space
-from onceforall.space.files import unreadable, unwritable
+from onceforall.space import lower, search_space
 from onceforall.space.rows import listed
 
 Algorithm = Literal["OFASearcher", "OFATrainer"]
@@ -107,16 +106,7 @@ class Config(Section):
 
     def write(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, all of it or nothing; makes the folder; raises UserError where it cannot."""
-        target = Path(path)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json_text(self.to_dict()) + "\n", encoding="utf-8")
-            os.replace(draft, target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise unwritable(path, error) from None
+        write_text(Path(path), json_text(self.to_dict()) + "\n")
 
     def ignored(self, for_algorithm: Algorithm | None = None) -> list[str]:
         """Keys that are given and have no effect, a line each: dotted path and why."""

@@ -1,10 +1,8 @@
-"""What is wrong with a configuration, one line a problem: strict JSON, and validation errors as UserError."""
+"""What is wrong with a configuration, one line a problem: validation errors as UserError."""
 
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
+from onceforall.files import dotted, shortened, shown
 
 _KINDS = {"int_type": "a whole number", "int_from_float": "a whole number", "int_parsing_size": "a whole number",
           "float_type": "a number", "finite_number": "a finite number", "bool_type": "true or false",
@@ -21,92 +20,6 @@ _KINDS = {"int_type": "a whole number", "int_from_float": "a whole number", "int
 _LIMITS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at least"),
            "less_than": ("lt", "below"), "less_than_equal": ("le", "at most")}
 _FIXED = {"missing": "is missing", "too_short": "is empty", "string_too_short": "is empty"}
-_DEEPEST = 20
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that remembers a key that stood in it twice."""
-
-    repeated: str | None = None
-
-
-def parse_json(text: str, place: str) -> Any:
-    """The value of strict JSON; raises UserError for a syntax error, a repeated key, NaN and Infinity."""
-    try:
-        value = json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        raise UserError(place, f"is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(place, f"is not JSON that can be read: {type(error).__name__}: {error}") from None
-    check_plain(value)
-    return value
-
-
-def parse_json_file(text: str, place: str) -> Any:
-    """The same for a file whose every error names it."""
-    try:
-        return parse_json(text, place)
-    except UserError as error:
-        where = place if error.place == place else f"{place}: {error.place}"
-        raise UserError(where, error.problem, error.remedy) from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    found = _Object(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        found.repeated = next(key for i, key in enumerate(keys) if key in keys[:i])
-    return found
-
-
-def check_plain(value: Any, loc: tuple[str | int, ...] = ()) -> None:
-    """Raises UserError where `value` holds what JSON does not, or the same key twice."""
-    place = dotted(loc) or "configuration"
-    if len(loc) > _DEEPEST:
-        raise UserError(place, f"is nested more than {_DEEPEST} levels deep")
-    if isinstance(value, Mapping):
-        if isinstance(value, _Object) and value.repeated is not None:
-            raise UserError(dotted((*loc, value.repeated)), "is given twice", "delete one of the two")
-        for key, entry in value.items():
-            if not isinstance(key, str) or _broken(key):
-                raise UserError(place, f"key {key!a} is not a text")
-            check_plain(entry, (*loc, key))
-    elif isinstance(value, list | tuple):
-        for i, entry in enumerate(value):
-            check_plain(entry, (*loc, i))
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise UserError(place, f"{value} is not a finite number")
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise UserError(place, "is a whole number of more than 63 bits")
-    elif isinstance(value, str) and _broken(value):
-        raise UserError(place, f"{shown(value)} has half a character in it (a lone surrogate)")
-    elif value is not None and not isinstance(value, str | int):
-        raise UserError(place, f"a value of type {type(value).__name__} has no JSON form")
-
-
-def _broken(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def dotted(loc: Sequence[str | int]) -> str:
-    """`network.ofa.genotype[4]` for ("network", "ofa", "genotype", 4)."""
-    text = ""
-    for part in loc:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += ("." if text else "") + (part if re.fullmatch(r"[\w-]+", part, re.ASCII) else shown(part))
-    return text
-
-
-def shown(value: Any) -> str:
-    """A value as it stands in a file, on one line and not too long."""
-    return _shortened(json.dumps(value, default=repr), 60)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[:length - 3] + "..."
 
 
 def as_user_error(error: ValidationError, root: type[BaseModel]) -> UserError:
@@ -125,7 +38,7 @@ def _problem(details: Mapping[str, Any], root: type[BaseModel]) -> UserError:
     if isinstance(cause, UserError):
         place, inner = dotted(loc), cause.place
         joint = "." if place and inner and not inner.startswith("[") else ""
-        return UserError(place + joint + inner or "configuration", _shortened(cause.problem, 300), cause.remedy)
+        return UserError(place + joint + inner or "configuration", shortened(cause.problem, 300), cause.remedy)
     if kind == "extra_forbidden":
         return _unknown_key(loc, root)
     problem, remedy = _rule(kind, value, context)

@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from onceforall.space import SearchSpace, UserError, search_space
+from onceforall.errors import UserError
+from onceforall.space import SearchSpace, search_space
 from onceforall.space.arch_dict import restrict_resnet
 from onceforall.space.catalog import settings_of
 from onceforall.space.genotype import decode, has_operators, operators_of, restrict_to

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from onceforall.errors import UserError
+from onceforall.files import replacing, unwritable
 from onceforall.interop import net_config
 from onceforall.interop.forms import MIT, form_named, form_of, form_to_write
 from onceforall.interop.weights import Trained, open_weights, save, trained_of, weights_file
 from onceforall.nn import Subnet, Supernet
-from onceforall.space import Arch, UserError
-from onceforall.space.files import unwritable
+from onceforall.space import Arch
 
 _INIT = "init"
 
@@ -45,31 +45,24 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     other = form_to_write(target) if to is None else form_named(to, place="--to")
     folder = other is MIT and trained.arch is not None and target.suffix.lower() not in MIT.suffixes
     final = target / _INIT if folder else target
-    unproved = final.with_name(final.name + ".unproved")
-    _make_room(path, target, final, unproved)
+    _make_room(path, target, final)
     kept = content.kept or (content.about.kept if content.about else {})
-    try:
+    with replacing(final) as unproved:
         save(trained, unproved, form=other, kept=kept)
         proved = _prove(trained, open_weights(unproved))
         if folder and isinstance(trained.net, Subnet):
             net_config.write(target, trained.net)
-        os.replace(unproved, final)
-    except OSError as error:
-        raise unwritable(final, error) from None
-    finally:
-        unproved.unlink(missing_ok=True)
     return Converted(form.name, other.name, trained, len(content.arrays), proved)
 
 
-def _make_room(source: Path, target: Path, final: Path, unproved: Path) -> None:
-    """Make the target's folder and an empty file in it; raises UserError where that cannot be."""
+def _make_room(source: Path, target: Path, final: Path) -> None:
+    """Make the target's folder; raises UserError where that cannot be."""
     try:
         if target.is_dir() and final is target:
             raise UserError(str(target), "is a folder", "give a file to write")
         if final.exists() and final.samefile(source):
             raise UserError(str(target), "is the file to convert", "give another name")
         final.parent.mkdir(parents=True, exist_ok=True)
-        unproved.touch()
     except OSError as error:
         raise unwritable(target, error, verb="made") from None
 

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from onceforall.errors import UserError
 from onceforall.interop.about import About, Kept
-from onceforall.space import BlockPlan, Layer, Plan, SearchSpace, UserError
+from onceforall.space import BlockPlan, Layer, Plan, SearchSpace
 
 _BN = {"running_mean": "_mean", "running_var": "_var", "bias": "_beta", "weight": "_gamma"}
 # of MobileNetV3 around the global mean, of ProxylessNAS before it, by the number of convolutions after it

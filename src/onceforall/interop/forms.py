@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from torch import Tensor
 
+from onceforall.errors import UserError
+from onceforall.files import check_no_pointer, replacing, unreadable
 from onceforall.interop import mit_weights, native_weights, nnabla_weights
 from onceforall.interop.about import About
 from onceforall.interop.entries import Content, Entry
-from onceforall.space import UserError
-from onceforall.space.files import check_no_pointer, unreadable, unwritable
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,9 @@ class Form:
 
     def write(self, path: Path, content: Content) -> None:
         """Write the file atomically; raises UserError where it cannot be written, and leaves nothing then."""
-        partial = path.with_name(path.name + ".partial")
-        try:
+        with replacing(path, causes=(OSError, RuntimeError, SafetensorError)) as partial:
             partial.open("wb").close()  # torch's own error does not say why it cannot
             self.write_to(partial, content)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise unwritable(path, error) from None
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
 
 
 NATIVE = Form("native", (".safetensors",), lambda entry: entry.ours,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from onceforall.errors import UserError
 from onceforall.interop.entries import HEADS, Content, Entry
 from onceforall.interop.forms import Form
-from onceforall.space import Arch, Block, SearchSpace, UserError, lower, search_space
+from onceforall.space import Arch, Block, SearchSpace, lower, search_space
 from onceforall.space.plan import make_divisible
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onceforall.errors import UserError
 from onceforall.interop.about import NAME, About, parsed
 from onceforall.interop.entries import COUNT, MEAN, Content, count_of, count_tensors
-from onceforall.space import UserError
 
 _LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
            "_var": "running_var"}

@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from onceforall.errors import UserError
 from onceforall.interop.about import NAME, About, parsed
 from onceforall.interop.entries import COUNT, MEAN, Content, Stored, count_of, count_tensors
-from onceforall.space import UserError
 
 ELASTIC, STATISTICS = "elastic", "statistics."  # of sub-networks stored beside a supernet: header entry, arrays
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
+from onceforall.errors import UserError
+from onceforall.files import unreadable
 from onceforall.interop.entries import HEADS
 from onceforall.nn import Subnet
-from onceforall.space import BlockPlan, Layer, Plan, UserError
-from onceforall.space.files import unreadable
+from onceforall.space import BlockPlan, Layer, Plan
 
 NET, RUN = "net.config", "run.config"
 _NAMES = {1: "MobileNetV3", 0: "ProxylessNASNets"}  # by the number of convolutions after the global mean

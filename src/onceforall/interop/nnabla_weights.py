@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onceforall.errors import UserError
 from onceforall.interop.about import NAME, About, Kept, parsed
 from onceforall.interop.entries import Content, Entry
-from onceforall.space import UserError
 
 # as h5py has it
 _DAMAGED = (OSError, RuntimeError, SystemError, LookupError, TypeError, ValueError, OverflowError, MemoryError)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 _decided: str | None = None  # settled once a process, as a run must not change its arithmetic on the way
 _PICTURE_WISE = 28  # input side in pixels from which pictures go one by one: their layout changes within the cache

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onceforall.errors import UserError
 from onceforall.nn.blocks import ElasticBlock
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
-from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, UserError, lower
+from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, lower
 
 
 class Supernet(nn.Module):

@@ -13,10 +13,11 @@ import onnx
 from onnx import TensorProto
 
 from onceforall.cost.latency import parts
+from onceforall.errors import UserError
 from onceforall.profile import runner
 from onceforall.profile.job import Job
 from onceforall.profile.onnx_graph import graph
-from onceforall.space import Layer, Plan, UserError
+from onceforall.space import Layer, Plan
 
 _PAGE = 4096  # bytes; tensors that begin on one can be mapped into memory
 

@@ -14,7 +14,8 @@ import numpy as np
 from onceforall.cost.latency import Part, all_parts, names
 from onceforall.cost.population import macs_table
 from onceforall.cost.spread import spread
-from onceforall.space import Arch, Plan, SearchSpace, UserError, lower
+from onceforall.errors import UserError
+from onceforall.space import Arch, Plan, SearchSpace, lower
 
 BACKENDS = ("onnxruntime", "openvino", "torch")
 _LEAST = 30  # sub-networks: fifteen to fit, fifteen held out

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from onceforall.cost.latency import LatencyTable, Timing, write_table
+from onceforall.errors import UserError
+from onceforall.files import unwritable
 from onceforall.profile import runner
 from onceforall.profile.job import Job
-from onceforall.space import UserError
-from onceforall.space.files import unwritable
 
 if TYPE_CHECKING:
     from onceforall.profile.runner import Hear, Open, Run, Values

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from onceforall.cost.latency import Part, Pool, input_shape
+from onceforall.errors import UserError
 from onceforall.nn import Subnet
 from onceforall.nn.subnet import GlobalMean, PlainBlock, conv_norm_act
 from onceforall.profile.runner import pictures
-from onceforall.space import BlockPlan, Plan, UserError
+from onceforall.space import BlockPlan, Plan
 
 if TYPE_CHECKING:
     from onceforall.profile.runner import Open, Run

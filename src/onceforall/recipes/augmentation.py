@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from onceforall.data import DataSet, mirrored_classes
+from onceforall.errors import printable
 from onceforall.interop.config import Config
-from onceforall.space.errors import printable
 from onceforall.train.setup import Options, data_of, data_spec
 
 _NAMED = 4  # classes that a hint names

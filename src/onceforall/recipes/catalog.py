@@ -6,8 +6,8 @@ from statistics import median
 
 from onceforall.data import ArrayPictures, DataSet
 from onceforall.data.decode import read_size
+from onceforall.errors import UserError
 from onceforall.recipes.recipe import Recipe
-from onceforall.space import UserError
 
 _SMALL = "mobilenet_v3_large_32px"
 SMALL = 96  # pixels, up to which pictures and sub-networks are trained as small ones

@@ -13,6 +13,7 @@ from torch import nn
 from onceforall.data import NAMED, DataSet, DataSpec, Known
 from onceforall.data.labels import same_classes, warn_of_positions
 from onceforall.data.spec import PATHS
+from onceforall.errors import UserError
 from onceforall.export.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
@@ -22,7 +23,7 @@ from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import SMALL, recipe_of
 from onceforall.recipes.fit import root_of
 from onceforall.recipes.recipe import Recipe, check_seed, optimizer
-from onceforall.space import SearchSpace, UserError, search_space
+from onceforall.space import SearchSpace, search_space
 from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import has_operators, operators_of
 from onceforall.train.distributed import wait

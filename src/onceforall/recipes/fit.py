@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,9 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from onceforall.data import NAMED, DataSet, DataSpec
+from onceforall.errors import UserError
 from onceforall.export.elastic_file import ELASTIC
 from onceforall.export.elastic_write import spread_rows, write_elastic
 from onceforall.export.folder import Scored, save_subnet
+from onceforall.files import unreadable, write_text
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
@@ -29,8 +30,7 @@ from onceforall.search.score import Scorer, shared
 from onceforall.search.search import Request as Wanted
 from onceforall.search.search import search
 from onceforall.search.study import Plan
-from onceforall.space import Arch, UserError
-from onceforall.space.files import unreadable, unwritable
+from onceforall.space import Arch
 from onceforall.train import checkpoint
 from onceforall.train.evaluate import Evaluator
 from onceforall.train.journal import METRICS, read_records
@@ -116,12 +116,7 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
     summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets,
                "chosen_on": "held-out" if len(data.held_out) else "test"}
-    partial = run / f"{SUMMARY}.partial"
-    try:
-        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, run / SUMMARY)
-    except OSError as error:
-        raise unwritable(run / SUMMARY, error, then="the same command goes on") from None
+    write_text(run / SUMMARY, json.dumps(summary, indent=2) + "\n", then="the same command goes on")
     return summary
 
 

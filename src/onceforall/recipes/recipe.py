@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onceforall.errors import UserError
 from onceforall.interop.config import Config
-from onceforall.space import UserError, search_space
+from onceforall.space import search_space
 from onceforall.space.genotype import operators_of
 
 

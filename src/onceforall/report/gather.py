@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onceforall.errors import UserError, printable
 from onceforall.export.description import ABOUT, Description, read_description
 from onceforall.interop.config import Config
 from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
 from onceforall.search.record import FRONT, read_record
-from onceforall.space import UserError
-from onceforall.space.errors import printable
 from onceforall.train.journal import METRICS, read_records
 from onceforall.train.places import CONFIG
 from onceforall.train.setup import data_spec

@@ -12,12 +12,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from onceforall.errors import UserError
+from onceforall.files import known, unwritable, write_text
 from onceforall.report import charts, classes, shipped
 from onceforall.report.gather import Run
 from onceforall.search.front import thinned
 from onceforall.search.record import check_folder
-from onceforall.space import UserError
-from onceforall.space.files import known, unwritable
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -72,11 +72,7 @@ def write(run: Run, path: Path) -> None:
     page = (f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(run.name)}</title>"
             f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
             f"<h1>{html.escape(run.name)}</h1>{''.join(parts)}</body></html>")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise unwritable(path, error) from None
+    write_text(path, page)
 
 
 def write_png(run: Run, folder: Path) -> list[Path]:

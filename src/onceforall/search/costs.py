@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from onceforall.cost.latency import LatencyTable
 from onceforall.cost.population import CostTable, macs_table, memory_table, params_table, recoded
+from onceforall.errors import UserError
 from onceforall.search.problem import Goal, Limit, Measure, Problem
-from onceforall.space import SearchSpace, UserError
+from onceforall.space import SearchSpace
 
 if TYPE_CHECKING:
     from onceforall.cost.predictor import Predictor

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes, canonical
+from onceforall.errors import UserError
 from onceforall.search.problem import Problem, exactly
-from onceforall.space import UserError
 
 Listener = Callable[[Mapping[str, Any]], None]
 Indices = NDArray[np.intp]

@@ -9,7 +9,8 @@ import numpy as np
 
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes, CostTable
-from onceforall.space import SearchSpace, UserError
+from onceforall.errors import UserError
+from onceforall.space import SearchSpace
 
 Measure = Callable[[Codes], Floats]  # sub-networks (N, genes) as `SearchSpace.encode` writes them -> values (N,)
 

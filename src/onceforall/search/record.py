@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onceforall.cost.latency import LatencyTable
+from onceforall.errors import UserError
+from onceforall.files import unreadable, write_text
 from onceforall.search.front import Row
-from onceforall.space import Arch, SearchSpace, UserError
-from onceforall.space.files import unreadable, unwritable
+from onceforall.space import Arch, SearchSpace
 
 if TYPE_CHECKING:
     from onceforall.cost.predictor import Fitted
@@ -61,13 +62,7 @@ class Record:
     def write(self, folder: Path) -> None:
         """Write front.json, a row a line; raises UserError where that cannot be."""
         lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in self.to_dict().items()]
-        partial = folder / f"{FRONT}.partial"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
-            partial.replace(folder / FRONT)
-        except OSError as error:
-            raise unwritable(folder, error) from None
+        write_text(folder / FRONT, "{" + ",\n".join(lines) + "}\n")
 
 
 def _lines(value: Any) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from onceforall.data import digest
+from onceforall.errors import UserError
+from onceforall.files import unwritable
 from onceforall.nn import Supernet
-from onceforall.space import Arch, UserError
-from onceforall.space.files import unwritable
+from onceforall.space import Arch
 from onceforall.train.distributed import Processes, gathered, told
 from onceforall.train.evaluate import CALIBRATION, Evaluator
 

@@ -12,11 +12,11 @@ from onceforall.cost.measured import Measured
 from onceforall.cost.population import Codes
 from onceforall.cost.predictor import Fitted, fit_best
 from onceforall.cost.spread import spread
+from onceforall.errors import UserError
 from onceforall.search.costs import Costs
 from onceforall.search.evolution import Evolution, Found, Listener, evolve
 from onceforall.search.front import thinned
 from onceforall.search.problem import Limit
-from onceforall.space import UserError
 
 if TYPE_CHECKING:
     from onceforall.search.score import Scorer

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.space.search_space import SearchSpace

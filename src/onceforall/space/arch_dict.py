@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Block, Value
 from onceforall.space.catalog import RESNET_MULTIPLIERS, named_settings, resnet_widths, search_space
-from onceforall.space.errors import UserError
 from onceforall.space.search_space import SearchSpace
 
 _MB, _RESNET = {"kernel": "ks", "expand": "e"}, {"expand": "e"}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from urllib.parse import parse_qsl
 
-from onceforall.space.errors import UserError
+from onceforall.errors import UserError
 from onceforall.space.plan import make_divisible
 from onceforall.space.rows import Head, StageSpace, Stem, elastic
 from onceforall.space.search_space import SearchSpace

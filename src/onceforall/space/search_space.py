@@ -9,8 +9,8 @@ from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 
+from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Value
-from onceforall.space.errors import UserError
 from onceforall.space.rows import Head, StageSpace, Stem, Width, listed
 
 V = TypeVar("V", int, Value)

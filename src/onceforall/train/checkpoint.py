@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from onceforall.space import UserError
-from onceforall.space.files import check_no_pointer, unreadable, unwritable
+from onceforall.errors import UserError
+from onceforall.files import check_no_pointer, replacing, unreadable, unwritable
 
 _log = logging.getLogger(__name__)
 FORMAT, READABLE = 2, (1, 2)  # format 1 has no checksum
@@ -59,21 +59,17 @@ def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, posi
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     meta = {"format": FORMAT, "epoch": position.epoch, "step": position.step, "extra": dict(extra),
             "crc32": _checksum(whole)}
-    path, partial = folder / NEWEST, folder / f"{NEWEST}.partial"
-    try:
+    path, then = folder / NEWEST, "the same command goes on from the checkpoint before"
+    with replacing(path, causes=(OSError, SafetensorError), then=then) as partial:
         save_file(whole, partial, {"onceforall": json.dumps(meta)})
-        with open(partial, "rb+") as written:
-            os.fsync(written.fileno())
         if path.exists():
             os.replace(path, folder / BEFORE)
-        os.replace(partial, path)
+    try:
         if good:
             _also_good(folder)
         _flush(folder)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise unwritable(path, error, then="the same command goes on from the checkpoint before") from None
+    except OSError as error:
+        raise unwritable(path, error, then=then) from None
 
 
 def _also_good(folder: Path) -> None:

@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from onceforall.data.serve import died
-from onceforall.space import UserError
+from onceforall.errors import UserError
 
 _LAUNCHERS = {  # launcher: variables of rank, number of processes, rank and number on this machine, and job
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"),

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onceforall.data import ArrayPictures, Batch, DataSet, Pictures, eval_batches, normalize
+from onceforall.errors import UserError
 from onceforall.nn import Subnet, Supernet, extract, recalibrate
 from onceforall.nn.folding import fold
-from onceforall.space import Arch, UserError
+from onceforall.space import Arch
 from onceforall.train.distributed import Processes, summed
 
 CALIBRATION = 2  # how BN is recalibrated; 1: on pictures in the order of the data set, class by class in a folder

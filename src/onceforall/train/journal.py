@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from onceforall.space import Arch, UserError
-from onceforall.space.errors import printable
-from onceforall.space.files import unreadable, unwritable
+from onceforall.errors import UserError, printable
+from onceforall.files import unreadable, unwritable, write_text
+from onceforall.space import Arch
 
 Listener = Callable[[Mapping[str, Any]], None]
 METRICS = "metrics.jsonl"
@@ -129,9 +128,7 @@ class Journal:
         path = self._folder / METRICS
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if _epoch(line) < epoch]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, "".join(kept))
 
 
 def _epoch(line: str) -> float:

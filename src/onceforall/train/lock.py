@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from onceforall.space import UserError
-from onceforall.space.files import unwritable
+from onceforall.errors import UserError
+from onceforall.files import unwritable
 
 _log = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -49,7 +49,7 @@ def _acquired(path: Path) -> int | None:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except (BlockingIOError, PermissionError):
             holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
             os.close(file)
@@ -64,6 +64,18 @@ def _acquired(path: Path) -> int | None:
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return file
         os.close(file)
+
+
+def _lock(file: int) -> None:
+    """Lock an open file for this process, by what the system has; raises OSError where another one holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # beyond the name of the holder: what is locked cannot be read there
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        os.lseek(file, 0, os.SEEK_SET)
+    else:
+        import fcntl
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _same_file(file: int, path: Path) -> bool:

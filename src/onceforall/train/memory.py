@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ def keep_large_blocks() -> bool:
         kept = library.mallopt(_MMAP_THRESHOLD, 1 << 30) and library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
     except (OSError, AttributeError):
         return False
+    import resource  # Linux has it, Windows has not
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     if kept and all(limit == resource.RLIM_INFINITY for limit in limits) and not _strict():
         _prefer_huge_pages(library)

@@ -13,9 +13,9 @@ import torch
 
 from onceforall.data import DataSet, digest
 from onceforall.data.labels import listed
+from onceforall.errors import UserError
+from onceforall.files import shown
 from onceforall.interop.config import Config
-from onceforall.interop.config_problems import shown
-from onceforall.space import UserError
 from onceforall.train import checkpoint
 from onceforall.train.distributed import Processes, gathered
 from onceforall.train.places import CONFIG, moved, paths_of, shown_path, without_paths

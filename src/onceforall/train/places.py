@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT
+from onceforall.errors import UserError
+from onceforall.files import unreadable, write_text
 from onceforall.interop.config import Config
-from onceforall.space import UserError
-from onceforall.space.files import unreadable, unwritable
 
 _log = logging.getLogger(__name__)
 CONFIG, PATHS = "config.json", "paths.json"
@@ -56,12 +56,7 @@ def write_paths(config: Config, output: Path) -> None:
         values[key] = [str(Path(path).absolute())]
         if Path(path).resolve().is_relative_to(home.parent):
             values[key].append(os.path.relpath(Path(path).resolve(), home))
-    partial = output / f"{PATHS}.partial"
-    try:
-        partial.write_text(json.dumps(values, indent=4) + "\n", encoding="utf-8")
-        partial.replace(output / PATHS)
-    except OSError as error:
-        raise unwritable(output, error) from None
+    write_text(output / PATHS, json.dumps(values, indent=4) + "\n")
 
 
 def read_run_config(output: Path) -> Config:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onceforall.cost.predictor_file import load
+from onceforall.errors import UserError
 from onceforall.interop.config import Config, full_space, network_space, stage_space, subnet_arch
-from onceforall.space import SearchSpace, UserError
+from onceforall.space import SearchSpace
 from onceforall.train.losses import Distillation, alpha_divergence, distillation
 from onceforall.train.sampling import Sampler, attentive
 from onceforall.train.schedule import CosineWarmup, Stairs

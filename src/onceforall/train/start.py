@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from onceforall.errors import UserError
 from onceforall.interop.config import (
     Config,
     Network,
@@ -18,7 +19,7 @@ from onceforall.interop.config import (
 )
 from onceforall.interop.weights import Trained, load_weights, open_subnet_file, space_of
 from onceforall.nn import Subnet, Supernet, extract
-from onceforall.space import Arch, SearchSpace, UserError, lower
+from onceforall.space import Arch, SearchSpace, lower
 from onceforall.train.evaluate import Evaluator
 
 _CLASSIFIER = "head.classifier."

@@ -1,4 +1,4 @@
-"""Failed reads and writes: the remedy fits the cause; pointers of Git LFS are told from files."""
+"""Files are written as a whole or not at all; the remedy of a failed read or write fits its cause; strict JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from onceforall.space import UserError
-from onceforall.space.files import check_no_pointer, in_full, unreadable, unwritable
+from onceforall.errors import UserError
+from onceforall.files import check_no_pointer, in_full, parse_json, replacing, unreadable, unwritable, write_text
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
 
@@ -65,3 +65,43 @@ def test_pointers_of_git_lfs(tmp_path):
 def test_where_a_relative_path_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (in_full("d"), in_full(Path("d/")), in_full("/d")) == (f" ({tmp_path}/d)", f" ({tmp_path}/d)", "")
+
+
+def test_a_file_is_written_as_a_whole(tmp_path):
+    path = tmp_path / "new" / "file"
+    for text in ("one", "the next"):
+        with replacing(path) as partial:
+            partial.write_text(text[:2])
+            assert not path.exists() or path.read_text() == "one"
+            partial.write_text(text)
+        assert path.read_text() == text
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("error", "raised"), [
+    (OSError(errno.ENOSPC, "x"), UserError), (SafetensorError("no"), SafetensorError), (UserError("a", "b"), UserError),
+    (KeyboardInterrupt(), KeyboardInterrupt)])
+def test_or_not_at_all(tmp_path, error, raised):
+    def fail() -> None:
+        with replacing(tmp_path / "file") as partial:
+            partial.write_text("aft")
+            raise error
+    write_text(tmp_path / "file", "before")
+    with pytest.raises(raised):
+        fail()
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("file", "before")]
+
+
+def test_what_the_block_may_raise_is_a_users_error(tmp_path):
+    with pytest.raises(UserError, match="file: cannot be written: No space left on device; free some space; go on"), \
+            replacing(tmp_path / "file", causes=(SafetensorError,), then="go on"):
+        raise SafetensorError("I/O error: (os error 28)")
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("{", "f: is not JSON: line 1, column 2"), ('{"a": {"b": 1, "b": 2}}', "a.b: is given twice"),
+    ('{"a": [NaN]}', r"a\[0\]: nan is not a finite"), ("[" * 30 + "]" * 30, "nested more than 20"),
+    ('{"a": 9223372036854775808}', "a: is a whole number of more than 63 bits"), (r'["\ud800"]', "half a character")])
+def test_json_is_strict(text, problem):
+    with pytest.raises(UserError, match=problem):
+        parse_json(text, "f")
