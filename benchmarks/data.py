@@ -25,7 +25,7 @@ from onceforall.data import Augment, FilePictures, Loader, TrainBatches, normali
 from onceforall.data.crop import crop_boxes, noise
 from onceforall.data.decode import Broken, read_pixels
 from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
-from onceforall.train.memory import keep_large_blocks
+from onceforall.training.engine.memory import keep_large_blocks
 
 BATCH, SCALE, CROPS = 64, (0.08, 1.0), 500
 AUGMENT = Augment(SCALE, flip=True, brightness=0.0, saturation=0.0)

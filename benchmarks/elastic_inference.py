@@ -40,14 +40,14 @@ from onceforall.cost import macs
 from onceforall.cost.population import macs_table
 from onceforall.cost.spread import spread as spread_over_cost
 from onceforall.data import ArrayPictures, DataSet
-from onceforall.export.elastic import Elastic
-from onceforall.export.elastic_file import ELASTIC
-from onceforall.export.elastic_write import write_elastic
+from onceforall.deploy.elastic import Elastic
+from onceforall.deploy.elastic_file import ELASTIC
+from onceforall.deploy.elastic_write import write_elastic
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet, Supernet
-from onceforall.search.front import Row
+from onceforall.searching.front import Row
 from onceforall.space import Arch, search_space
-from onceforall.train.evaluate import Compute, Evaluator
+from onceforall.training.evaluate import Compute, Evaluator
 
 ARCHS, RESOLUTION, SWITCHES, PROCESSES = 8, 160, 10_000, 5
 Case = dict[str, Any]
@@ -57,7 +57,7 @@ GROWTH = """
 import gc, resource, sys
 from pathlib import Path
 import torch
-from onceforall.export.elastic import Elastic
+from onceforall.deploy.elastic import Elastic
 from onceforall.interop.weights import open_weights
 def resident():
     gc.collect()

@@ -25,8 +25,8 @@ from onceforall.data import normalize
 from onceforall.interop.weights import open_weights
 from onceforall.nn import Supernet
 from onceforall.space import Arch
-from onceforall.train.evaluate import Compute, Evaluator
-from onceforall.train.memory import keep_large_blocks
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.evaluate import Compute, Evaluator
 
 BATCH = 200
 

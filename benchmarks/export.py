@@ -27,16 +27,16 @@ import torch
 from onceforall.cli.pictures import Asked, scored
 from onceforall.cli.source import Which
 from onceforall.data import ArrayPictures, DataSet
-from onceforall.export.description import Description, Export
-from onceforall.export.export import Request, export
-from onceforall.export.folder import Scored, save_subnet
-from onceforall.export.targets import TARGETS
-from onceforall.export.verify import instructions
+from onceforall.deploy.description import Description, Export
+from onceforall.deploy.export import Request, export
+from onceforall.deploy.folder import Scored, save_subnet
+from onceforall.deploy.targets import TARGETS
+from onceforall.deploy.verify import instructions
 from onceforall.interop.weights import Trained, save, weights_file
 from onceforall.nn import Supernet
-from onceforall.search.record import read_record
+from onceforall.searching.record import read_record
 from onceforall.space import search_space
-from onceforall.train.evaluate import Evaluator
+from onceforall.training.evaluate import Evaluator
 
 Case = dict[str, Any]
 BETWEEN = ("smallest", "middle", "largest")

@@ -13,7 +13,7 @@ from side_by_side import Work, case, in_turn, parser, report
 
 from onceforall.nn import Supernet, extract
 from onceforall.space import Arch, search_space
-from onceforall.train.evaluate import Compute
+from onceforall.training.evaluate import Compute
 
 SPACE = search_space("mobilenet_v3_large")
 

@@ -19,7 +19,7 @@ from onceforall.cli.pictures import evaluator_of
 from onceforall.data import ArrayPictures, DataSpec, load_data
 from onceforall.interop.weights import open_weights
 from onceforall.nn import Supernet
-from onceforall.train.evaluate import Compute, Score
+from onceforall.training.evaluate import Compute, Score
 
 
 def write(name: str, folder: Path) -> None:

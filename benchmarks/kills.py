@@ -32,9 +32,9 @@ import os, signal, sys, torch
 from pathlib import Path
 from onceforall.cli.running import stoppable
 from onceforall.recipes.fit import Request, fit
-from onceforall.train.distributed import detect, joined
-from onceforall.train.memory import keep_large_blocks
-from onceforall.train.setup import Options
+from onceforall.training.engine.distributed import detect, joined
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.setup import Options
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 keep_large_blocks()

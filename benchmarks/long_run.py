@@ -23,11 +23,11 @@ import torch
 
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
-from onceforall.train.evaluate import Evaluator
-from onceforall.train.memory import keep_large_blocks
-from onceforall.train.output import WEIGHTS
-from onceforall.train.run import train
-from onceforall.train.setup import Options, data_of, data_spec
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.engine.output import WEIGHTS
+from onceforall.training.engine.run import train
+from onceforall.training.evaluate import Evaluator
+from onceforall.training.setup import Options, data_of, data_spec
 
 STEPS_AN_EPOCH = 80
 OPERATORS = ["MB4 3x3", "MB4 5x5", "MB4 7x7", "MB6 3x3", "MB6 5x5", "MB6 7x7"]

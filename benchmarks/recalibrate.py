@@ -18,8 +18,8 @@ from side_by_side import Work, case, in_turn, parser, report
 from onceforall.data import ArrayPictures, DataSet, normalize
 from onceforall.nn import Supernet
 from onceforall.space import Arch, search_space
-from onceforall.train.evaluate import CALIBRATION_BATCH, Evaluator
-from onceforall.train.memory import keep_large_blocks
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.evaluate import CALIBRATION_BATCH, Evaluator
 
 SPACE, SIZE = search_space("mobilenet_v3_large").at([128]), 128
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

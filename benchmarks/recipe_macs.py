@@ -14,8 +14,8 @@ from statistics import mean
 from onceforall.cost import macs
 from onceforall.recipes import RECIPES, Recipe, configs, recipe_named
 from onceforall.space import search_space
-from onceforall.train.stage import Stage, stage_of
-from onceforall.train.strategy import Moment
+from onceforall.training.stage import Stage, stage_of
+from onceforall.training.strategy import Moment
 
 STEPS = 200
 

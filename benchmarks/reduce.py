@@ -23,13 +23,13 @@ from side_by_side import machine
 
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
-from onceforall.train.distributed import Processes, average_gradients
-from onceforall.train.evaluate import Compute
-from onceforall.train.loop import Learner, train_step
-from onceforall.train.memory import keep_large_blocks
-from onceforall.train.setup import sgd
-from onceforall.train.stage import Stage
-from onceforall.train.strategy import Term
+from onceforall.training.engine.distributed import Processes, average_gradients
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.evaluate import Compute
+from onceforall.training.loop import Learner, train_step
+from onceforall.training.setup import sgd
+from onceforall.training.stage import Stage
+from onceforall.training.strategy import Term
 
 SPACE, BATCH, SIZE, SUBNETS = search_space("mobilenet_v3_large"), 8, 128, 4
 

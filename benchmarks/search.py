@@ -26,21 +26,21 @@ import yaml
 
 from onceforall.cli.pictures import evaluator_of
 from onceforall.cli.running import compute_of
-from onceforall.cost.latency import read_table
 from onceforall.cost.measured import Errors, Measured, errors, read_rows
 from onceforall.cost.population import canonical, macs_table
 from onceforall.cost.predictor import REGRESSORS
 from onceforall.cost.predictor_file import load
 from onceforall.interop.mit_weights import loaded
 from onceforall.interop.weights import open_weights
+from onceforall.latency.table import read_table
 from onceforall.nn import Supernet
-from onceforall.search.costs import costs
-from onceforall.search.evolution import Evolution, evolve, hypervolume
-from onceforall.search.problem import Problem
-from onceforall.search.score import Scorer
-from onceforall.search.study import Plan, study
+from onceforall.searching.costs import costs
+from onceforall.searching.evolution import Evolution, evolve, hypervolume
+from onceforall.searching.problem import Problem
+from onceforall.searching.score import Scorer
+from onceforall.searching.study import Plan, study
 from onceforall.space import search_space
-from onceforall.train.distributed import Processes
+from onceforall.training.engine.distributed import Processes
 
 SPLITS, SEEDS, ROUNDS = 10, 5, 5
 WIDE = search_space("mobilenet_v3_large", width_mult=1.2)

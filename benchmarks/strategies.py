@@ -42,14 +42,14 @@ from onceforall.nn import Subnet
 from onceforall.recipes.recipe import STAGES, WHOLE, StageRow, optimizer
 from onceforall.space import Arch, SearchSpace, search_space
 from onceforall.space.genotype import operators_of
-from onceforall.train import run as runs
-from onceforall.train.evaluate import Evaluator
-from onceforall.train.lock import locked
-from onceforall.train.loop import Learner
-from onceforall.train.memory import keep_large_blocks
-from onceforall.train.output import WEIGHTS
-from onceforall.train.setup import Options, data_of, data_spec, learner_of
-from onceforall.train.stage import stage_of
+from onceforall.training.engine import run as runs
+from onceforall.training.engine.lock import locked
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.engine.output import WEIGHTS
+from onceforall.training.evaluate import Evaluator
+from onceforall.training.loop import Learner
+from onceforall.training.setup import Options, data_of, data_spec, learner_of
+from onceforall.training.stage import stage_of
 
 CLASSES = 10  # of all the data sets
 LOOKED_AT = 1000  # held-out pictures

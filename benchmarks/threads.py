@@ -24,13 +24,13 @@ from side_by_side import Work, in_turn, machine, progress
 
 from onceforall.nn import Supernet
 from onceforall.space import search_space
-from onceforall.train.distributed import Processes
-from onceforall.train.evaluate import Compute
-from onceforall.train.loop import Learner, train_step
-from onceforall.train.memory import keep_large_blocks
-from onceforall.train.setup import sgd
-from onceforall.train.stage import Stage
-from onceforall.train.strategy import Term
+from onceforall.training.engine.distributed import Processes
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.evaluate import Compute
+from onceforall.training.loop import Learner, train_step
+from onceforall.training.setup import sgd
+from onceforall.training.stage import Stage
+from onceforall.training.strategy import Term
 
 STEPS = {  # name: space, pictures, their size, and steps a round
     "small": (search_space("mobilenet_v3_large_32px", width_mult=0.5), 64, 16, 5),

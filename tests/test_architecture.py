@@ -12,7 +12,8 @@ import pytest
 import onceforall
 
 ROOT = Path(onceforall.__file__).parent
-ROOMS = ["cli", "report", "recipes", "export", "search", "train", "profile", "cost", "data", "interop", "nn", "space"]
+ROOMS = ["cli", "report", "recipes", "deploy", "searching", "training", "latency", "cost", "data", "interop", "nn",
+         "space"]
 GROUND = ["errors", "files"]  # what every room may import
 
 
@@ -66,11 +67,11 @@ import torch, torchvision, onceforall
 def no_library(*_, **__):
     raise OSError
 ctypes.CDLL = no_library
-optional = ("export.to_executorch", "export.to_openvino")
+optional = ("deploy.to_executorch", "deploy.to_openvino")
 for module in pkgutil.walk_packages(onceforall.__path__, "onceforall."):
     if not module.name.endswith(optional):
         importlib.import_module(module.name)
-from onceforall.train.memory import keep_large_blocks
+from onceforall.training.engine.memory import keep_large_blocks
 assert keep_large_blocks() is False
 """
 

@@ -58,5 +58,5 @@ def test_each_of_these_would_be_found(text: str) -> None:
 def test_the_loader_of_yaml_is_a_safe_one() -> None:
     import yaml
 
-    from onceforall.cost.latency import _LOADER
+    from onceforall.latency.table import _LOADER
     assert issubclass(_LOADER, (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))

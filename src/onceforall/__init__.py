@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onceforall.cost import macs, params
+    from onceforall.deploy.elastic import Elastic
+    from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
-    from onceforall.export.elastic import Elastic
-    from onceforall.export.folder import load_subnet
     from onceforall.interop.weights import load
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
     from onceforall.space import Arch, Block, SearchSpace, search_space
@@ -28,8 +28,8 @@ _HOMES = {
     "onceforall.errors": ("UserError",),
     "onceforall.space": ("Arch", "Block", "SearchSpace", "search_space"),
     "onceforall.cost": ("macs", "params"),
-    "onceforall.export.elastic": ("Elastic",),
-    "onceforall.export.folder": ("load_subnet",),
+    "onceforall.deploy.elastic": ("Elastic",),
+    "onceforall.deploy.folder": ("load_subnet",),
     "onceforall.interop.weights": ("load",),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from onceforall.cli import main
 from onceforall.data import ArrayPictures, DataSpec, Known, load_data
+from onceforall.deploy.description import Channels, read_description
+from onceforall.deploy.folder import Extracted, Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.export.description import Channels, read_description
-from onceforall.export.folder import Extracted, Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
-from onceforall.train.evaluate import Evaluator
+from onceforall.training.evaluate import Evaluator
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12, 16])
 DIGITS = tuple("0123456789")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from onceforall.cli import main
-from onceforall.cost.latency import read_table
 from onceforall.interop.weights import Trained, save
+from onceforall.latency import job
+from onceforall.latency.table import read_table
 from onceforall.nn import Supernet
-from onceforall.profile import job
 from onceforall.space import search_space
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(
@@ -81,7 +81,7 @@ def test_a_runner_is_written(capsys, run, tmp_path):
 
 
 def test_what_is_measured_stays_after_a_stop(capsys, run, tmp_path, monkeypatch):
-    from onceforall.profile import runner
+    from onceforall.latency import runner
     visits = []
 
     def visit(*arguments: object) -> tuple[float, float, int]:

@@ -19,12 +19,12 @@ from PIL import Image
 from onceforall.cli import main
 from onceforall.cli.app import app
 from onceforall.cli.progress import closing_table
-from onceforall.export import classify
-from onceforall.export.description import read_description
+from onceforall.deploy import classify
+from onceforall.deploy.description import read_description
 from onceforall.recipes import RECIPES, fit
 from onceforall.recipes.recipe import STAGES, Recipe
-from onceforall.train.evaluate import Evaluator
-from onceforall.train.setup import Options
+from onceforall.training.evaluate import Evaluator
+from onceforall.training.setup import Options
 
 TINY = Recipe("tiny", "folder", "mobilenet_v3_large_32px", 0.15, (12, 16), 16, batch=8, epochs=(1, 1), lr=(0.01, 0.01),
               warmup=(0, 0), subnets=(1, 1), stages=STAGES[:2], calibration_images=20)

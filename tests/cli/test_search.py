@@ -10,10 +10,10 @@ import pytest
 
 from onceforall.cli import main
 from onceforall.cost import macs
-from onceforall.cost.latency import LatencyTable, Timing, all_parts, latency, write_table
 from onceforall.cost.memory import peak_memory
 from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor_file import save
+from onceforall.latency.table import LatencyTable, Timing, all_parts, latency, write_table
 from onceforall.space import Arch, search_space
 
 NAME = "mobilenet_v3_large_32px"
@@ -51,7 +51,7 @@ def test_a_space_with_a_predictor_and_a_table(files, capsys):
     assert found["objectives"] == ["accuracy", "latency_ms"]
     assert found["evaluations"] > 60
     assert found["seconds"] > 0
-    from onceforall.cost.latency import read_table
+    from onceforall.latency.table import read_table
     table = read_table(files / "phone.json")
     assert found["front"]
     for row in found["front"]:

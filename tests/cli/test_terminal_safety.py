@@ -11,8 +11,8 @@ import pytest
 from onceforall.cli import main
 from onceforall.cli.progress import Progress
 from onceforall.cli.running import log_to_stderr
-from onceforall.train.distributed import Processes
-from onceforall.train.journal import Journal
+from onceforall.training.engine.distributed import Processes
+from onceforall.training.engine.journal import Journal
 
 EVIL = "a\x1b]0;title\x07\x9b2J[/x]\u202e"
 

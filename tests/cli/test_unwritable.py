@@ -16,7 +16,7 @@ from onceforall.errors import UserError
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
-from onceforall.train import checkpoint
+from onceforall.training.engine import checkpoint
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12])
 

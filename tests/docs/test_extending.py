@@ -30,13 +30,13 @@ def test_each_touches_at_most_two_files():
         found = re.findall(r"`(.*?)`", files)
         assert len(found) == int(count) <= 2
         assert all((ROOT / "src" / "onceforall" / file).is_file() for file in found)
-    registers = {"CATALOG": "space/catalog.py", "KINDS": "space/plan.py", "STRATEGIES": "train/strategy.py"}
+    registers = {"CATALOG": "space/catalog.py", "KINDS": "space/plan.py", "STRATEGIES": "training/strategy.py"}
     for name, file in registers.items():
         defined = [path for path in (ROOT / "src").rglob("*.py")
                    if re.search(rf"^{name}\b[^=\n]*= ", path.read_text(encoding="utf-8"), re.MULTILINE)]
         assert defined == [ROOT / "src" / "onceforall" / file]
     words = ("proxyless_nas", "attentive_nas", '"bottleneck"', '"sandwich"')
-    homes = {"space/catalog.py", "space/plan.py", "train/strategy.py", "interop/config.py", "interop/config_file.py",
+    homes = {"space/catalog.py", "space/plan.py", "training/strategy.py", "interop/config.py", "interop/config_file.py",
              "interop/infer.py", "recipes/catalog.py"}  # a recipe names the strategy of each stage
     for path in (ROOT / "src" / "onceforall").rglob("*.py"):
         if path.relative_to(ROOT / "src" / "onceforall").as_posix() not in homes:

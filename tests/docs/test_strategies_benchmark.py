@@ -14,7 +14,7 @@ from PIL import Image
 from onceforall.cost import macs
 from onceforall.interop.weights import load_supernet
 from onceforall.recipes import RECIPES, STAGES
-from onceforall.train.stage import stage_of
+from onceforall.training.stage import stage_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import recipe_macs

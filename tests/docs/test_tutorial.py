@@ -25,7 +25,7 @@ from onceforall.interop.config import Config, checked, no_decay_patterns, subnet
 from onceforall.interop.entries import entries
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.space import lower, search_space
-from onceforall.train.output import MAY_CHANGE
+from onceforall.training.engine.output import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "classification" / "ofa"

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onceforall.cli import main
+from onceforall.deploy.elastic import Elastic
 from onceforall.errors import UserError
-from onceforall.export.elastic import Elastic
-from onceforall.train import checkpoint
-from onceforall.train.checkpoint import Position
+from onceforall.training.engine import checkpoint
+from onceforall.training.engine.checkpoint import Position
 
 
 def learner() -> tuple[torch.nn.Module, torch.optim.SGD]:

@@ -14,16 +14,16 @@ from fuzzing import ODD, SPACE, cases, damaged, json_bytes, judged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onceforall.cost.latency import all_parts, read_table
 from onceforall.cost.measured import read_rows
 from onceforall.cost.population import macs_table
 from onceforall.cost.predictor_file import load, save
 from onceforall.interop.config import Config, checked
-from onceforall.search.front import Row
-from onceforall.search.record import Record, front_arch, read_record
+from onceforall.latency.table import all_parts, read_table
+from onceforall.searching.front import Row
+from onceforall.searching.record import Record, front_arch, read_record
 from onceforall.space import Arch
-from onceforall.train.stage import stage_of
-from onceforall.train.strategy import Moment
+from onceforall.training.stage import stage_of
+from onceforall.training.strategy import Moment
 
 _GROUP = {"name": "Nesterov", "lr": 0.1, "momentum": 0.9, "weight_decay": 3e-5, "lr_scheduler": "CosineScheduler"}
 CONFIG = {

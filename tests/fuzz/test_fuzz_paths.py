@@ -18,9 +18,9 @@ from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.recipes import RECIPES, configs
 from onceforall.recipes.recipe import STAGES
-from onceforall.train.output import check_output
-from onceforall.train.places import read_run_config, write_paths
-from onceforall.train.setup import Options
+from onceforall.training.engine.output import check_output
+from onceforall.training.engine.places import read_run_config, write_paths
+from onceforall.training.setup import Options
 
 RECIPE = replace(RECIPES["digits"], data="folder", loader={}, stages=STAGES[:2])
 NUMBERS = itertools.count()

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from onceforall.export.description import Channels
-from onceforall.export.folder import Extracted, open_subnet, save_subnet
+from onceforall.deploy.description import Channels
+from onceforall.deploy.folder import Extracted, open_subnet, save_subnet
 from onceforall.interop.about import About
 from onceforall.interop.weights import open_weights, space_of
 from onceforall.nn import Subnet, Supernet

@@ -15,13 +15,13 @@ from onceforall.interop.mit_weights import key
 from onceforall.interop.weights import supernet_entries
 from onceforall.nn import extract, recalibrate, sort_channels
 from onceforall.space import Arch
-from onceforall.train.distributed import Processes
-from onceforall.train.evaluate import Compute
-from onceforall.train.loop import Learner, train_step
-from onceforall.train.losses import cross_entropy, distillation
-from onceforall.train.schedule import CosineWarmup
-from onceforall.train.stage import Stage
-from onceforall.train.strategy import Moment, Term, authors_order
+from onceforall.training.engine.distributed import Processes
+from onceforall.training.evaluate import Compute
+from onceforall.training.loop import Learner, train_step
+from onceforall.training.losses import cross_entropy, distillation
+from onceforall.training.schedule import CosineWarmup
+from onceforall.training.stage import Stage
+from onceforall.training.strategy import Moment, Term, authors_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicit dimension choice")  # theirs
 SIZES = (128, 160, 224)

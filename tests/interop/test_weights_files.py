@@ -461,7 +461,7 @@ def test_a_sub_network_lies_in_torchs_own_memory(small, tmp_path, name):
 
 def test_training_starts_from_any_form(files, tmp_path):
     from onceforall.interop.config import Config
-    from onceforall.train.start import space_of, supernet_of
+    from onceforall.training.start import space_of, supernet_of
     for path in files.values():
         config = Config.from_dict({"dataloader": {"digits": {}}, "network": {"ofa": {
             "space": "mobilenet_v3_large_32px", "width_mult": 0.25, "num_classes": 10, "weights": str(path)}},

@@ -15,7 +15,7 @@ from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.fit import Request, plan
-from onceforall.train.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of, data_spec
 
 LINE = "augmentation: random crops of 60 to 100 % of the area, {}, colours kept"
 HINT = "hint: a mirrored picture may be of another class here (left, right); --no-flip leaves training pictures as " \

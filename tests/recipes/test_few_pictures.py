@@ -17,8 +17,8 @@ from onceforall.errors import UserError
 from onceforall.interop.config import Config
 from onceforall.recipes import fit as fitting
 from onceforall.recipes.fit import Request, fit, plan
-from onceforall.train.run import train
-from onceforall.train.setup import Options
+from onceforall.training.engine.run import train
+from onceforall.training.setup import Options
 
 TINY = {"space": "mobilenet_v3_large_32px", "width_mult": 0.15, "num_classes": 2, "op_candidates": ["MB6 7x7"],
         "depth_candidates": [4]}

@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 import onceforall
 from onceforall.cli import main
 from onceforall.data import ArrayPictures, DataSpec, load_data
+from onceforall.deploy.description import read_description
+from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.export.description import read_description
-from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.recipes.finetune import Request, _config, _Start, finetune
 from onceforall.space import search_space
-from onceforall.train.evaluate import Evaluator
-from onceforall.train.setup import Options, data_spec
+from onceforall.training.evaluate import Evaluator
+from onceforall.training.setup import Options, data_spec
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12, 16])
 

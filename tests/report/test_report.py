@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from onceforall.cli import main
-from onceforall.cost.latency import LatencyTable, Timing, all_parts
 from onceforall.cost.measured import Measured
 from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor import fit_best
 from onceforall.cost.predictor_file import save
 from onceforall.cost.spread import spread
 from onceforall.interop.config import Config
+from onceforall.latency.table import LatencyTable, Timing, all_parts
 from onceforall.report.gather import gather
 from onceforall.report.page import figures, write
-from onceforall.search.costs import costs
-from onceforall.search.evolution import Evolution
-from onceforall.search.front import rows
-from onceforall.search.search import Request, search
+from onceforall.searching.costs import costs
+from onceforall.searching.evolution import Evolution
+from onceforall.searching.front import rows
+from onceforall.searching.search import Request, search
 from onceforall.space import search_space
 
 SPACE = search_space("mobilenet_v3_large_32px")

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from onceforall.cli.ending import line_of
     from onceforall.errors import UserError
     from onceforall.files import known, unwritable
-    from onceforall.train.stop import Stop
+    from onceforall.training.engine.stop import Stop
 
     _show_all_names()
     words = list(sys.argv[1:] if arguments is None else arguments)

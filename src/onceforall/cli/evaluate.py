@@ -26,7 +26,7 @@ from onceforall.cli.source import (
 from onceforall.errors import printable
 
 if TYPE_CHECKING:
-    from onceforall.export.confusion import ClassRow
+    from onceforall.deploy.confusion import ClassRow
 
 _SHOWN, _OTHERS = 20, 3  # classes, and others that one is taken for
 
@@ -48,7 +48,7 @@ def evaluate(
 ) -> None:
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
     from onceforall.cli.pictures import Asked, scored
-    from onceforall.export.confusion import by_class
+    from onceforall.deploy.confusion import by_class
 
     which = Which(arch, genotype, resolution, front, row)
     found = scored(Asked(source, space, data, root, device, workers, threads), which)

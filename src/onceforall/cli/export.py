@@ -16,10 +16,10 @@ from onceforall.errors import UserError
 if TYPE_CHECKING:
     from onceforall.cli.progress import Progress
     from onceforall.data import DataSet
-    from onceforall.export.description import Export, Precision
-    from onceforall.export.explain import BlockLoss
-    from onceforall.export.export import Request
-    from onceforall.search.front import Row
+    from onceforall.deploy.description import Export, Precision
+    from onceforall.deploy.explain import BlockLoss
+    from onceforall.deploy.export import Request
+    from onceforall.searching.front import Row
 
 
 def export(
@@ -48,8 +48,8 @@ def export(
 ) -> None:
     """Write files for other runtimes into DIR, each compared with torch before it is called done."""
     from onceforall.cli.progress import Progress
-    from onceforall.export.export import Request
-    from onceforall.export.export import export as run
+    from onceforall.deploy.export import Request
+    from onceforall.deploy.export import export as run
 
     if "elastic" in to:
         if len(to) > 1 or fp16 or int8 or full_range or keep or explain or batch is not None:
@@ -82,9 +82,9 @@ def export(
 def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Export]:
     """Export a sub-network in the forms that another one was exported in, as far as it is not, and note how they
     answer."""
-    from onceforall.export.description import read_description
-    from onceforall.export.export import Request
-    from onceforall.export.export import export as run
+    from onceforall.deploy.description import read_description
+    from onceforall.deploy.export import Request
+    from onceforall.deploy.export import export as run
 
     there = read_description(folder).exports
     wanted = [Request(made.target, made.precision, made.batch, made.verification.latency.threads,
@@ -101,7 +101,7 @@ def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Ex
 def _explain(folder: Path, requests: Sequence[Request], data: DataSet | None, *, json_only: bool) -> None:
     """Print what int8 of each block alone loses, target by target."""
     from onceforall.cli.progress import Progress
-    from onceforall.export.explain import explain
+    from onceforall.deploy.explain import explain
 
     found = {}
     with Progress(shown=not json_only) as progress:
@@ -132,13 +132,13 @@ def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root
     """Store the sub-networks of a front with their supernet, and print them."""
     from onceforall.cli.pictures import evaluator_of
     from onceforall.cli.progress import Progress
-    from onceforall.export.elastic_file import ELASTIC
-    from onceforall.export.elastic_write import spread_rows, write_elastic
+    from onceforall.deploy.elastic_file import ELASTIC
+    from onceforall.deploy.elastic_write import spread_rows, write_elastic
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.recipes.fit import SEARCH
-    from onceforall.search.record import read_front
-    from onceforall.train.evaluate import Compute
+    from onceforall.searching.record import read_front
+    from onceforall.training.evaluate import Compute
 
     trained = open_weights(run)
     if not isinstance(trained.net, Supernet):
@@ -164,7 +164,7 @@ def _stored(rows: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from onceforall.search.front import percent_predicted
+    from onceforall.searching.front import percent_predicted
 
     table = Table("predicted", "measured", *rows[0].costs, "arch", box=None, pad_edge=False)
     for row in rows:
@@ -185,9 +185,9 @@ def _batch(text: str | None) -> int | None:
 def _pictures(folder: Path, data: str | None, root: str | None) -> DataSet | None:
     """The data set of the options, else the one that the description names; None where that is not at hand."""
     from onceforall.cli.pictures import evaluator_of
-    from onceforall.export.folder import open_subnet
+    from onceforall.deploy.folder import open_subnet
     from onceforall.interop.weights import open_weights
-    from onceforall.train.evaluate import Compute
+    from onceforall.training.evaluate import Compute
 
     open_subnet(folder)
     try:
@@ -204,7 +204,7 @@ def verified(folder: Path, made: dict[str, Export]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from onceforall.export.card import milliseconds
+    from onceforall.deploy.card import milliseconds
 
     table = Table("file", "bytes", "logits differ by", "same top-1", "top-1 (torch)", "ms", "fp32's ms", "torch's ms",
                   box=None, pad_edge=False)

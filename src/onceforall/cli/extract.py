@@ -24,7 +24,7 @@ from onceforall.cli.source import (
 )
 
 if TYPE_CHECKING:
-    from onceforall.export.folder import Extracted
+    from onceforall.deploy.folder import Extracted
 
 
 def extract(
@@ -45,8 +45,8 @@ def extract(
 ) -> None:
     """Write one sub-network as plain torch layers, BN recalibrated; `onceforall.load_subnet(DIR)` gives it back."""
     from onceforall.cli.pictures import Asked, scored
-    from onceforall.export.elastic_file import is_elastic
-    from onceforall.export.folder import save_subnet
+    from onceforall.deploy.elastic_file import is_elastic
+    from onceforall.deploy.folder import save_subnet
     from onceforall.interop.weights import weights_file
 
     which = Which(arch, genotype, resolution, front, row)
@@ -64,8 +64,8 @@ def extract(
 
 def _stored(path: Path, which: Which) -> Extracted:
     """A sub-network with the statistics that the file stores of it; nothing is measured."""
-    from onceforall.export.elastic import Elastic
-    from onceforall.export.folder import Extracted
+    from onceforall.deploy.elastic import Elastic
+    from onceforall.deploy.folder import Extracted
 
     net = Elastic.load(path)
     space = net.supernet.space

@@ -41,7 +41,7 @@ def finetune(
     from onceforall.cli.progress import Progress
     from onceforall.recipes.finetune import Request
     from onceforall.recipes.finetune import finetune as run
-    from onceforall.train.distributed import detect
+    from onceforall.training.engine.distributed import detect
 
     processes = detect(os.environ)
     log_to_stderr(processes, quiet=True)

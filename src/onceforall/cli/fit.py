@@ -44,7 +44,7 @@ def fit(
     from onceforall.data import NAMED
     from onceforall.recipes.fit import Request, plan
     from onceforall.recipes.fit import fit as run
-    from onceforall.train.distributed import detect
+    from onceforall.training.engine.distributed import detect
 
     processes = detect(os.environ)
     folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)

@@ -15,10 +15,10 @@ from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.data import DataSet, DataSpec, Known, Pictures
-    from onceforall.export.folder import Scored
+    from onceforall.deploy.folder import Scored
     from onceforall.interop.config import Config
     from onceforall.interop.weights import Trained
-    from onceforall.train.evaluate import Compute, Evaluator
+    from onceforall.training.evaluate import Compute, Evaluator
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class Asked:
 def scored(asked: Asked, which: Which) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
-    from onceforall.export.folder import Scored
+    from onceforall.deploy.folder import Scored
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
-    from onceforall.train.distributed import Processes
+    from onceforall.training.engine.distributed import Processes
 
     compute = compute_of(asked.device, 0, "float", Processes(), threads=asked.threads)
     trained = open_weights(asked.source, space=asked.space)
@@ -66,8 +66,8 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     from onceforall.data import BEFORE, NAMED, DataSpec, Depth, Known
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
-    from onceforall.train.evaluate import Evaluator
-    from onceforall.train.setup import data_of, data_spec
+    from onceforall.training.evaluate import Evaluator
+    from onceforall.training.setup import data_of, data_spec
 
     try:
         config, search = run_config(source)
@@ -150,7 +150,7 @@ def _calibrated(pictures: DataSet, source: Path, config: Config | None, known: K
 
 def _calibration(source: Path, config: Config | None, known: Known, *, search: bool) -> Pictures:
     """The training pictures of a supernet's own run, to recalibrate BN on."""
-    from onceforall.train.setup import data_of, data_spec
+    from onceforall.training.setup import data_of, data_spec
 
     remedy = "put the pictures of the run back, or give a folder with train/"
     if config is None:
@@ -184,7 +184,7 @@ def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
 def _described(source: Path) -> DataSpec:
     """The data set that an extracted sub-network's description names."""
     from onceforall.data import NAMED
-    from onceforall.export.description import ABOUT, read_description
+    from onceforall.deploy.description import ABOUT, read_description
     from onceforall.interop.weights import weights_file
 
     folder = weights_file(source).parent

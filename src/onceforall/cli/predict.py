@@ -11,7 +11,7 @@ import typer
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
-    from onceforall.export.classify import Infer
+    from onceforall.deploy.classify import Infer
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Name the likeliest classes of pictures, with their probabilities."""
-    from onceforall.export.classify import RefusedError, lines, prepare, ranked
+    from onceforall.deploy.classify import RefusedError, lines, prepare, ranked
 
     infer, about = _opened(source)
     rows, broken = [], []
@@ -48,7 +48,7 @@ def predict(
 
 
 def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
-    from onceforall.export.classify import RefusedError, opened
+    from onceforall.deploy.classify import RefusedError, opened
 
     if source.is_file() and source.suffix == ".onnx":
         try:
@@ -62,7 +62,7 @@ def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
                         "`ofa extract` writes one, `ofa export --to onnx` the other")
     import torch
 
-    from onceforall.export.folder import open_subnet
+    from onceforall.deploy.folder import open_subnet
     net, about = open_subnet(source)
 
     def infer(images: Any) -> Any:

@@ -16,7 +16,7 @@ from onceforall.errors import UserError
 from onceforall.space import SearchSpace, search_space
 
 if TYPE_CHECKING:
-    from onceforall.profile.job import Job
+    from onceforall.latency.job import Job
 
 _CSV = "timings alone are in the CSV: correction and description are lost, -o TABLE.json keeps them"
 
@@ -37,7 +37,7 @@ def profile(
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
     """Time every part of a search space, and say how well the sums agree with whole sub-networks."""
-    from onceforall.profile.job import Job, Settings
+    from onceforall.latency.job import Job, Settings
 
     settings = Settings(backend, device, threads, batch, subnets, seed, rounds)
     settings.check()
@@ -55,7 +55,7 @@ def profile(
 
 
 def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
-    from onceforall.profile.measure import make_runner
+    from onceforall.latency.measure import make_runner
 
     make_runner(job, folder)
     parts, subnets = len(job.parts), len(job.archs)
@@ -65,8 +65,8 @@ def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
 
 
 def _here(job: Job, output: Path, json_only: bool) -> None:
-    from onceforall.profile.measure import profile as measured
-    from onceforall.profile.runner import report
+    from onceforall.latency.measure import profile as measured
+    from onceforall.latency.runner import report
 
     with _Progress(shown=not json_only) as progress:
         table = measured(job, output, progress.hear)
@@ -106,7 +106,7 @@ class _Progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from onceforall.profile.runner import Lines
+        from onceforall.latency.runner import Lines
         self._shown, self._live = shown, shown and sys.stderr.isatty()
         self._bar = Progress(TextColumn("timing"), BarColumn(bar_width=30), MofNCompleteColumn(),
                              TimeRemainingColumn(), console=Console(stderr=True, highlight=False))
@@ -121,7 +121,7 @@ class _Progress:
 
     def hear(self, record: Mapping[str, Any]) -> None:
         """Take one record of the profile."""
-        from onceforall.profile.runner import begin_line
+        from onceforall.latency.runner import begin_line
         if not self._live:
             if self._shown:
                 self._lines.hear(record)

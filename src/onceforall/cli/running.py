@@ -14,10 +14,10 @@ import typer
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
-    from onceforall.train.distributed import Processes
-    from onceforall.train.evaluate import Compute
-    from onceforall.train.setup import Options
-    from onceforall.train.stop import Stop
+    from onceforall.training.engine.distributed import Processes
+    from onceforall.training.engine.stop import Stop
+    from onceforall.training.evaluate import Compute
+    from onceforall.training.setup import Options
 
 Profile = Annotated[bool, typer.Option("--profile", help="trace a few steps and time their parts, into profile/ of the "
                                        "output folder (of each stage's)")]
@@ -32,9 +32,9 @@ def compute_of(context: str, device_id: int, type_config: str, processes: Proces
     """Device and precision as asked for by `option`, `auto` is the GPU where there is one; and --threads."""
     import torch
 
-    from onceforall.train.evaluate import Compute
-    from onceforall.train.memory import keep_large_blocks
-    from onceforall.train.threads import choose_threads
+    from onceforall.training.engine.memory import keep_large_blocks
+    from onceforall.training.engine.threads import choose_threads
+    from onceforall.training.evaluate import Compute
 
     types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
     if type_config not in types:
@@ -75,7 +75,7 @@ def every_of(text: str | None) -> tuple[float | None, int | None] | None:
 def stoppable(processes: Processes) -> Iterator[Stop]:
     """SIGTERM and Ctrl-C let what is inside save first; then the command ends with a line that says how to go on, and
     with 128 and the signal's number, as a shell has it."""
-    from onceforall.train.stop import Stop, Stopped
+    from onceforall.training.engine.stop import Stop, Stopped
 
     with Stop() as stop:
         try:
@@ -89,8 +89,8 @@ def stoppable(processes: Processes) -> Iterator[Stop]:
 @contextmanager
 def running(compute: Compute, processes: Processes, *, every: str | None, **options: Any) -> Iterator[Options]:
     """The options of a training run, with all its processes joined, and stoppable; `every`: --checkpoint-every."""
-    from onceforall.train.distributed import joined
-    from onceforall.train.setup import Options
+    from onceforall.training.engine.distributed import joined
+    from onceforall.training.setup import Options
 
     due = every_of(every)
     with stoppable(processes) as stop, joined(processes, compute.device) as together:
@@ -99,7 +99,7 @@ def running(compute: Compute, processes: Processes, *, every: str | None, **opti
 
 def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:
     """Show the library's log lines: all of the first process, warnings of the others."""
-    from onceforall.train.journal import Harmless
+    from onceforall.training.engine.journal import Harmless
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Harmless("%(message)s"))

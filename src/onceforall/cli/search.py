@@ -19,9 +19,9 @@ from onceforall.space import search_space
 if TYPE_CHECKING:
     from onceforall.cli.pictures import Asked
     from onceforall.cli.progress import Progress
-    from onceforall.cost.latency import LatencyTable
-    from onceforall.search.record import Record
-    from onceforall.search.search import Request
+    from onceforall.latency.table import LatencyTable
+    from onceforall.searching.record import Record
+    from onceforall.searching.search import Request
 
 _SHOWN = 12
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -57,10 +57,10 @@ def search(
     """Find the sub-networks that no other one beats in accuracy and cost, within limits, without training."""
     from onceforall.cli.pictures import Asked
     from onceforall.cli.progress import Progress
-    from onceforall.search.evolution import Evolution
-    from onceforall.search.search import Request
-    from onceforall.search.search import search as run
-    from onceforall.search.study import Plan
+    from onceforall.searching.evolution import Evolution
+    from onceforall.searching.search import Request
+    from onceforall.searching.search import search as run
+    from onceforall.searching.study import Plan
 
     if collect is not None and (predictor is not None or is_space(source)):
         raise UserError("--collect", "has nothing to measure" if predictor is None else "stands beside --predictor",
@@ -91,7 +91,7 @@ def search(
 
 def _folder(source: str, output: Path | None) -> Path | None:
     """The folder to write; None for a space without one. Raises UserError where it cannot be written."""
-    from onceforall.search.record import check_folder
+    from onceforall.searching.record import check_folder
 
     if output is None and not is_space(source):
         if Path(source).is_file():
@@ -107,9 +107,9 @@ def _trained(what: Asked, request: Request, folder: Path, progress: Progress) ->
     from onceforall.cli.pictures import evaluator_of, show_found
     from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
-    from onceforall.search.score import Scorer, shared
-    from onceforall.search.search import search as run
-    from onceforall.train.distributed import detect, joined
+    from onceforall.searching.score import Scorer, shared
+    from onceforall.searching.search import search as run
+    from onceforall.training.engine.distributed import detect, joined
 
     processes = detect(os.environ)
     compute = compute_of(what.device, 0, "float", processes, threads=what.threads)
@@ -130,7 +130,7 @@ def _trained(what: Asked, request: Request, folder: Path, progress: Progress) ->
 
 def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
     """Tables by the name of their device: FILE, named by itself, or NAME=FILE."""
-    from onceforall.cost.latency import read_table
+    from onceforall.latency.table import read_table
 
     out: dict[str, LatencyTable] = {}
     for text in given:
@@ -183,7 +183,7 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from onceforall.search.front import percent_predicted, spread_over
+    from onceforall.searching.front import percent_predicted, spread_over
 
     console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
     names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]

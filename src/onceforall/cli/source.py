@@ -59,7 +59,7 @@ class Which:
         if (self.front is None) != (self.row is None):
             raise UserError("--row" if self.front is None else "--front", "is given alone", "give --front and --row")
         if self.front is not None and self.row is not None:
-            from onceforall.search.record import front_arch
+            from onceforall.searching.record import front_arch
             found = front_arch(self.front, self.row, space)
         elif self.genotype is not None:
             words = [word.strip() for word in self.genotype.strip(" []").split(",")]
@@ -86,11 +86,11 @@ def arch_of(trained: Trained, which: Which) -> Arch:
 
 def run_config(source: Path) -> tuple[Config | None, bool]:
     """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
-    from onceforall.export.elastic_file import is_elastic
+    from onceforall.deploy.elastic_file import is_elastic
     from onceforall.interop.weights import weights_file
-    from onceforall.train import checkpoint
-    from onceforall.train.output import WEIGHTS
-    from onceforall.train.places import CONFIG, read_run_config
+    from onceforall.training.engine import checkpoint
+    from onceforall.training.engine.output import WEIGHTS
+    from onceforall.training.engine.places import CONFIG, read_run_config
 
     folder = weights_file(source).parent
     if is_elastic(source) and any(folder.glob(f"*/{WEIGHTS}")):  # in a run's folder, of its widest stage

@@ -40,8 +40,8 @@ def train(
     if config_file is None:
         raise UserError("--config-file", "is missing", "give -f FILE.json; `ofa train --print-schema` shows its form")
     config = Config.read(config_file)
-    from onceforall.train.distributed import detect
-    from onceforall.train.run import train as run
+    from onceforall.training.engine.distributed import detect
+    from onceforall.training.engine.run import train as run
 
     processes = detect(os.environ)
     log_to_stderr(processes)

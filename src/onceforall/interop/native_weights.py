@@ -79,7 +79,7 @@ def _about(path: Path, header: dict[str, str]) -> About:
 
 
 def _of_a_checkpoint(text: str) -> bool:
-    """Whether the entry is what `onceforall.train.checkpoint` writes under the same name."""
+    """Whether the entry is what `onceforall.training.engine.checkpoint` writes under the same name."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):

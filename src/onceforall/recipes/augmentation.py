@@ -5,7 +5,7 @@ from __future__ import annotations
 from onceforall.data import DataSet, mirrored_classes
 from onceforall.errors import printable
 from onceforall.interop.config import Config
-from onceforall.train.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of, data_spec
 
 _NAMED = 4  # classes that a hint names
 _RARE = 10  # times as many pictures in the largest class as in the smallest

@@ -13,9 +13,9 @@ from torch import nn
 from onceforall.data import NAMED, DataSet, DataSpec, Known
 from onceforall.data.labels import same_classes, warn_of_positions
 from onceforall.data.spec import PATHS
+from onceforall.deploy.description import ABOUT, WEIGHTS, Description, read_description, sha256
+from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.export.description import ABOUT, WEIGHTS, Description, read_description, sha256
-from onceforall.export.folder import Scored, open_subnet, save_subnet
 from onceforall.interop.config import Config
 from onceforall.interop.weights import open_weights, weights_file
 from onceforall.nn import Subnet
@@ -26,13 +26,13 @@ from onceforall.recipes.recipe import Recipe, check_seed, optimizer
 from onceforall.space import SearchSpace, search_space
 from onceforall.space.catalog import named_settings
 from onceforall.space.genotype import has_operators, operators_of
-from onceforall.train.distributed import wait
-from onceforall.train.evaluate import Compute, Evaluator
-from onceforall.train.output import WEIGHTS as TRAINED
-from onceforall.train.output import check_output, finished
-from onceforall.train.places import CONFIG
-from onceforall.train.run import train
-from onceforall.train.setup import Options, announce, check_trainable, data_of
+from onceforall.training.engine.distributed import wait
+from onceforall.training.engine.output import WEIGHTS as TRAINED
+from onceforall.training.engine.output import check_output, finished
+from onceforall.training.engine.places import CONFIG
+from onceforall.training.engine.run import train
+from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.training.setup import Options, announce, check_trainable, data_of
 
 _log = logging.getLogger(__name__)
 EPOCHS, STEPS = 2, 300  # by default as many epochs as give both, at least

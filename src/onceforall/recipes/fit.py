@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from onceforall.data import NAMED, DataSet, DataSpec
+from onceforall.deploy.elastic_file import ELASTIC
+from onceforall.deploy.elastic_write import spread_rows, write_elastic
+from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
-from onceforall.export.elastic_file import ELASTIC
-from onceforall.export.elastic_write import spread_rows, write_elastic
-from onceforall.export.folder import Scored, save_subnet
 from onceforall.files import unreadable, write_text
 from onceforall.interop.config import Config
 from onceforall.interop.weights import load_supernet
@@ -24,20 +24,20 @@ from onceforall.nn import Supernet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
 from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, check_seed, configs
-from onceforall.search.evolution import Evolution
-from onceforall.search.front import best_below, with_measured
-from onceforall.search.score import Scorer, shared
-from onceforall.search.search import Request as Wanted
-from onceforall.search.search import search
-from onceforall.search.study import Plan
+from onceforall.searching.evolution import Evolution
+from onceforall.searching.front import best_below, with_measured
+from onceforall.searching.score import Scorer, shared
+from onceforall.searching.search import Request as Wanted
+from onceforall.searching.search import search
+from onceforall.searching.study import Plan
 from onceforall.space import Arch
-from onceforall.train import checkpoint
-from onceforall.train.evaluate import Evaluator
-from onceforall.train.journal import METRICS, read_records
-from onceforall.train.lock import locked
-from onceforall.train.output import WEIGHTS, check_output, check_pictures, finished, identity
-from onceforall.train.run import train
-from onceforall.train.setup import Options, announce, check_trainable, data_of, data_spec
+from onceforall.training.engine import checkpoint
+from onceforall.training.engine.journal import METRICS, read_records
+from onceforall.training.engine.lock import locked
+from onceforall.training.engine.output import WEIGHTS, check_output, check_pictures, finished, identity
+from onceforall.training.engine.run import train
+from onceforall.training.evaluate import Evaluator
+from onceforall.training.setup import Options, announce, check_trainable, data_of, data_spec
 
 _log = logging.getLogger(__name__)
 SUMMARY, SEARCH = "summary.json", "search"

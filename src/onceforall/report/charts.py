@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from onceforall.report.gather import Records
-from onceforall.search.front import MOST_PREDICTED, percent_predicted
+from onceforall.searching.front import MOST_PREDICTED, percent_predicted
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d1600a", "#9aa5b1", "#2b8a3e"
 _UNITS = {"macs": ("MACs, million", 1e-6), "params": ("parameters, million", 1e-6), "memory": ("memory, kB", 1e-3)}

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from onceforall.export.confusion import by_class, names_of
-from onceforall.export.description import Description
+from onceforall.deploy.confusion import by_class, names_of
+from onceforall.deploy.description import Description
 
 HEADS = ("class", "pictures", "top-1", "taken for")
 _WITH_NUMBERS = 15  # classes up to which the counts stand in the cells

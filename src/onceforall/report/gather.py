@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onceforall.deploy.description import ABOUT, Description, read_description
 from onceforall.errors import UserError, printable
-from onceforall.export.description import ABOUT, Description, read_description
 from onceforall.interop.config import Config
 from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
-from onceforall.search.record import FRONT, read_record
-from onceforall.train.journal import METRICS, read_records
-from onceforall.train.places import CONFIG
-from onceforall.train.setup import data_spec
+from onceforall.searching.record import FRONT, read_record
+from onceforall.training.engine.journal import METRICS, read_records
+from onceforall.training.engine.places import CONFIG
+from onceforall.training.setup import data_spec
 
 _log = logging.getLogger(__name__)
 Records = Sequence[Mapping[str, Any]]

@@ -16,8 +16,8 @@ from onceforall.errors import UserError
 from onceforall.files import known, unwritable, write_text
 from onceforall.report import charts, classes, shipped
 from onceforall.report.gather import Run
-from onceforall.search.front import thinned
-from onceforall.search.record import check_folder
+from onceforall.searching.front import thinned
+from onceforall.searching.record import check_folder
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }

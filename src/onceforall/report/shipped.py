@@ -9,7 +9,7 @@ from typing import TypeAlias
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from onceforall.export.description import Description, Export
+from onceforall.deploy.description import Description, Export
 
 Shipped: TypeAlias = Mapping[str, Description]  # by the folder's name
 HEADS = ("file", "of", "sub-network's top-1", "logits differ by", "same top-1", "top-1", "torch's", "ms", "fp32's ms",

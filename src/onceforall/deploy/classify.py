@@ -1,0 +1,306 @@
+"""Tells what pictures show, with an exported ONNX file: Python 3.8, numpy, pillow and onnxruntime are all it needs.
+
+    python classify.py model.onnx picture.jpg ...
+    python classify.py model.onnx --accuracy FOLDER    (top-1 over FOLDER/<class>/*)
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import stat
+import struct
+import sys
+import unicodedata
+import zlib
+from importlib import import_module
+from importlib.util import find_spec
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Values = dict[str, Any]
+    Infer = Callable[[np.ndarray], np.ndarray]
+
+_MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
+_MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
+_POINTER = b"version https://git-lfs.github.com/spec/"
+# Pillow hands others (EPS) to other programs
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM",
+            *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []))
+_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+            ".pnm", *([".avif"] if "AVIF" in _FORMATS else []))
+_FOLDER = "give a folder with <class>/* in it"
+# what makes a stored picture upright, by its EXIF tag, and whether that mirrors the axes across and down
+_Turn, _ORIENTATION = Image.Transpose, 0x0112
+_TURNS = {2: (_Turn.FLIP_LEFT_RIGHT, 1, 0), 3: (_Turn.ROTATE_180, 1, 1), 4: (_Turn.FLIP_TOP_BOTTOM, 0, 1),
+          5: (_Turn.TRANSPOSE, 0, 0), 6: (_Turn.ROTATE_270, 1, 0), 7: (_Turn.TRANSVERSE, 1, 1),
+          8: (_Turn.ROTATE_90, 0, 1)}
+_DEPTH = {"uint16": 65535.0, "int32": 65535.0, "float32": 255.0}  # of files that were written before they said it
+_FAR_OUTSIDE = 0.01  # of a picture's pixels may be
+# the key "location" of numbers that an ONNX file leaves to another file, as protobuf writes a text
+_ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+# whatever Pillow's plug-ins raise on damaged bytes
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+           NotImplementedError, AttributeError, AssertionError, struct.error, zlib.error,
+           Image.DecompressionBombError)
+
+
+class RefusedError(ValueError):
+    """A user's mistake: place, problem and remedy, which a message puts on one line."""
+
+    def __str__(self) -> str:
+        place, problem, remedy = self.args
+        return printable(f"{place}: {problem}; {remedy}")
+
+
+def printable(text: str) -> str:
+    """Text on one line that no terminal obeys."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def prepare(path: str, preprocessing: Values) -> np.ndarray:
+    """A picture file as the net's input (3, crop, crop): see `onceforall.deploy.description.Preprocessing`.
+
+    Raises RefusedError for a file that is no picture.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read without end
+            raise ValueError("not a file")
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} is more than {_MAX_PIXELS} pixels")
+            if image.format not in ("JPEG", "MPO"):
+                image.load()  # the EXIF data may follow the pixels; a TIFF is turned by Pillow itself
+            scaled = _scaled(image, preprocessing)
+    except _DAMAGE as error:
+        raise RefusedError(path, f"cannot be read as a picture ({' '.join(str(error).split())})",
+                           "leave it out") from None
+    crop = preprocessing["crop"]
+    top, left = (round((extent - crop) / 2) for extent in scaled.shape[:2])
+    values = scaled[top:top + crop, left:left + crop] / np.float32(255)
+    values = (values - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _scaled(image: Image.Image, preprocessing: Values) -> np.ndarray:
+    """Pixels (H, W, 3) in 0..255, upright, the shorter side as asked for; of extreme shapes only the middle."""
+    shorter, rounded = preprocessing["resize_shorter_side"], preprocessing["rounded"]
+    tag = _orientation(image)
+    turn, across, down = _TURNS.get(tag, (None, 0, 0))
+    width, height = image.size if tag < 5 else image.size[::-1]
+    cut_width = min(width, max(1, round(height * _MAX_RATIO)))
+    cut_height = min(height, max(1, round(width * _MAX_RATIO)))
+    left, top = (width - cut_width) // 2, (height - cut_height) // 2
+    box = np.array([left, top, left + cut_width, top + cut_height], float)
+    longer = shorter * max(cut_width, cut_height) // min(cut_width, cut_height)
+    size = (shorter, longer) if cut_width <= cut_height else (longer, shorter)
+    factor, shrink = 1.0, min(cut_width / size[0], cut_height / size[1])
+    if rounded and shrink >= 2:  # a JPEG is decoded at half, a quarter or an eighth of its size
+        stored, wanted = image.size, (ceil(width / shrink), ceil(height / shrink))
+        drafted = image.draft(None, wanted if tag < 5 else wanted[::-1])
+        factor = drafted[1][2] / stored[0] if drafted else 1.0
+    rgb = _rgb(image, preprocessing.get("depth", _DEPTH))
+    upright = rgb if turn is None else rgb.transpose(turn)
+    # a reduced picture ends within its last pixel, which a turn brings to the front
+    box = box * factor + [across * (upright.width - width * factor), down * (upright.height - height * factor)] * 2
+    if rounded:
+        return np.asarray(upright.resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0), np.float32)
+    channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in upright.split())
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag, 1 where there is none or it is damaged."""
+    try:
+        tag = 1 if image.format == "TIFF" else Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return tag if tag in _TURNS else 1
+
+
+def _rgb(image: Image.Image, depth: Values) -> Image.Image:
+    """Eight bits a channel: the first frame, transparency dropped; of deeper pixels the level that `depth` names for
+    their type becomes white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        levels = np.array(image, np.float32)
+        levels[~np.isfinite(levels)] = 0
+        kind = "float32" if image.mode == "F" else "int32" if (image.mode, image.format) == ("I", "TIFF") else "uint16"
+        white = float(depth[kind])
+        black = -white / 8 if kind == "float32" else 0  # resampling leaves floats below 0
+        if np.mean((levels < black) | (levels > 2 * white)) > _FAR_OUTSIDE:
+            raise ValueError(f"its levels reach from {levels.min():g} to {levels.max():g}, where 0 is black and "
+                             f"{white:g} white")
+        levels /= white / 255  # in place: a picture may be large
+        image = Image.fromarray(levels.round(out=levels).clip(0, 255, out=levels).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _content(path: str) -> bytes:
+    """The bytes of an ONNX file, which are not those of a pointer to it."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise RefusedError(path, f"cannot be read ({error.strerror})", "give an ONNX file that can") from None
+    if content.startswith(_POINTER):
+        raise RefusedError(path, "is a pointer of Git LFS, not the file itself", "`git lfs pull` fetches the file")
+    return content
+
+
+def opened(path: str) -> tuple[Infer, Values]:
+    """An exported ONNX file ready to run, and what it says of itself.
+
+    Raises RefusedError for a file that is none.
+    """
+    ort = import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    content = _content(path)
+    try:
+        if _ELSEWHERE.search(content):
+            raise ValueError("it leaves its numbers to other files")
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        about = json.loads(session.get_modelmeta().custom_metadata_map["onceforall"])
+        _check(about, session)
+    except (KeyError, json.JSONDecodeError):
+        raise RefusedError(path, "does not say how to feed it", "`ofa export --to onnx` writes one that does") from None
+    except Exception as error:  # noqa: BLE001  # onnxruntime's own have no common class
+        raise RefusedError(path, f"is no ONNX file that runs here ({str(error).splitlines()[0]})",
+                           "`ofa export --to onnx` writes one") from None
+    batch = session.get_inputs()[0].shape[0]
+
+    def infer(images: np.ndarray) -> np.ndarray:
+        if not isinstance(batch, int):
+            return np.asarray(session.run([about["output"]], {about["input"]: images})[0])
+        padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.float32)])
+        parts = [session.run([about["output"]], {about["input"]: padded[i:i + batch]})[0]
+                 for i in range(0, len(padded), batch)]
+        return np.concatenate(parts)[:len(images)]
+
+    return infer, about
+
+
+def _check(about: Values, session: Any) -> None:
+    """Refuse what no export says, before pictures are scaled to any size it asks for."""
+    pre, (source, *_), (target, *_) = about["preprocessing"], session.get_inputs(), session.get_outputs()
+    sides, colours = (pre["crop"], pre["resize_shorter_side"]), [*pre["mean"], *pre["std"]]
+    depth = pre.get("depth", _DEPTH)
+    batch, *shape = source.shape
+    if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
+            and shape == [3, sides[0], sides[0]] and (not isinstance(batch, int) or 1 <= batch <= _MAX_BATCH)
+            and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
+            and depth.keys() == _DEPTH.keys() and all(0 < float(white) < np.inf for white in depth.values())
+            and all(isinstance(name, str) for name in about["classes"])
+            and (about["input"], about["output"]) == (source.name, target.name)):
+        raise ValueError("what it says of its input is not so")
+
+
+def ranked(logits: np.ndarray, classes: list[str], count: int) -> list[tuple[str, float]]:
+    """The classes of highest probability, with it, from logits (classes,)."""
+    shares = np.exp(logits - logits.max(), dtype=np.float64)
+    shares /= shares.sum()
+    # a net may tell more classes apart than there are names
+    return [(classes[i] if i < len(classes) else str(i), float(shares[i])) for i in np.argsort(-shares)[:count]]
+
+
+def lines(path: str, found: list[tuple[str, float]]) -> str:
+    """A picture's classes, one a line."""
+    return "\n".join([printable(path), *(f"  {100 * share:5.1f} %  {printable(name)}" for name, share in found)])
+
+
+def pictures_in(folder: Path, left: dict[str, int]) -> list[str]:
+    """The picture files in a folder and below, sorted; `left` counts by kind what is left out."""
+    found = []
+    for parent, folders, files in os.walk(folder):  # it does not enter linked folders
+        for name in files:
+            if name.startswith("."):
+                kind = "hidden"
+            elif name.lower().endswith(_ENDINGS):
+                found.append(os.path.join(parent, name))
+                continue
+            else:
+                kind = f"named *{os.path.splitext(name)[1].lower()}"
+            left[kind] = left.get(kind, 0) + 1
+        for name in folders:
+            if name.startswith(".") or os.path.islink(os.path.join(parent, name)):
+                kind = "hidden" if name.startswith(".") else "linked folders"
+                left[kind] = left.get(kind, 0) + 1
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
+
+
+def class_folders(classes: list[str], folder: Path) -> dict[int, Path]:
+    """The folders in a folder by the numbers of the classes that they are named as.
+
+    Raises RefusedError where one is named as none of them.
+    """
+    numbers = {_folder_name(name): number for number, name in enumerate(classes)}
+    found = {}
+    for entry in sorted(folder.iterdir()):
+        back = entry.is_symlink() and folder.resolve().parts[:len(entry.resolve().parts)] == entry.resolve().parts
+        if entry.is_dir() and not entry.name.startswith(".") and not back:
+            if _folder_name(entry.name) not in numbers:
+                raise RefusedError(str(entry), "is a class that the network does not know", "move it elsewhere")
+            found[numbers[_folder_name(entry.name)]] = entry
+    return found
+
+
+def _folder_name(name: str) -> str:
+    """How a folder of that class can be named."""
+    return unicodedata.normalize("NFC", name).replace("/", "_")
+
+
+def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int, list[str]]:
+    """Top-1 in [0, 1] over the pictures in a folder of folders named as the classes, their number, and what is left
+    out, a line each."""
+    right, count, left, broken = 0, 0, {}, []  # type: int, int, dict[str, int], list[str]
+    try:
+        folders = class_folders(about["classes"], folder)
+    except OSError as error:
+        raise RefusedError(str(folder), f"cannot be read: {error.strerror}", _FOLDER) from None
+    for number, place in folders.items():
+        for path in pictures_in(place, left):
+            try:
+                images = prepare(path, about["preprocessing"])[None]
+            except RefusedError as error:
+                broken.append(str(error))
+                continue
+            right, count = right + int(infer(images)[0].argmax() == number), count + 1
+    if not count:
+        raise RefusedError(str(folder), "holds no pictures of these classes", _FOLDER)
+    return right / count, count, [*broken, *(f"{many} {kind}" for kind, many in left.items())]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("pictures", nargs="*")
+    parser.add_argument("--accuracy", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the characters of a name
+    try:
+        infer, about = opened(arguments.model)
+        for path in arguments.pictures:
+            logits = infer(prepare(path, about["preprocessing"])[None])[0]
+            print(lines(path, ranked(logits, about["classes"], 5)))
+        if arguments.accuracy is not None:
+            top1, count, left = accuracy(infer, about, arguments.accuracy)
+            print("\n".join([f"top-1 {100 * top1:.2f} % on {count} pictures", *(f"left out: {line}" for line in left)]))
+    except RefusedError as error:
+        sys.exit(f"classify.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What every target is given: the net with its normalisation folded in, and how it is to be written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceforall.deploy.description import Description, Precision
+from onceforall.nn import Subnet
+
+INPUT, OUTPUT = "images", "logits"
+NAME = "onceforall"  # of the metadata in an exported file
+Images: TypeAlias = NDArray[np.float32]
+Infer: TypeAlias = Callable[[Images], Images]  # normalised images (B, 3, H, W), contiguous, to logits (B, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """`net`: folded, in evaluation mode on the CPU; `batch` 0 is any; `calibration`: batches of normalised training
+    pictures for int8, empty otherwise; `full_range`: int8 weights have 8 bits, not 7; `keep`: layers and blocks that
+    int8 leaves in float."""
+
+    net: Subnet
+    about: Description
+    precision: Precision = "fp32"
+    batch: int = 0
+    calibration: Sequence[Images] = ()
+    full_range: bool = False
+    keep: tuple[str, ...] = ()
+
+    @property
+    def metadata(self) -> str:
+        """What the file itself says, as JSON: how to feed it, and what its outputs mean."""
+        return json.dumps({"arch": self.about.arch, "input": INPUT, "output": OUTPUT, "precision": self.precision,
+                           "preprocessing": self.about.preprocessing.model_dump(), "classes": self.about.classes})
+

@@ -1,0 +1,64 @@
+"""The forms that a sub-network ships in, by the names that `ofa export --to` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from onceforall.errors import UserError
+
+
+@dataclass(frozen=True)
+class Target:
+    """`home`: the module with its `write(job, path)`, which gives what is to be said of the file beside the usual, and
+    `opened(path, threads)`; `suffix`: of its file, `files`: of all it writes; `packages` are what both import, and
+    `extra` brings them; `fixed`: precisions that need a batch of a known size; `full_range`: its int8 may have weights
+    of 8 bits, which are wrong on some processors."""
+
+    home: str
+    suffix: str
+    precisions: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    fixed: tuple[str, ...] = ()
+    full_range: bool = False
+
+    def module(self) -> ModuleType:
+        """Its module; raises UserError where a package is missing, and says what brings it."""
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            raise UserError("--to", f"needs the package {missing[0]}", f"pip install 'onceforall[{self.extra}]'")
+        return import_module(f"onceforall.deploy.{self.home}")
+
+    def batch(self, precision: str, asked: int | None) -> int:
+        """The batch to write: as asked for, else any (0) where that can be, else 1; raises UserError where it
+        cannot be."""
+        if precision in self.fixed and asked == 0:
+            raise UserError("--batch", f"'dynamic' is not possible in {precision} here", "give a number, such as 1")
+        return asked if asked is not None else int(precision in self.fixed)
+
+
+TARGETS = {
+    "onnx": Target("to_onnx", ".onnx", ("fp32", "fp16", "int8"), ("onnx", "onnxruntime"), "onnx",
+                   full_range=True),
+    # int8 with an open batch ends its CPU plugin on processors with AMX: openvinotoolkit/openvino#37577
+    "openvino": Target("to_openvino", ".xml", ("fp32", "fp16", "int8"), ("openvino", "onnx", "nncf"), "openvino",
+                       fixed=("int8",), full_range=True),
+    "torch-export": Target("to_torch", ".pt2", ("fp32", "fp16")),
+    # XNNPACK widens to 16 bits before it multiplies, so its sums never saturate
+    "executorch": Target("to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"), "executorch",
+                         fixed=("fp32", "int8")),
+}
+
+
+def target_named(name: str, precision: str) -> Target:
+    """The target; raises UserError for a name that is none, and for a precision that it does not have."""
+    if name not in TARGETS:
+        raise UserError("--to", f"{name!r} is not one of {', '.join(TARGETS)}")
+    target = TARGETS[name]
+    if precision not in target.precisions:
+        able = ", ".join(other for other in TARGETS if precision in TARGETS[other].precisions)
+        raise UserError(f"--{precision}", f"{name} has {', '.join(target.precisions)} only", f"take --to {able}")
+    return target

@@ -1,0 +1,122 @@
+"""From a job to a latency table of this machine, or to a folder that measures another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from onceforall.errors import UserError
+from onceforall.files import unwritable
+from onceforall.latency import runner
+from onceforall.latency.job import Job
+from onceforall.latency.table import LatencyTable, Timing, write_table
+
+if TYPE_CHECKING:
+    from onceforall.latency.runner import Hear, Open, Run, Values
+
+Opened = tuple["Values", "Open", "Values"]  # the job's values, what opens its cases, what is said of the machine
+
+
+def profile(job: Job, output: Path, hear: Hear = lambda record: None) -> LatencyTable:
+    """Time the job's cases on this machine, write the table (.json, or the timings alone as .csv), and give it.
+
+    Timings are kept beside the output until then: the same call after a stop goes on. Raises UserError for settings
+    that are none, packages that are missing, and timings of other settings that are there.
+    """
+    job.settings.check()
+    if output.suffix not in (".json", ".csv"):
+        raise UserError("--output", f"{output} ends neither in .json nor in .csv", "a table is JSON or CSV")
+    if output.is_dir():
+        raise UserError("--output", f"{output} is a folder", "name a file in it")
+    partial = output.with_name(output.name + ".partial.jsonl")
+    with _BACKENDS[job.settings.backend](job) as (values, open_case, about):
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            found = runner.measure(values, open_case, about, partial, hear)
+        except runner.RefusedError as error:
+            raise UserError(*error.args) from None
+        except OSError as error:
+            raise unwritable(error.filename or output, error) from None
+    table = LatencyTable({(row["resolution"], row["layer"]): Timing(row["ms"], row["spread_ms"], row["n"])
+                          for row in found["timings"]}, found["about"], found["scale"], found["offset_ms"])
+    write_table(table, output)
+    partial.unlink()
+    return table
+
+
+def make_runner(job: Job, folder: Path) -> None:
+    """Write a folder whose run.py measures the job where it is run, with onnxruntime."""
+    job.settings.check()
+    if job.settings.backend != "onnxruntime":
+        raise UserError("--runner", f"{job.settings.backend} does not run there", "take --backend onnxruntime")
+    _needed("onnx", "onnx")
+    from onceforall.latency.folder import write_folder
+    try:
+        write_folder(job, folder)
+    except OSError as error:
+        raise unwritable(error.filename or folder, error) from None
+
+
+@contextmanager
+def _onnxruntime(job: Job) -> Iterator[Opened]:
+    _needed("onnxruntime", "onnx")
+    threads = job.settings.threads
+    with _graphs(job) as (values, graphs):
+        yield values, runner.opener(graphs, threads), runner.machine(threads, "numpy", "onnxruntime")
+
+
+@contextmanager
+def _openvino(job: Job) -> Iterator[Opened]:
+    openvino = _needed("openvino", "openvino")
+    from onceforall.latency.openvino_core import core
+    options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": job.settings.threads}
+    with _graphs(job) as (values, graphs):
+
+        def open_case(key: str) -> Run:
+            request = core().compile_model(graphs / f"{key}.onnx", "CPU", options).create_infer_request()
+            request.set_input_tensor(openvino.Tensor(runner.pictures(request.get_input_tensor().shape)))
+            infer: Run = request.infer
+            return infer
+
+        yield values, open_case, runner.machine(job.settings.threads, "numpy", "openvino")
+
+
+@contextmanager
+def _torch(job: Job) -> Iterator[Opened]:
+    import torch
+
+    from onceforall.latency.torch_cases import device_of, opener, threads
+    device = device_of(job.settings.device)
+    about = runner.machine(job.settings.threads, "numpy", "torch")
+    if device.type == "cuda":
+        about |= {"device": torch.cuda.get_device_name(device), "clock": "wall"}
+    with threads(job.settings.threads):
+        yield job.values(), opener(job.cases, device, job.settings.batch), about
+
+
+_BACKENDS: dict[str, Callable[[Job], AbstractContextManager[Opened]]] = {
+    "onnxruntime": _onnxruntime, "openvino": _openvino, "torch": _torch}
+
+
+@contextmanager
+def _graphs(job: Job) -> Iterator[tuple[Values, Path]]:
+    """The job's values, and its graphs in a folder that is gone afterwards."""
+    _needed("onnx", "onnx")
+    from onceforall.latency.folder import write_folder
+    with TemporaryDirectory(prefix="ofa-profile-") as name:
+        values = write_folder(job, Path(name))
+        graphs = Path(name) / runner.GRAPHS
+        runner.write_numbers(graphs, values["numbers"])
+        yield values, graphs
+
+
+def _needed(package: str, extra: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError:
+        raise UserError("--backend", f"the package {package} is not installed",
+                        f"pip install 'onceforall[{extra}]'") from None

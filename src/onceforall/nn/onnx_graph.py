@@ -1,0 +1,124 @@
+"""ONNX graphs of one part, or of a whole sub-network, written from its plan: what is timed without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from onceforall.space import BlockPlan, Layer
+from onceforall.space.parts import Part, Pool, input_shape
+
+NAMES = "images", "out"
+OPSET, IR_VERSION = 17, 8  # the newest that onnxruntime 1.13 of 2022 reads, for boards
+Tensors = Callable[[Layer, str, tuple[int, ...]], TensorProto]
+_ACTS: dict[str, tuple[str, dict[str, float]]] = {
+    "relu": ("Relu", {}), "hswish": ("HardSwish", {}), "hsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5})}
+
+
+def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1, half: bool = False,
+          names: tuple[str, str] = NAMES) -> ModelProto:
+    """The parts one after another, from input (batch, channels, side, side), normalisation folded into convolutions.
+
+    `tensors(layer, kind, shape)` gives an initialiser, `kind` being "weight" or "bias"; its name is overwritten.
+    `batch` 0 is any. `half`: the initialisers are float16, and so is everything between input and output, which are
+    called `names`. A node's name is that of its layer or block, a slash, and its output.
+    """
+    writer = _Writer(tensors, half=half)
+    x = writer.node("input", "Cast", names[0], to=TensorProto.FLOAT16) if half else names[0]
+    for part in parts:
+        x = writer.part(x, part)
+    if half:
+        writer.node("output", "Cast", x, to=TensorProto.FLOAT)
+    writer.nodes[-1].output[0] = names[1]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch or "batch", *shape])
+              for name, shape in zip(names, (input_shape(parts[0]), _result(parts[-1])), strict=True)]
+    return helper.make_model(
+        helper.make_graph(writer.nodes, "onceforall", values[:1], values[1:], writer.initialisers),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onceforall")
+
+
+def _result(part: Part) -> tuple[int, ...]:
+    """Channels and sides of a part's output; of the classifier the classes alone."""
+    if isinstance(part, Pool):
+        return part.channels, 1, 1
+    layer = part.path[-1] if isinstance(part, BlockPlan) else part
+    return (layer.outputs,) if layer.role == "classifier" else (layer.outputs, layer.out_size, layer.out_size)
+
+
+class _Writer:
+    """The nodes and initialisers so far; every method adds some and gives the name of the last one's output."""
+
+    def __init__(self, tensors: Tensors, *, half: bool) -> None:
+        self._type = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+        self.nodes: list[NodeProto] = []
+        self.initialisers: list[TensorProto] = []
+        self._tensors, self._count = tensors, count()
+
+    def part(self, x: str, part: Part) -> str:
+        if isinstance(part, Pool):
+            return self.node("pool", "GlobalAveragePool", x)
+        if isinstance(part, BlockPlan):
+            return self.block(x, part)
+        if part.role == "classifier":
+            flat = self.node(part.name, "Flatten", x)
+            return self.node(part.name, "Gemm", flat, *self.weights(part, (part.outputs, part.inputs)), transB=1)
+        return self.conv(x, part)
+
+    def block(self, x: str, plan: BlockPlan) -> str:
+        """A block, as `nn.subnet.PlainBlock` computes it."""
+        out = x
+        for layer in plan.path:
+            if layer.role == "reduce":
+                gate = self.conv(self.node(plan.name, "GlobalAveragePool", out), layer)
+            elif layer.role == "excite":
+                out = self.node(plan.name, "Mul", out, self.conv(gate, layer))
+            else:
+                out = self.conv(out, layer)
+        if plan.residual:
+            shortcut = x if plan.shortcut is None else self.conv(x, plan.shortcut)
+            out = self.node(plan.name, "Add", shortcut, out)
+        return out if plan.act is None else self.act(plan.name, out, plan.act)
+
+    def conv(self, x: str, layer: Layer) -> str:
+        shape = (layer.outputs, layer.inputs // layer.groups, layer.kernel, layer.kernel)
+        if layer.act is not None and layer.act_first:
+            x = self.act(layer.name, x, layer.act)
+        if layer.pool == "mean":  # a border window has the pixels that there are, which padding leaves out of the mean
+            end = -layer.size % layer.stride
+            x = self.node(layer.name, "AveragePool", x, kernel_shape=[layer.stride] * 2, strides=[layer.stride] * 2,
+                          pads=[0, 0, end, end], count_include_pad=0)
+        out = self.node(layer.name, "Conv", x, *self.weights(layer, shape), kernel_shape=[layer.kernel] * 2,
+                        strides=[layer.conv_stride] * 2, pads=[layer.kernel // 2] * 4, group=layer.groups)
+        if layer.act is not None and not layer.act_first:
+            out = self.act(layer.name, out, layer.act)
+        if layer.pool == "max":
+            out = self.node(layer.name, "MaxPool", out, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        return out
+
+    def act(self, place: str, x: str, kind: str) -> str:
+        if kind == "relu6":
+            ends = (helper.make_tensor("", self._type, [], [end]) for end in (0.0, 6.0))
+            return self.node(place, "Clip", x, *(self.node(place, "Constant", value=end) for end in ends))
+        if kind == "swish":
+            return self.node(place, "Mul", x, self.node(place, "Sigmoid", x))
+        name, attributes = _ACTS[kind]
+        return self.node(place, name, x, **attributes)
+
+    def weights(self, layer: Layer, shape: tuple[int, ...]) -> list[str]:
+        found = []
+        kinds = {"weight": shape, "bias": shape[:1]} if layer.bias or layer.norm else {"weight": shape}
+        for kind, dims in kinds.items():
+            tensor = self._tensors(layer, kind, dims)
+            tensor.name = f"{layer.name}.{kind}"
+            self.initialisers.append(tensor)
+            found.append(tensor.name)
+        return found
+
+    def node(self, place: str, kind: str, *inputs: str, **attributes: Any) -> str:
+        """`place`: the name of the layer or block that it belongs to."""
+        out = f"{kind}_{next(self._count)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=f"{place}/{out}", **attributes))
+        return out

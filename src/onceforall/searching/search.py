@@ -1,0 +1,84 @@
+"""Search from start to end: costs, limits, predictor or study, the front, and what of it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onceforall.cost.predictor import Predictor
+from onceforall.cost.predictor_file import load
+from onceforall.latency.table import LatencyTable
+from onceforall.searching.costs import ACCURACY, Costs, costs
+from onceforall.searching.evolution import PATIENCE, Evolution, Listener, evolve, random_search
+from onceforall.searching.front import front_rows, rows, spread_over, with_measured
+from onceforall.searching.problem import Goal, Problem
+from onceforall.searching.record import Record
+from onceforall.searching.study import Learned, Plan, study
+from onceforall.space import SearchSpace
+
+if TYPE_CHECKING:  # it loads torch, and a search without a net does without
+    from onceforall.searching.score import Scorer
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to search for. `objectives`: empty for accuracy against latency, or against MACs without a table; `limits`
+    by name of the cost; `tables` by name of the device; `predictor`: a file, learned as `plan` says where there is
+    none; `measure`: rows of the front to measure on the test pictures; `baseline`: random search beside it."""
+
+    objectives: tuple[str, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+    resolutions: tuple[int, ...] = ()
+    tables: Mapping[str, LatencyTable] = field(default_factory=dict)
+    predictor: Path | None = None
+    evolution: Evolution = field(default_factory=Evolution)
+    plan: Plan = field(default_factory=Plan)
+    measure: int = 10
+    baseline: bool = False
+
+
+def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, scorer: Scorer | None = None,
+           listener: Listener | None = None) -> Record:
+    """The front of a space, or with `scorer` of the supernet that it measures.
+
+    Raises UserError for limits that nothing keeps, and for tables and predictors that do not belong to the space.
+    """
+    began, sizes = time.perf_counter(), request.resolutions or None
+    priced = costs(space, request.tables, num_classes=num_classes, resolutions=sizes)
+    _check(priced, request, accuracy=scorer is not None or request.predictor is not None)
+    predictor: Predictor | None = None
+    if request.predictor is not None:
+        predictor = load(request.predictor, space=space)
+        priced = costs(space, request.tables, num_classes=num_classes, resolutions=sizes, predictor=predictor)
+    limits, objectives = priced.limits(request.limits), request.objectives or priced.default_objectives()
+    learned: Learned | None = None
+    if predictor is None and scorer is not None and ACCURACY in objectives:
+        learned = study(priced, objectives, limits, scorer=scorer, plan=request.plan, evolution=request.evolution,
+                        listener=listener)
+        predictor = learned.fitted.predictor
+    problem = priced.problem(objectives, limits, predictor)
+    found = learned.found if learned else evolve(problem, request.evolution, listener=listener)
+    front, baseline = front_rows(found.codes, priced, predictor), []
+    if request.baseline:
+        other = random_search(problem, found.evaluations, seed=request.evolution.seed)
+        baseline = front_rows(other.codes, priced, predictor)
+    if scorer is not None and request.measure:
+        some = [front[i].arch for i in spread_over(front, objectives, request.measure)]
+        front = with_measured(front, dict(zip(some, scorer.scores(some, split="test"), strict=True)))
+    sampled = rows(learned.rows.codes, priced, predicted=learned.fitted.left_out,
+                   measured=learned.rows.top1) if learned else []
+    return Record(priced.space, num_classes, objectives, request.limits, front, found.evaluations,
+                  time.perf_counter() - began, request.evolution.seed, sampled, baseline,
+                  learned.fitted if learned else None, request.tables)
+
+
+def _check(priced: Costs, request: Request, *, accuracy: bool) -> None:
+    """Raise UserError for what is impossible, before anything is loaded or measured."""
+    limits = priced.limits(request.limits)
+    priced.check(request.objectives or priced.default_objectives(), accuracy=accuracy)
+    if len(limits) > 1:  # each can be kept: whether all together, a short search for their costs alone tells
+        goals = tuple(Goal(limit.name, limit.table.of, best=limit.table.least) for limit in limits)
+        evolve(Problem(priced.space, goals, limits), Evolution(generations=PATIENCE))

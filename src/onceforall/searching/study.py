@@ -1,0 +1,83 @@
+"""A study: measure some sub-networks, learn to predict accuracy, search, measure what was found, and search again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onceforall.cost.measured import Measured
+from onceforall.cost.population import Codes
+from onceforall.cost.predictor import Fitted, fit_best
+from onceforall.cost.spread import spread
+from onceforall.errors import UserError
+from onceforall.searching.costs import Costs
+from onceforall.searching.evolution import Evolution, Found, Listener, evolve
+from onceforall.searching.front import thinned
+from onceforall.searching.problem import Limit
+
+if TYPE_CHECKING:
+    from onceforall.searching.score import Scorer
+
+LEAST_ROWS = 20  # that a predictor is fitted on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many sub-networks to measure first, and of the front in each of `rounds` rounds."""
+
+    collect: int = 100
+    rounds: int = 2
+    each: int = 16
+
+    def __post_init__(self) -> None:
+        if self.collect < LEAST_ROWS:
+            raise UserError("--collect", f"{self.collect} are too few to learn from", f"give {LEAST_ROWS} or more")
+        if self.rounds < 0:
+            raise UserError("--refine", f"{self.rounds} is below 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """The front, the predictor that led to it, and the rows that this one was fitted on."""
+
+    found: Found
+    fitted: Fitted
+    rows: Measured
+
+
+def study(costs: Costs, objectives: Sequence[str], limits: Sequence[Limit], *, scorer: Scorer, plan: Plan,
+          evolution: Evolution, listener: Listener | None = None) -> Learned:
+    """The Pareto front of a supernet whose accuracies are not known yet.
+
+    The rows to start with are spread over the first cost among the objectives.
+    """
+    rng = np.random.default_rng(evolution.seed)
+    table = costs.tables[next(name for name in objectives if name in costs.tables)]
+    codes = spread(table, plan.collect, rng)
+    if len(codes) < LEAST_ROWS:
+        raise UserError(costs.space.name, f"has {len(codes)} sub-networks here, too few to learn from",
+                        "score each with `ofa evaluate`")
+    rows = _measured(costs, codes, scorer)
+    fitted = fit_best(rows, seed=evolution.seed)
+    for turn in range(plan.rounds + 1):
+        problem = costs.problem(objectives, limits, fitted.predictor)
+        found = evolve(problem, evolution, start=rows.codes, listener=listener)
+        if turn < plan.rounds:
+            rows = _measured(costs, np.concatenate([rows.codes, _fresh(found, rows.codes, plan.each)]), scorer)
+            fitted = fit_best(rows, seed=evolution.seed, regressors=[fitted.regressor])
+    return Learned(found, fitted, rows)
+
+
+def _measured(costs: Costs, codes: Codes, scorer: Scorer) -> Measured:
+    archs = [costs.space.decode(row) for row in codes.tolist()]
+    return Measured(costs.space, codes, np.array(scorer.scores(archs, split=scorer.choosing)))
+
+
+def _fresh(found: Found, known: Codes, count: int) -> Codes:
+    """Rows of the front that are not known, spread over it."""
+    seen = {tuple(row) for row in known.tolist()}
+    new = [i for i, row in enumerate(found.codes.tolist()) if tuple(row) not in seen]
+    return found.codes[new][thinned(found.values[new], count)] if new else found.codes[:0]

@@ -1,0 +1,167 @@
+"""Output folder: what a run leaves there, and whether a run may begin or go on in it."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onceforall.data import DataSet, digest
+from onceforall.data.labels import listed
+from onceforall.errors import UserError
+from onceforall.files import shown
+from onceforall.interop.config import Config
+from onceforall.training.engine import checkpoint
+from onceforall.training.engine.distributed import Processes, gathered
+from onceforall.training.engine.places import CONFIG, moved, paths_of, shown_path, without_paths
+from onceforall.training.setup import Options
+
+_log = logging.getLogger(__name__)
+_OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
+MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download",
+                        "setbacks", "setback_rate", "setback_clip"})  # between a run's start and its resuming
+WEIGHTS = "weights.h5"
+
+
+def finished(output: Path) -> bool:
+    """Whether the folder holds a run that came to its end."""
+    return checkpoint.exists(output) and (output / WEIGHTS).exists() and bool(
+        checkpoint.read_extra(output).get("finished"))
+
+
+def lasting(options: Options) -> dict[str, Any]:
+    """What has to stay the same when a stopped run is resumed; but for the number of processes, all of it."""
+    return {"search": options.search, "subnet": options.subnet, "type": str(options.compute.dtype),
+            "processes": options.processes.world}
+
+
+def files_of(config: Config) -> dict[str, int]:
+    """Checksums of the files that a run reads again when it is resumed, by the keys that name them."""
+    teacher, hparams = config.teacher, config.hparams
+    files = {f"{config.teacher_place}.weights": teacher.weights if teacher is not None else None,
+             "hparams.predictor": hparams.predictor if hparams.sampling in ("best_up", "worst_up") else None}
+    return {place: zlib.crc32(Path(file).read_bytes()) for place, file in files.items() if file is not None}
+
+
+def check_files(files: Mapping[str, int], before: Mapping[str, int]) -> None:
+    """Raise UserError where one of `files_of` is not what the run had `before`."""
+    for place, checksum in files.items():
+        if before.get(place, checksum) != checksum:
+            raise UserError(place, "names another file than the run began with",
+                            "put that one back, or take another output folder")
+
+
+def check_output(config: Config, output: Path, options: Options) -> None:
+    """Raise UserError for a folder that holds a run of another configuration, or one that began otherwise."""
+    before = checkpoint.read_extra(output).get("options", {}) if checkpoint.exists(output) else {}
+    world = options.processes.world
+    _check_config(config, output, options.processes, world=before.get("processes", world))
+    for name, value in lasting(options).items():
+        if name != "processes" and before.get(name, value) != value:
+            raise UserError(str(output), f"holds a run with {name} {before[name]}, not {value}",
+                            "go on as it began, or take another output folder")
+
+
+def _check_config(config: Config, output: Path, processes: Processes, *, world: int) -> None:
+    """`world`: processes that the run had before. Another number may divide a step's pictures otherwise.
+
+    The first process alone compares paths, since the others may run in other folders.
+    """
+    path = output / CONFIG
+    if not path.exists():
+        if output.exists() and not output.is_dir():
+            raise UserError(str(output), "is a file, not a folder", "give another -o")
+        return
+    before = Config.read(path)
+    old, new = without_paths(before), without_paths(config)
+    place = difference(old, new)
+    whole = [values["hparams"]["batch_size_train"] * n for values, n in ((old, world), (new, processes.world))]
+    if place and world != processes.world and whole[0] == whole[1]:
+        place = difference(_without_batch(old), _without_batch(new))
+    if place:
+        raise _another(output, place, _value(old, place), _value(new, place))
+    if processes.first and (place := moved(before, config, output)):
+        raise _another(output, place, shown_path(place, paths_of(before).get(place), output),
+                       shown_path(place, paths_of(config).get(place)))
+
+
+def _another(output: Path, place: str, old: str, new: str) -> UserError:
+    return UserError(str(output), f"holds a run of another configuration: {place} is {old} there, and {new} is asked "
+                     "for", "give another output folder: -o")
+
+
+def _value(values: Mapping[str, Any], place: str) -> str:
+    """What stands at a dotted place, for a message."""
+    found: Any = values
+    for key in place.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return "nothing" if found is None else shown(found)
+
+
+def _without_batch(values: dict[str, Any]) -> dict[str, Any]:
+    """The configuration apart from how the processes divide a step's pictures."""
+    hparams = {key: value for key, value in values["hparams"].items() if key not in ("batch_size_train",
+                                                                                     "mini_batch_train")}
+    return {**values, "hparams": hparams}
+
+
+def difference(a: Any, b: Any, place: str = "", *, apart_from: frozenset[str] = MAY_CHANGE) -> str:
+    """Where two configurations first differ in what matters; empty where nowhere."""
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return "" if a == b else place
+    keys = [key for key in {**a, **b} if key not in apart_from]
+    found = (difference(a.get(key), b.get(key), f"{place}.{key}" if place else key, apart_from=apart_from)
+             for key in keys)
+    return next(filter(None, found), "")
+
+
+def identity(data: DataSet) -> dict[str, Any]:
+    """What tells a data set from another one: its classes, and of each split the number of pictures and a digest."""
+    splits = {"training": data.train, "held-out": data.held_out, "validation": data.test}
+    return {"classes": list(data.classes),
+            **{f"{name} pictures": [len(pictures), digest(pictures)] for name, pictures in splits.items()}}
+
+
+def check_pictures(output: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Compare the `identity` of the pictures with the one that a run began with.
+
+    Other validation pictures are only mentioned where held-out ones validate: nothing of the training depends on them.
+
+    Raises:
+        UserError: the classes, or the pictures that train or are held out, are not the same. Pictures that come or go
+            move others from the training to the held-out split, which would then score what it was trained on.
+    """
+    remedy = "put back what the run began with, or take another output folder"
+    was, classes = before.get("classes", now["classes"]), now["classes"]
+    if was != classes:
+        sides = {"without": [name for name in was if name not in classes],
+                 "with": [name for name in classes if name not in was]}
+        differences = " and ".join(f"{word} {listed(names)}" for word, names in sides.items() if names)
+        raise UserError(str(output), f"goes on with other classes: {differences or 'in another order'}", remedy)
+    for name in ("training pictures", "held-out pictures", "validation pictures"):
+        if before.get(name, now[name]) == now[name]:
+            continue
+        counts = f"{before[name][0]:,} before, {now[name][0]:,} now"
+        if name != "validation pictures" or not now["held-out pictures"][0]:
+            raise UserError(str(output), f"goes on with other {name} ({counts})", remedy)
+        _log.warning("%s goes on with other %s (%s): scores on them cannot be compared", output, name, counts)
+
+
+def check_alike(config: Config, data: DataSet, options: Options) -> None:
+    """Raise UserError where a process runs another configuration, other pictures or another torch than the first."""
+    if options.processes.world == 1:
+        return
+    mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
+            "checkpoint-every": options.every, "depth": asdict(data.depth), **identity(data)}
+    first, *others = gathered(mine, options.processes)
+    for rank, other in enumerate(others, 1):
+        places = (difference(first[name], value, name, apart_from=_OF_ONE) for name, value in other.items())
+        place = next(filter(None, places), "")
+        if place:
+            raise UserError(f"process {rank} of {options.processes.world}", "runs something else than process 0 "
+                            f"({place} differs)", "give all processes the same")

@@ -1,0 +1,172 @@
+"""The loop: one training step for every strategy, and the epochs around it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from onceforall.data import DataSet, TrainBatches, normalize
+from onceforall.nn import Shared, Supernet
+from onceforall.space import Arch
+from onceforall.training.engine.distributed import Processes, average_gradients
+from onceforall.training.evaluate import Compute
+from onceforall.training.losses import cross_entropy
+from onceforall.training.stage import Stage
+from onceforall.training.strategy import Moment, Target, Term
+
+Mark = Callable[[str], AbstractContextManager[None]]  # a context around one part of a step, by name
+PARTS = ("data wait", "teacher", "forward", "backward", "reduce", "optimizer")
+_UNMARKED = nullcontext()
+
+
+def unmarked(_part: str) -> AbstractContextManager[None]:
+    """The mark where nobody asks how long the parts take."""
+    return _UNMARKED
+
+
+@dataclass(eq=False)
+class Learner:
+    """What learns: `net`, how a sub-network of it runs, its optimiser, and the teacher it learns from.
+
+    `rate` is a factor of the stage's learning rate, `clip` the largest norm of all gradients together. `mark` is
+    entered around each of a step's PARTS, with the part's name.
+    """
+
+    net: nn.Module
+    forward: Callable[[Tensor, Arch], Tensor]
+    optimizer: torch.optim.Optimizer
+    teacher: nn.Module | None
+    compute: Compute
+    scaler: torch.amp.GradScaler
+    processes: Processes
+    rate: float = 1.0
+    clip: float | None = None
+    mark: Mark = unmarked
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """One step as the loop saw it; `loss` is on the device and summed over the step's sub-networks."""
+
+    epoch: int
+    step: int
+    steps: int
+    resolution: int
+    lr: float
+    loss: Tensor
+    images: int
+    seconds: float
+    waited: float
+
+
+def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: DataSet, epoch: int,
+              start: int = 0) -> Generator[StepReport]:
+    """Train the steps `start`, `start` + 1, .. of an epoch, yielding after each.
+
+    All randomness of a step derives from (seed, epoch, step), and dropout's from the rank too.
+    """
+    steps = batches.steps_per_epoch
+    schedule = stage.schedule(steps)
+    served = batches.epoch(epoch, start)
+    learner.net.train()
+    for step in range(start, steps):
+        began = time.perf_counter()
+        with learner.mark("data wait"):
+            batch = next(served)
+            images = normalize(batch.images, data.mean, data.std, learner.compute.device)
+            labels = batch.labels.to(learner.compute.device, non_blocking=True)
+        waited = time.perf_counter() - began
+        key = f"{stage.seed}/{epoch}/{step}"
+        moment = Moment(epoch * steps + step, stage.epochs * steps)
+        terms = stage.strategy(stage.space, random.Random(key), moment)
+        rate = learner.rate * schedule(moment.step)
+        with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
+            loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
+        yield StepReport(epoch, step, steps, batch.resolution, rate, loss, len(images) * learner.processes.world,
+                         time.perf_counter() - began, waited)
+
+
+def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *, terms: list[Term],
+               lr: float) -> Tensor:
+    """One update: gradients of all terms added up, averaged over micro-batches and processes. Returns the loss.
+
+    images: normalised (B, 3, R, R); labels (B,). A parameter that no sub-network of the step uses gets no gradient,
+    hence neither weight decay nor momentum, unless the stage asks for both (`update_unused`).
+    """
+    learner.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), dtype=torch.float64, device=images.device)
+    micro = zip(torch.split(images, stage.micro_batch), torch.split(labels, stage.micro_batch), strict=True)
+    for part, targets in micro:
+        share = len(part) / len(images)
+        wanted = {term.target for term in terms}
+        taught: dict[Target, Tensor] = {"teacher": _teach(learner, part)} if "teacher" in wanted else {}
+        shared = _share(learner, part, [term.arch for term in terms])
+        for term in terms:
+            with learner.mark("forward"):
+                logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
+                loss = term.weight * _loss(stage, term, logits, targets, taught)
+                if "largest" in wanted and term.arch == stage.space.largest:
+                    taught["largest"] = torch.softmax(logits.detach(), dim=1)
+            with learner.mark("backward"):
+                learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() * share
+        if shared is not None:
+            with learner.mark("backward"):
+                shared.backward()
+    _update(learner, stage, lr)
+    return total
+
+
+def _loss(stage: Stage, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
+    """The loss of one sub-network by its target; `taught`: the probabilities of each target that gives some."""
+    if term.target == "largest":
+        return stage.distil(logits, taught["largest"])
+    loss = cross_entropy(logits, labels, stage.label_smoothing)
+    return loss + stage.kd_weight * stage.distil(logits, taught["teacher"]) if term.target == "teacher" else loss
+
+
+def _update(learner: Learner, stage: Stage, lr: float) -> None:
+    if stage.update_unused:
+        for parameter in learner.net.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    with learner.mark("reduce"):
+        average_gradients(learner.net.parameters(), learner.processes)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = lr
+    with learner.mark("optimizer"):
+        if learner.clip is not None:
+            learner.scaler.unscale_(learner.optimizer)
+            nn.utils.clip_grad_norm_(learner.net.parameters(), learner.clip)
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+
+
+def _share(learner: Learner, images: Tensor, archs: list[Arch]) -> Shared | None:
+    """What several sub-networks of a supernet have in common."""
+    if not isinstance(learner.net, Supernet) or len(archs) == 1:
+        return None
+    with learner.mark("forward"), learner.compute.autocast():
+        return Shared(learner.net, images, archs)
+
+
+@torch.no_grad()
+def _teach(learner: Learner, images: Tensor) -> Tensor:
+    assert learner.teacher is not None
+    with learner.mark("teacher"):
+        return torch.softmax(learner.compute.run(learner.teacher, images), dim=1)
+
+
+@contextmanager
+def _seeded(key: str, device: torch.device) -> Iterator[None]:
+    """torch's default generators derive from `key` inside, and are as before afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(random.Random(key).getrandbits(63))
+        yield
