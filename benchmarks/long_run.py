@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.engine.output import WEIGHTS

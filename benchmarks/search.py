@@ -30,7 +30,7 @@ from onceforall.cost.measured import Errors, Measured, errors, read_rows
 from onceforall.cost.population import canonical, macs_table
 from onceforall.cost.predictor import REGRESSORS
 from onceforall.cost.predictor_file import load
-from onceforall.interop.mit_weights import loaded
+from onceforall.interop.mit.weights import loaded
 from onceforall.interop.weights import open_weights
 from onceforall.latency.table import read_table
 from onceforall.nn import Supernet

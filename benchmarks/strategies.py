@@ -36,12 +36,12 @@ from onceforall.cost.predictor import fit_best
 from onceforall.cost.predictor_file import save
 from onceforall.cost.spread import spread as spread_over
 from onceforall.data import NOTHING, DataSet, DataSpec, Known
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.genotype import operators_of
 from onceforall.interop.weights import load, load_supernet
 from onceforall.nn import Subnet
 from onceforall.recipes.recipe import STAGES, WHOLE, StageRow, optimizer
 from onceforall.space import Arch, SearchSpace, search_space
-from onceforall.space.genotype import operators_of
 from onceforall.training.engine import run as runs
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.memory import keep_large_blocks

@@ -16,7 +16,7 @@ from onceforall.data import ArrayPictures, DataSpec, Known, load_data
 from onceforall.deploy.description import Channels, read_description
 from onceforall.deploy.folder import Extracted, Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space

@@ -395,7 +395,7 @@ def test_the_dumped_configurations_give_the_same_training(run, capsys, tmp_path)
     for line, row in list(zip(lines, STAGES, strict=True))[:2]:
         code, _, _ = ofa(capsys, *shlex.split(line)[1:], "-c", "cpu")
         assert code == 0
-        from onceforall.interop.nnabla_weights import read
+        from onceforall.interop.nnabla.weights import read
         one, two = (read(folder / row.folder / "weights.h5").arrays for folder in (run, tmp_path / "again"))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[k], two[k]) for k in one)
@@ -424,7 +424,7 @@ def test_fit_on_a_folder_of_pictures(capsys, tmp_path):
 
 
 def test_every_recipes_configurations_are_linked(tmp_path):
-    from onceforall.interop.config import stage_space
+    from onceforall.interop.nnabla.config import stage_space
     from onceforall.recipes import configs
     from onceforall.space import search_space
     for recipe in RECIPES.values():

@@ -16,7 +16,7 @@ from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import cross_validated, fit_linear, fit_mlp
 from onceforall.cost.predictor_file import load, save
 from onceforall.errors import UserError
-from onceforall.interop.mit_weights import loaded
+from onceforall.interop.mit.weights import loaded
 from onceforall.space import search_space
 
 SPACE = search_space("mobilenet_v3_large")

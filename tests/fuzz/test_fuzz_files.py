@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onceforall.cost.measured import read_rows
 from onceforall.cost.population import macs_table
 from onceforall.cost.predictor_file import load, save
-from onceforall.interop.config import Config, checked
+from onceforall.interop.nnabla.config import Config, checked
 from onceforall.latency.table import all_parts, read_table
 from onceforall.searching.front import Row
 from onceforall.searching.record import Record, front_arch, read_record

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.recipes import RECIPES, configs
 from onceforall.recipes.recipe import STAGES
 from onceforall.training.engine.output import check_output

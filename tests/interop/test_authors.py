@@ -11,7 +11,7 @@ from reference import ours_of, theirs_of
 
 from onceforall.cost import macs, params
 from onceforall.interop.entries import entries
-from onceforall.interop.mit_weights import key
+from onceforall.interop.mit.weights import key
 from onceforall.interop.weights import supernet_entries
 from onceforall.nn import extract, recalibrate, sort_channels
 from onceforall.space import Arch
@@ -179,7 +179,7 @@ def test_losses(authors):
 
 def test_parameters_without_weight_decay(pair):
     """Their keys `bn#bias` exempt the parameters that NNablaNAS's expressions do."""
-    from onceforall.interop.config_hparams import Hparams, decay_exemptions
+    from onceforall.interop.nnabla.config_hparams import Hparams, decay_exemptions
     theirs, ours = pair
     decayed = {id(p) for p in theirs.get_parameters(["bn", "bias"], mode="exclude")}
     names = {name for name, p in theirs.named_parameters() if id(p) not in decayed}

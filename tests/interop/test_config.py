@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onceforall.errors import UserError
-from onceforall.interop.config import (
+from onceforall.interop.nnabla.config import (
     Config,
     checked,
     full_space,
@@ -468,7 +468,7 @@ def test_the_schema_describes_every_key() -> None:
 
 
 def test_reading_a_configuration_does_not_load_torch() -> None:
-    code = "import sys, onceforall.interop.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, onceforall.interop.nnabla.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -21,7 +21,7 @@ from onceforall.cli import main
 from onceforall.errors import UserError
 from onceforall.interop.convert import convert
 from onceforall.interop.entries import entries
-from onceforall.interop.mit_weights import key
+from onceforall.interop.mit.weights import key
 from onceforall.interop.weights import Trained, load, load_weights, open_weights, save
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, search_space
@@ -460,7 +460,7 @@ def test_a_sub_network_lies_in_torchs_own_memory(small, tmp_path, name):
 
 
 def test_training_starts_from_any_form(files, tmp_path):
-    from onceforall.interop.config import Config
+    from onceforall.interop.nnabla.config import Config
     from onceforall.training.start import space_of, supernet_of
     for path in files.values():
         config = Config.from_dict({"dataloader": {"digits": {}}, "network": {"ofa": {

@@ -16,8 +16,9 @@ import torch
 
 from onceforall.cost.predictor_file import load as load_predictor
 from onceforall.errors import UserError
-from onceforall.interop import mit_weights, native_weights
-from onceforall.interop.net_config import read as read_net_config
+from onceforall.interop import native_weights
+from onceforall.interop.mit import weights as mit_weights
+from onceforall.interop.mit.net_config import read as read_net_config
 from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from onceforall.interop.entries import entries
-from onceforall.interop.nnabla_weights import read, to_ours
+from onceforall.interop.nnabla.weights import read, to_ours
 from onceforall.nn import Supernet, extract, recalibrate, sort_channels
 from onceforall.space import Arch, search_space
 

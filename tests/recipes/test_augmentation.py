@@ -12,7 +12,7 @@ from onceforall.cli import main
 from onceforall.cli.progress import Progress
 from onceforall.data import Loader, TrainBatches
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.fit import Request, plan
 from onceforall.training.setup import Options, data_of, data_spec

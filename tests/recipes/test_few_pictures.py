@@ -14,7 +14,7 @@ from onceforall.cli import main
 from onceforall.cli.progress import closing_table
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.recipes import fit as fitting
 from onceforall.recipes.fit import Request, fit, plan
 from onceforall.training.engine.run import train

@@ -19,7 +19,7 @@ from onceforall.data import ArrayPictures, DataSpec, load_data
 from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.recipes.finetune import Request, _config, _Start, finetune

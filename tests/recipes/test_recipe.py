@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from onceforall.interop.config import checked
+from onceforall.interop.nnabla.config import checked
 from onceforall.recipes import RECIPES, STAGES, recipe_for
 from onceforall.recipes.fit import Request, plan
 

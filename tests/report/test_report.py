@@ -17,7 +17,7 @@ from onceforall.cost.population import CostTable, macs_table
 from onceforall.cost.predictor import fit_best
 from onceforall.cost.predictor_file import save
 from onceforall.cost.spread import spread
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.latency.table import LatencyTable, Timing, all_parts
 from onceforall.report.gather import gather
 from onceforall.report.page import figures, write

@@ -11,8 +11,8 @@ import pytest
 
 from onceforall.cost import macs, params
 from onceforall.errors import UserError
+from onceforall.interop.nnabla.genotype import operators_of, restrict_to
 from onceforall.space import CATALOG, Arch, Block, SearchSpace, lower, make_divisible, search_space
-from onceforall.space.genotype import operators_of, restrict_to
 
 TUTORIAL = [5, 2, 9, 9, 6, 4, 2, 1, 7, 7, 8, 9, 8, 3, 9, 9, 8, 4, 3, 1]
 SPACES = [*CATALOG, "mobilenet_v3_large?width_mult=1.2", "mobilenet_v3_large_32px?width_mult=0.5"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 
 SPACE = {"space": "mobilenet_v3_large_32px", "width_mult": 0.15, "num_classes": 10}
 OPERATORS = {"fullnet": ["MB6 7x7"], "kernel": ["MB6 7x7", "MB6 5x5", "MB6 3x3"],

@@ -10,7 +10,7 @@ from deep import KINDS
 from small import config
 
 from onceforall.data import Depth, Known
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.interop.weights import open_weights
 from onceforall.training import setup
 from onceforall.training.engine import checkpoint

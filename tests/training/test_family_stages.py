@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from onceforall.cli import main
-from onceforall.interop.config import Config, stage_space, subnet_arch
+from onceforall.interop.nnabla.config import Config, stage_space, subnet_arch
 from onceforall.interop.weights import open_weights
 from onceforall.space import search_space
 

@@ -11,7 +11,7 @@ import torch
 from small import config
 
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.training import loop
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine import run as run_module

@@ -14,7 +14,7 @@ from PIL import Image
 from small import config
 
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.training.engine import checkpoint, output
 from onceforall.training.engine.checkpoint import NEWEST, Position
 from onceforall.training.engine.distributed import Processes

@@ -12,7 +12,7 @@ import pytest
 from small import SPACE
 
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.output import check_output
 from onceforall.training.engine.places import PATHS, read_run_config, write_paths

@@ -18,8 +18,8 @@ from small import config
 import onceforall
 from onceforall.cli import main
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
-from onceforall.interop.nnabla_weights import read
+from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.weights import read
 from onceforall.interop.weights import load
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.output import finished

@@ -10,7 +10,7 @@ from small import config
 
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.interop.weights import Trained, load, save, supernet_entries
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space

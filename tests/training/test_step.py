@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from onceforall.interop.nnabla_weights import to_file
+from onceforall.interop.nnabla.weights import to_file
 from onceforall.interop.weights import load_weights, supernet_entries
 from onceforall.nn import Supernet, extract
 from onceforall.space import Arch, search_space

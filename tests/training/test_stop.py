@@ -15,7 +15,7 @@ from PIL import Image
 from small import config
 
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.lock import LOCK, locked
 from onceforall.training.engine.stop import Stop, Stopped

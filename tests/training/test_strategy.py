@@ -17,7 +17,7 @@ from test_step import SMALL, batch, learner, net, stage  # noqa: F401  fixtures
 from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
 from onceforall.errors import UserError
-from onceforall.interop.config import Config, checked
+from onceforall.interop.nnabla.config import Config, checked
 from onceforall.interop.weights import Trained, load_supernet, open_weights, weights_file
 from onceforall.interop.weights import save as save_weights
 from onceforall.nn import Supernet, extract

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from onceforall.interop.nnabla_weights import read
+from onceforall.interop.nnabla.weights import read
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = Path("examples/classification/ofa")

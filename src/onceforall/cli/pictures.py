@@ -16,7 +16,7 @@ from onceforall.errors import UserError
 if TYPE_CHECKING:
     from onceforall.data import DataSet, DataSpec, Known, Pictures
     from onceforall.deploy.folder import Scored
-    from onceforall.interop.config import Config
+    from onceforall.interop.nnabla.config import Config
     from onceforall.interop.weights import Trained
     from onceforall.training.evaluate import Compute, Evaluator
 

@@ -12,7 +12,7 @@ from onceforall.errors import UserError
 from onceforall.space import CATALOG, Arch, SearchSpace
 
 if TYPE_CHECKING:
-    from onceforall.interop.config import Config
+    from onceforall.interop.nnabla.config import Config
     from onceforall.interop.weights import Trained
 
 

@@ -32,7 +32,7 @@ def train(
     print_schema: Annotated[bool, typer.Option("--print-schema", help="show what a configuration may hold")] = False,
 ) -> None:
     """Train one stage of progressive shrinking, alone or under mpirun, torchrun or srun; resumes a stopped run."""
-    from onceforall.interop.config import Config, schema
+    from onceforall.interop.nnabla.config import Config, schema
 
     if print_schema:
         typer.echo(json.dumps(schema(), indent=2))

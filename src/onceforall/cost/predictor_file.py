@@ -103,7 +103,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def _authors(path: Path, space: SearchSpace | None) -> Mlp:
     """Their perceptron on 20 slots' one-hot kernel, then expand ratio, then resolution."""
-    from onceforall.interop.mit_weights import loaded  # torch's format: our own files do without torch
+    from onceforall.interop.mit.weights import loaded  # torch's format: our own files do without torch
     values = loaded(path)
     state = values.get("state_dict", values)
     weights = [np.asarray(v, np.float32) for v in state.values() if getattr(v, "ndim", 0) == 2]

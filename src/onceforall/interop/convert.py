@@ -11,8 +11,8 @@ from torch import Tensor
 
 from onceforall.errors import UserError
 from onceforall.files import replacing, unwritable
-from onceforall.interop import net_config
 from onceforall.interop.forms import MIT, form_named, form_of, form_to_write
+from onceforall.interop.mit import net_config
 from onceforall.interop.weights import Trained, open_weights, save, trained_of, weights_file
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from onceforall.errors import UserError
 from onceforall.files import check_no_pointer, replacing, unreadable
-from onceforall.interop import mit_weights, native_weights, nnabla_weights
+from onceforall.interop import native_weights
 from onceforall.interop.about import About
 from onceforall.interop.entries import Content, Entry
+from onceforall.interop.mit import weights as mit_weights
+from onceforall.interop.nnabla import weights as nnabla_weights
 
 
 @dataclass(frozen=True)

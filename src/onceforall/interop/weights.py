@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from onceforall.errors import UserError
-from onceforall.interop import net_config
 from onceforall.interop.about import About, Kept, Pictures
 from onceforall.interop.entries import COUNT, MEAN, Content, Entry, entries
 from onceforall.interop.forms import Form, form_of, form_to_write
 from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
+from onceforall.interop.mit import net_config
 from onceforall.nn import Subnet, Supernet, build
 from onceforall.space import CATALOG, Arch, Plan, SearchSpace, lower
 

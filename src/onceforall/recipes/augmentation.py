@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onceforall.data import DataSet, mirrored_classes
 from onceforall.errors import printable
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.training.setup import Options, data_of, data_spec
 
 _NAMED = 4  # classes that a hint names

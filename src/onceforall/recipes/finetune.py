@@ -16,7 +16,8 @@ from onceforall.data.spec import PATHS
 from onceforall.deploy.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.genotype import has_operators, operators_of
 from onceforall.interop.weights import open_weights, weights_file
 from onceforall.nn import Subnet
 from onceforall.recipes.augmentation import say_augmentation
@@ -25,7 +26,6 @@ from onceforall.recipes.fit import root_of
 from onceforall.recipes.recipe import Recipe, check_seed, optimizer
 from onceforall.space import SearchSpace, search_space
 from onceforall.space.catalog import named_settings
-from onceforall.space.genotype import has_operators, operators_of
 from onceforall.training.engine.distributed import wait
 from onceforall.training.engine.output import WEIGHTS as TRAINED
 from onceforall.training.engine.output import check_output, finished

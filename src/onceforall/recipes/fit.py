@@ -18,7 +18,7 @@ from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
 from onceforall.files import unreadable, write_text
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
 from onceforall.recipes.augmentation import say_augmentation

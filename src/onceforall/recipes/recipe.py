@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from onceforall.errors import UserError
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.genotype import operators_of
 from onceforall.space import search_space
-from onceforall.space.genotype import operators_of
 
 
 @dataclass(frozen=True)

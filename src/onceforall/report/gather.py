@@ -10,7 +10,7 @@ from typing import Any
 
 from onceforall.deploy.description import ABOUT, Description, read_description
 from onceforall.errors import UserError, printable
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
 from onceforall.searching.record import FRONT, read_record

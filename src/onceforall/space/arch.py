@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from onceforall.errors import UserError
@@ -94,24 +95,29 @@ class Arch:
     def from_genotype(space: SearchSpace, genotype: Sequence[int], *, resolution: int | None = None,
                       operators: Sequence[str] | None = None) -> Arch:
         """Decode NNablaNAS's genotype: an index into `operators` for each block slot, len(operators) = skip."""
-        from onceforall.space.genotype import decode
-        return decode(space, genotype, resolution=resolution, operators=operators)
+        arch: Arch = _border("nnabla.genotype").decode(space, genotype, resolution=resolution, operators=operators)
+        return arch
 
     def to_genotype(self, space: SearchSpace, *, operators: Sequence[str] | None = None) -> list[int]:
         """The same as NNablaNAS's genotype (the resolution is not part of it)."""
-        from onceforall.space.genotype import encode
-        return encode(space, self, operators=operators)
+        genotype: list[int] = _border("nnabla.genotype").encode(space, self, operators=operators)
+        return genotype
 
     @staticmethod
     def from_dict(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
         """Decode the authors' form `{"ks": 20, "e": 20, "d": 5, "image_size"}` (lists, or one value for all)."""
-        from onceforall.space.arch_dict import decode
-        return decode(space, values)
+        arch: Arch = _border("mit.arch_dict").decode(space, values)
+        return arch
 
     def to_dict(self, space: SearchSpace) -> dict[str, Any]:
         """The authors' form; slots of skipped blocks hold the smallest choice."""
-        from onceforall.space.arch_dict import encode
-        return encode(space, self)
+        values: dict[str, Any] = _border("mit.arch_dict").encode(space, self)
+        return values
+
+
+def _border(module: str) -> Any:
+    """A module that knows the forms of another project, imported when it is asked for."""
+    return import_module(f"onceforall.interop.{module}")
 
 
 def _integer(text: str, place: str, unit: str = "pixels") -> int:

@@ -12,8 +12,8 @@ from torch import nn
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
-from onceforall.interop.config import Config, network_space, no_decay_patterns
 from onceforall.interop.entries import entries
+from onceforall.interop.nnabla.config import Config, network_space, no_decay_patterns
 from onceforall.interop.weights import classes_of, space_of, supernet_entries
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onceforall.cost.predictor_file import load
 from onceforall.errors import UserError
-from onceforall.interop.config import Config, full_space, network_space, stage_space, subnet_arch
+from onceforall.interop.nnabla.config import Config, full_space, network_space, stage_space, subnet_arch
 from onceforall.space import SearchSpace
 from onceforall.training.losses import Distillation, alpha_divergence, distillation
 from onceforall.training.sampling import Sampler, attentive

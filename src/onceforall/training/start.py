@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.interop.config import (
+from onceforall.interop.nnabla.config import (
     Config,
     Network,
     network_space,

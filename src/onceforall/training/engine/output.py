@@ -15,7 +15,7 @@ from onceforall.data import DataSet, digest
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
 from onceforall.files import shown
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, gathered
 from onceforall.training.engine.places import CONFIG, moved, paths_of, shown_path, without_paths

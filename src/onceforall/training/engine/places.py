@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT
 from onceforall.errors import UserError
 from onceforall.files import unreadable, write_text
-from onceforall.interop.config import Config
+from onceforall.interop.nnabla.config import Config
 
 _log = logging.getLogger(__name__)
 CONFIG, PATHS = "config.json", "paths.json"

@@ -17,7 +17,7 @@ from torch import Tensor
 from onceforall.cost import macs
 from onceforall.data import BEFORE, DataSet, Depth, Known, Loader, TrainBatches
 from onceforall.errors import UserError
-from onceforall.interop.config import Config, checked, network_space, subnet_arch, valid_archs
+from onceforall.interop.nnabla.config import Config, checked, network_space, subnet_arch, valid_archs
 from onceforall.interop.weights import Trained, classes_of, save
 from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch

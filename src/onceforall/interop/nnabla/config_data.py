@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from onceforall.errors import UserError
-from onceforall.interop.config_sections import Choice, Pair, Section, Text
+from onceforall.interop.nnabla.config_sections import Choice, Pair, Section, Text
 
 
 class Data(Section):

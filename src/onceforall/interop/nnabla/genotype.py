@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from onceforall.errors import UserError
-from onceforall.space import arch_dict
+from onceforall.interop.mit import arch_dict
 from onceforall.space.arch import Arch, Block, Value
 from onceforall.space.rows import StageSpace
 from onceforall.space.search_space import SearchSpace

@@ -18,10 +18,10 @@ from pydantic import (
 )
 
 from onceforall.errors import UserError
+from onceforall.interop.mit.arch_dict import restrict_resnet
+from onceforall.interop.nnabla.genotype import decode, has_operators, operators_of, restrict_to
 from onceforall.space import SearchSpace, search_space
-from onceforall.space.arch_dict import restrict_resnet
 from onceforall.space.catalog import settings_of
-from onceforall.space.genotype import decode, has_operators, operators_of, restrict_to
 
 T = TypeVar("T")
 Listed = Annotated[tuple[T, ...], Field(strict=False)]

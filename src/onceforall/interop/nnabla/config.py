@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import get_args
 
 from onceforall.errors import UserError
-from onceforall.interop.config_data import Data
-from onceforall.interop.config_file import Algorithm, Config, schema
-from onceforall.interop.config_hparams import Hparams, decay_exemptions
-from onceforall.interop.config_sections import FIXED_KERNELS, Genotype, Network, Optimizer, OptimizerGroup
+from onceforall.interop.nnabla.config_data import Data
+from onceforall.interop.nnabla.config_file import Algorithm, Config, schema
+from onceforall.interop.nnabla.config_hparams import Hparams, decay_exemptions
+from onceforall.interop.nnabla.config_sections import FIXED_KERNELS, Genotype, Network, Optimizer, OptimizerGroup
+from onceforall.interop.nnabla.genotype import decode
 from onceforall.space import CATALOG, Arch, SearchSpace, search_space
-from onceforall.space.genotype import decode
 
 __all__ = ["Algorithm", "Config", "Data", "Hparams", "Network", "Optimizer", "OptimizerGroup", "checked",
            "full_space", "network_space", "no_decay_patterns", "schema", "stage_space", "subnet_arch", "supernet_space",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from onceforall.errors import UserError
-from onceforall.interop.config_sections import Count, Genotype, Listed, NetworkChoice, Pixels, Section, Text
+from onceforall.interop.nnabla.config_sections import Count, Genotype, Listed, NetworkChoice, Pixels, Section, Text
 
 
 def _patterns(value: Any) -> Any:

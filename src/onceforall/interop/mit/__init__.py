@@ -1,0 +1,1 @@
+"""The authors' code: checkpoints, arch dicts, descriptions of specialised nets."""

@@ -1,0 +1,1 @@
+"""NNablaNAS: its configurations, its names of arrays, its genotypes."""
