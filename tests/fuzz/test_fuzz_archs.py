@@ -7,8 +7,9 @@ import random
 from fuzzing import ODD, SPACE, cases, judged, mutated
 from hypothesis import given
 from hypothesis import strategies as st
+from older_form import older
 
-from onceforall.space import Arch, SearchSpace, search_space
+from onceforall.space import Arch, SearchSpace, read_space, search_space
 
 _TEXT = str(SPACE.middle)
 FAMILIES = [search_space(name) for name in ("resnet50d", "attentive_nas", "xception41")]
@@ -112,12 +113,12 @@ def test_descriptions_of_families(values):
 
 
 @cases(200)
-@given(mutated(SPACE.restrict(depth=[2, 3], resolutions=[12, 16]).to_dict()))
-def test_descriptions_of_spaces(values):
-    found = judged(lambda: SearchSpace.from_dict(values))
+@given(mutated(older(SPACE.restrict(depth=[2, 3], resolutions=[12, 16]))))
+def test_older_descriptions_of_spaces(values):
+    found = judged(lambda: read_space(values))
     if found is not None:
         assert SPACE.name != found.name or SPACE.covers(found)
-        assert found.to_dict() == {**values, "stages": [
+        assert older(found) == {**values, "stages": [
             {name: sorted(set(row[name])) for name in row} for row in values["stages"]],
             "resolutions": sorted(set(values["resolutions"])), "name": found.name}
         assert Arch.parse(found, str(found.largest)) == found.largest

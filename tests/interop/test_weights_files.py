@@ -8,6 +8,7 @@ import pickle
 import random
 import shutil
 import struct
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -24,7 +25,7 @@ from onceforall.interop.entries import entries
 from onceforall.interop.mit.weights import key
 from onceforall.interop.weights import Trained, load, load_weights, open_weights, save
 from onceforall.nn import Subnet, Supernet, extract
-from onceforall.space import Arch, SearchSpace, search_space
+from onceforall.space import Arch, search_space
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
@@ -172,9 +173,7 @@ def test_width_and_classes_are_inferred(width, tmp_path):
 @pytest.mark.parametrize("suffix", ["h5", "safetensors", "pth"])
 def test_kernels_of_one_stage(tmp_path, suffix):
     """A space whose stages have different kernels, and its file in the whole space's net."""
-    values = SMALL.to_dict()
-    values["stages"][2]["kernel"] = [5, 7]
-    own = SearchSpace.from_dict(values)
+    own = SMALL.each("kernel", [(5, 7) if s == 2 else (3, 5, 7) for s in range(5)])
     net, path = Supernet(own, 5), tmp_path / f"net.{suffix}"
     with torch.no_grad():
         for parameter in net.parameters():
@@ -189,6 +188,17 @@ def test_kernels_of_one_stage(tmp_path, suffix):
     assert {name.rpartition(".")[2] for name in more} == {"kernel_5to3"}
     assert all(name.startswith("stages.2.") and torch.equal(whole.state_dict()[name], torch.eye(9)) for name in more)
     assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", ["h5", "safetensors", "pth"])
+def test_a_space_that_is_not_in_the_catalogue(tmp_path, suffix):
+    """Its rows are in the file."""
+    own = replace(SMALL, name="mine", stages=(*SMALL.stages[:2], replace(SMALL.stages[2], width=48), *SMALL.stages[3:]))
+    net, path = Supernet(own, 5), tmp_path / f"net.{suffix}"
+    save(Trained(net, own), path)
+    found = open_weights(path)
+    assert found.space == own
+    assert all(torch.equal(found.net.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_a_narrower_file_loads_into_a_wider_net(tmp_path, caplog):

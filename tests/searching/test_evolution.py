@@ -179,7 +179,7 @@ def test_samples_spread_over_the_cost():
 def test_a_row_of_a_part_in_the_whole_space():
     some = FULL.restrict(resolutions=(20, 32), kernel=(3, 7), depth=(3,))
     rng = np.random.default_rng(3)
-    for part, wider in ((some, FULL), (some.compound(), FULL), (some.compound(), FULL.restrict(expand=(4,)))):
+    for part, wider in ((some, FULL), (some.compound(FULL), FULL), (some.compound(FULL), FULL.restrict(expand=(4,)))):
         assert wider.covers(part)
         codes = canonical(part, rng.integers(0, part.cardinalities, (200, len(part.cardinalities))))
         for mine, whole in zip(codes.tolist(), recoded(codes, part, wider).tolist(), strict=True):

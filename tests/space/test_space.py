@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
+from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 
 import pytest
+from older_form import older
 
 from onceforall.cost import macs, params
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.genotype import operators_of, restrict_to
-from onceforall.space import CATALOG, Arch, Block, SearchSpace, lower, make_divisible, search_space
+from onceforall.space import CATALOG, Arch, Block, SearchSpace, lower, make_divisible, read_space, search_space
 
 TUTORIAL = [5, 2, 9, 9, 6, 4, 2, 1, 7, 7, 8, 9, 8, 3, 9, 9, 8, 4, 3, 1]
 SPACES = [*CATALOG, "mobilenet_v3_large?width_mult=1.2", "mobilenet_v3_large_32px?width_mult=0.5"]
@@ -102,9 +103,34 @@ def test_a_space_is_a_json_value(space):
     assert space.covers(part) and not part.covers(space) and part.contains(part.smallest)
     for each in (space, part):
         assert SearchSpace.from_dict(json.loads(json.dumps(each.to_dict()))) == each
-    for wrong in ({}, {**part.to_dict(), "name": 3}, {**part.to_dict(), "resolutions": [1]}):
-        with pytest.raises(UserError):
-            SearchSpace.from_dict(wrong)
+        assert read_space(each.to_dict()) == read_space(older(each)) == each
+    for form in (part.to_dict(), older(part)):
+        for wrong in ({"name": 3}, {"resolutions": [1]}, {"resolutions": None}, {"more": 1}, {"stages": 3}):
+            with pytest.raises(UserError):
+                read_space({**form, **wrong})
+
+
+def test_a_space_that_is_not_in_the_catalogue_is_read_back(space):
+    own = replace(space, name="mine", stages=(space.stages[0], *space.stages))
+    assert SearchSpace.from_dict(json.loads(json.dumps(own.to_dict()))) == own
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"depth": [3, 2]}, r"space.stages.0.depth: \[3, 2\] is not a list of choices in ascending order"),
+    ({"depth": []}, r"space.stages.0.depth: \[\] is not a list of choices in ascending order"),
+    ({"elastic": [["kernel", [3, 3]]]}, r"space.stages.0.kernel: \[3, 3\] is not a list of choices in ascending order"),
+    ({"elastic": [["kernel", [3]], ["kernel", [5]]]}, "space.stages.0.elastic: names a dimension twice"),
+    ({"tied": [[2, 3]]}, "space.stages.0.tied: does not give an expand ratio for each depth"),
+    ({"stride": 0}, r"space.stages.0.stride: is not the description of a search space \(Input should be greater"),
+    ({"stride": True}, "space.stages.0.stride: is not the description of a search space"),
+    ({"width": 10 ** 9}, "space.stages.0.width"),
+    ({"colour": 1}, "space.stages.0.colour"),
+])
+def test_a_row_that_is_none_is_named(change, message):
+    values = search_space("mobilenet_v3_large").to_dict()
+    values["stages"][0] |= change
+    with pytest.raises(UserError, match=message):
+        SearchSpace.from_dict(values)
 
 
 def test_genotypes_follow_the_order_of_the_operators():
@@ -163,16 +189,16 @@ def test_compound():
         assert space.contains(arch) and Arch.parse(space, str(arch)) == arch == space.decode(space.encode(arch))
     assert (space.smallest, space.middle, space.largest) == (full.smallest, full.middle, full.largest)
     part = full.restrict(expand=(4, 6), depth=(2, 3))
-    assert {b["expand"] for blocks in part.compound().largest.stages for b in blocks} == {4}
-    assert {b["expand"] for blocks in part.restrict(expand=(6,)).compound().smallest.stages for b in blocks} == {6}
+    assert {b["expand"] for blocks in part.compound(full).largest.stages for b in blocks} == {4}
+    assert {b["expand"] for blocks in part.restrict(expand=(6,)).compound(full).smallest.stages for b in blocks} == {6}
     assert full.covers(space) and not space.covers(full) and space.free == full and space.covers(space.top)
     assert not space.covers(full.restrict(depth=(4,))) and space.covers(full.restrict(depth=(4,), expand=(6,)))
     assert lower(space, full.restrict(depth=(2,)).largest)  # a supernet can run all of them
     with pytest.raises(UserError, match=r"stage 1 block 1: expand 6 is not one of 3, which goes with depth 2"):
         space.check(full.restrict(depth=(2,)).largest)
-    assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+    assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == read_space(older(space)) == space
     with pytest.raises(UserError, match="neither true nor false"):
-        SearchSpace.from_dict({**space.to_dict(), "compound": "yes"})
+        read_space({**older(space), "compound": "yes"})
     assert [len(stage.tied) for stage in search_space("proxyless_nas").compound().stages] == [3] * 5 + [0]
     for name in ("resnet50d", "attentive_nas", "xception41"):
         with pytest.raises(UserError, match=f"{name}: has no blocks with kernel and expand ratio"):
@@ -182,7 +208,7 @@ def test_compound():
 def test_compound_with_elastic_widths():
     full = search_space("mobilenet_v3_large")
     *others, last = full.stages
-    space = dataclasses.replace(full, stages=(*others, dataclasses.replace(last, width=(last.width, last.width + 8))))
+    space = replace(full, stages=(*others, replace(last, width=(last.width, last.width + 8))))
     drawn = [space.compound().sample(random.Random(seed)) for seed in range(20)]
     assert all(space.compound().contains(arch) for arch in drawn)
     assert {arch.widths for arch in drawn} == {(width,) for width in space.widths[0]}
@@ -218,7 +244,7 @@ def test_plan_feature_maps(space):
 
 def test_values_are_frozen():
     space = search_space("mobilenet_v3_large")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         space.largest.resolution = 3
 
 

@@ -18,7 +18,7 @@ from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import Mlp, Predictor
 from onceforall.errors import UserError
 from onceforall.files import check_no_pointer, parse_json_file, replacing, unreadable
-from onceforall.space import SearchSpace, search_space
+from onceforall.space import SearchSpace, read_space
 
 _ABOUT = "onceforall.predictor"
 _AUTHORS_SIZES = range(112, 225, 16)  # the resolutions that their encoding has a place for
@@ -56,9 +56,9 @@ def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
     if start[8:] != b"{":
         return _answering(path, lambda: _authors(path, space))
     about, arrays = _read(path)
-    predictor = _answering(path, lambda: _built(SearchSpace.from_dict(about["space"]), about, arrays))
+    predictor = _answering(path, lambda: _built(read_space(about["space"]), about, arrays))
     found = predictor.space
-    if space is not None and search_space(found.name) != search_space(space.name):
+    if space is not None and not found.alike(space):
         raise UserError(str(path), f"predicts for {found.name}, not for {space.name}", "fit one on rows of this space")
     return predictor
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth, FilePictures
 from onceforall.errors import UserError
 from onceforall.files import parse_json, unreadable, write_text
-from onceforall.space import Arch, Plan, SearchSpace, lower
+from onceforall.space import Arch, Plan, SearchSpace, lower, read_space
 
 FORMAT: Literal[2] = 2
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -179,7 +179,7 @@ class Description(_Part):
         """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are
         none."""
         try:
-            space = SearchSpace.from_dict(self.space)
+            space = read_space(self.space)
             arch = Arch.parse(space, self.arch)
             return space, arch, lower(space, arch, self.num_classes)
         except UserError as error:

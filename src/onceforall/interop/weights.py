@@ -19,7 +19,7 @@ from onceforall.interop.forms import Form, form_of, form_to_write
 from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
 from onceforall.interop.mit import net_config
 from onceforall.nn import Subnet, Supernet, build
-from onceforall.space import CATALOG, Arch, Plan, SearchSpace, lower
+from onceforall.space import CATALOG, Arch, Plan, SearchSpace, lower, read_space
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
 def trained_of(path: Path, form: Form, content: Content, *, space: str | None = None) -> Trained:
     """The net of a file that has been read."""
     about = content.about or _inferred(path, form, content, space)
-    found = SearchSpace.from_dict(about.space)
+    found = read_space(about.space)
     if content.about and space not in (None, found.name, found.name.partition("?")[0]):
         raise UserError("--space", f"{space!r} is given, and {path} says that it is of {found.name}", "leave it out")
     momentum, eps = about.bn
@@ -147,7 +147,7 @@ def load_weights(net: Supernet, path: Path) -> None:
 def space_of(path: Path) -> SearchSpace | None:
     """The space that a weights file says it is of; None for a file that does not say."""
     about = form_of(path).read_about(path)
-    return SearchSpace.from_dict(about.space) if about else None
+    return read_space(about.space) if about else None
 
 
 def classes_of(path: Path) -> tuple[str, ...] | None:
@@ -209,7 +209,7 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
         if {form.key(e) for e in wanted} != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
     if narrower and content.about:
-        theirs = SearchSpace.from_dict(content.about.space)
+        theirs = read_space(content.about.space)
         stored = {e.ours for e in entries(lower(theirs, theirs.free.largest), theirs)}
         wanted = [e for e in wanted if not _step(e) or e.ours in stored]
     elif narrower:

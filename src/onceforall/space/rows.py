@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
+from typing import Annotated
 
+from pydantic import ConfigDict, Field
+
+from onceforall.errors import UserError
 from onceforall.space.arch import Block, Value
 
-Pairs = tuple[tuple[str, tuple[Value, ...]], ...]
-Width = int | tuple[int, ...]  # channels; a tuple, ascending, where they are elastic
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Channels = Annotated[int, Field(ge=0, le=1 << 16)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+Blocks = Annotated[int, Field(ge=0, le=100)]
+Choice = Annotated[int, Field(ge=0, le=1 << 16)] | Annotated[float, Field(ge=0, le=1 << 16)]
+Pairs = tuple[tuple[Name, tuple[Choice, ...]], ...]
+Width = Channels | tuple[Channels, ...]  # a tuple, ascending, where the width is elastic
+FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of a row in a file
 
 
 @dataclass(frozen=True)
@@ -23,16 +33,30 @@ class StageSpace:
     or the next larger one that there is.
     """
 
+    __pydantic_config__ = FORM
+
     width: Width
-    depth: tuple[int, ...]
-    stride: int
-    act: str
+    depth: tuple[Blocks, ...]
+    stride: Count
+    act: Name
     se: bool
     elastic: Pairs
-    kind: str = "mbconv"
-    fixed: tuple[tuple[str, Value], ...] = ()
-    idle: tuple[str, Value, str] | None = None
-    tied: tuple[tuple[int, Value], ...] = ()
+    kind: Name = "mbconv"
+    fixed: tuple[tuple[Name, Choice], ...] = ()
+    idle: tuple[Name, Choice, Name] | None = None
+    tied: tuple[tuple[Blocks, Choice], ...] = ()
+
+    def __post_init__(self) -> None:
+        lists = {"depth": self.depth, **dict(self.elastic)}
+        if isinstance(self.width, tuple):
+            lists["width"] = self.width
+        for name, values in lists.items():
+            if not values or any(a >= b for a, b in pairwise(values)):
+                raise UserError(name, f"{list(values)} is not a list of choices in ascending order")
+        if len(lists) < len(self.elastic) + 1 + isinstance(self.width, tuple):
+            raise UserError("elastic", "names a dimension twice, or one of the stage's own: depth, width")
+        if self.tied and ("expand" not in self.choices or not {*self.depth} <= {depth for depth, _ in self.tied}):
+            raise UserError("tied", "does not give an expand ratio for each depth")
 
     @property
     def choices(self) -> dict[str, tuple[Value, ...]]:
@@ -98,9 +122,11 @@ class StageSpace:
 class Stem:
     """What comes before the elastic stages: a 3x3 convolution, then blocks that are not elastic."""
 
+    __pydantic_config__ = FORM
+
     width: Width
-    stride: int
-    act: str
+    stride: Count
+    act: Name
     stages: tuple[StageSpace, ...] = ()
 
 
@@ -109,10 +135,12 @@ class Head:
     """1x1 convolution to `expand` channels (to `ratio` times as many as come in, where that is given), global mean, 1x1
     convolution to `mix`, classifier; 0: there is none."""
 
-    expand: int
+    __pydantic_config__ = FORM
+
+    expand: Channels
     mix: Width
-    act: str
-    ratio: int = 0
+    act: Name
+    ratio: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
 def listed(values: Sequence[Value]) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from math import prod
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Value
-from onceforall.space.rows import Head, StageSpace, Stem, Width, listed
+from onceforall.space.rows import FORM, Head, Name, StageSpace, Stem, Width, listed
 
 V = TypeVar("V", int, Value)
 Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "depth"), (stage, block, "kernel"), ..
@@ -19,15 +22,17 @@ Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "dep
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All sub-networks of one supernet. `name` is what `search_space(name)` rebuilds the full space from."""
+    """All sub-networks of one supernet. Its rows say everything; `name` is for people, and for the catalogue."""
 
-    name: str
-    resolutions: tuple[int, ...]
+    __pydantic_config__ = FORM
+
+    name: Name
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=8, le=4096)], ...], Field(min_length=1)]
     stem: Stem
-    stages: tuple[StageSpace, ...]
+    stages: Annotated[tuple[StageSpace, ...], Field(max_length=100)]
     head: Head
-    in_channels: int = field(default=3)
-    bn_eps: float = 1e-5
+    in_channels: Annotated[int, Field(ge=1, le=1000)] = 3
+    bn_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
 
     @cached_property
     def largest(self) -> Arch:
@@ -114,6 +119,10 @@ class SearchSpace:
             for a, b in zip(self.stages, other.stages, strict=True)) and len(self.widths) == len(other.widths) and all(
             set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
 
+    def alike(self, other: SearchSpace) -> bool:
+        """Whether both have the same rows, whatever choices are left in them."""
+        return self.name == other.name and list(map(_fixed, self.stages)) == list(map(_fixed, other.stages))
+
     def at(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same blocks at other resolutions."""
         return replace(self, resolutions=tuple(resolutions))
@@ -157,17 +166,22 @@ class SearchSpace:
             replace(stage, elastic=tuple((n, _subset(place, part, v) if n == name else v) for n, v in stage.elastic))
             for stage, part in zip(self.stages, values, strict=True)))
 
-    def compound(self) -> SearchSpace:
-        """The part of the space with one expand ratio a stage, tied to its depth: of the whole space the smallest with
-        the smallest, and so on, or the next larger ratio that this one has (CompOFA, Sahni et al. 2021). A stage of one
-        depth stays as it is. Raises UserError for a space of other dimensions."""
-        from onceforall.space.catalog import search_space
-        whole = [(stage.depth, stage.choices.get("expand", ())) for stage in search_space(self.name).stages]
-        if self.dimensions != ("kernel", "expand") or any(len(d) not in (1, len(e)) for d, e in whole):
+    def compound(self, whole: SearchSpace | None = None) -> SearchSpace:
+        """The part of the space with one expand ratio a stage, tied to its depth (CompOFA, Sahni et al. 2021).
+
+        Args:
+            whole: the space whose ratios are tied, the smallest to the smallest depth and so on; this one by default.
+                A stage that lacks a ratio has the next larger one. A stage of one depth stays as it is.
+
+        Raises:
+            UserError: the space has other dimensions.
+        """
+        ratios = [(stage.depth, stage.choices.get("expand", ())) for stage in (whole or self).stages]
+        if self.dimensions != ("kernel", "expand") or any(len(d) not in (1, len(e)) for d, e in ratios):
             raise UserError(self.name, "has no blocks with kernel and expand ratio, as many ratios as depths")
         return replace(self, stages=tuple(
             stage if len(depth) == 1 else replace(stage, tied=tuple(zip(depth, expand, strict=True)))
-            for stage, (depth, expand) in zip(self.stages, whole, strict=True)))
+            for stage, (depth, expand) in zip(self.stages, ratios, strict=True)))
 
     @cached_property
     def free(self) -> SearchSpace:
@@ -237,38 +251,26 @@ class SearchSpace:
         return tuple(map(len, self.genes.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as JSON values: its name and the choices that are left; `SearchSpace.from_dict` reads it back."""
-        widths = {"widths": [list(values) for values in self.widths]} if self.widths else {}
-        compound = {"compound": True} if self != self.free else {}
-        return {"name": self.name, "resolutions": list(self.resolutions), **widths, **compound, "stages": [
-            {"depth": list(stage.depth), **{name: list(values) for name, values in stage.elastic}}
-            for stage in self.stages]}
+        """The space as JSON values: its rows, with the choices that are left. `SearchSpace.from_dict` reads it back."""
+        return dict(_form().dump_python(self, mode="json", exclude_defaults=True))
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> SearchSpace:
-        """The space of `to_dict`; raises UserError where the catalogue's space of that name does not have it."""
-        from onceforall.space.catalog import search_space
+        """The space of `to_dict`. It need not be in the catalogue.
+
+        Raises:
+            UserError: a row is missing, of the wrong type, or contradicts itself.
+        """
         try:
-            full, rows = search_space(values["name"]), list(values["stages"])
-            _only_keys(values, ("name", "resolutions", "compound", "stages", *(["widths"] if full.widths else [])),
-                       "space")
-            if not isinstance(values.get("compound", False), bool):
-                raise TypeError("compound is neither true nor false")
-            for row, stage in zip(rows, full.stages, strict=True):
-                _only_keys(row, ("depth", *stage.choices), "space.stages")
-            resolutions = _subset("space.resolutions", tuple(values["resolutions"]), full.resolutions)
-            stages = tuple(replace(
-                stage, depth=_subset("space.depth", tuple(row["depth"]), stage.depth),
-                elastic=tuple((n, _subset(f"space.{n}", tuple(row[n]), v)) for n, v in stage.elastic))
-                for stage, row in zip(full.stages, rows, strict=True))
-            widths = [_subset("space.widths", tuple(row), own)
-                      for row, own in zip(values.get("widths", ()), full.widths, strict=True)]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
+            return _form().validate_json(json.dumps(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place, cause = ".".join(["space", *map(str, first["loc"])]), first.get("ctx", {}).get("error")
+            if isinstance(cause, UserError):
+                raise UserError(f"{place}.{cause.place}", cause.problem, cause.remedy) from None
+            raise UserError(place, f"is not the description of a search space ({first['msg']})") from None
+        except (TypeError, ValueError, RecursionError) as error:
             raise UserError("space", f"is not the description of a search space ({error})") from None
-        found = replace(full, resolutions=resolutions, stages=stages)._at_widths(widths)
-        return found.compound() if values.get("compound") else found
 
     def _fault(self, arch: Arch) -> tuple[str, str] | None:
         if arch.resolution not in self.resolutions:
@@ -297,10 +299,15 @@ def _ways(stage: StageSpace, depth: int) -> int:
     return len({stage.block(picks) for picks in stage.ways_at(depth).values()})
 
 
-def _fixed(stage: StageSpace) -> StageSpace:
-    """A row without its choices."""
-    return replace(stage, depth=(), elastic=tuple((name, ()) for name, _ in stage.elastic), tied=(),
-                   width=0 if isinstance(stage.width, tuple) else stage.width)
+@cache
+def _form() -> TypeAdapter[SearchSpace]:
+    return TypeAdapter(SearchSpace)
+
+
+def _fixed(stage: StageSpace) -> tuple[object, ...]:
+    """What a row has beside its choices."""
+    return (stage.kind, stage.stride, stage.act, stage.se, stage.fixed, stage.idle, *stage.choices,
+            None if isinstance(stage.width, tuple) else stage.width)
 
 
 def _subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
@@ -312,10 +319,3 @@ def _subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) 
     if len(set(wanted)) < len(wanted):
         raise UserError(place, f"{listed(wanted)} has a choice twice", "list each once")
     return tuple(sorted({v for v in allowed if v in wanted}))  # the space's own: 3.0 is in (3, 5, 7), and no depth
-
-
-def _only_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise UserError(f"{place}.{unknown[0]}", "is not a known key", f"known: {', '.join(known)}")
-

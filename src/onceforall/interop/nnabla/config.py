@@ -34,7 +34,7 @@ def network_space(network: Network) -> SearchSpace:
 def supernet_space(network: Network) -> SearchSpace:
     """Of the network's space what its supernet is trained for: under compound the part that is tied."""
     space = network_space(network)
-    return space.compound() if network.compound else space
+    return space.compound(full_space(network)) if network.compound else space
 
 
 def stage_space(config: Config) -> SearchSpace:
