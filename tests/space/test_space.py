@@ -133,6 +133,13 @@ def test_a_row_that_is_none_is_named(change, message):
         SearchSpace.from_dict(values)
 
 
+def test_a_kind_of_block_that_nobody_registered():
+    space = search_space("mobilenet_v3_large")
+    own = replace(space, stages=(*space.stages[:-1], replace(space.stages[-1], kind="fused")))
+    with pytest.raises(UserError, match=r"space stages\.4\.0: 'fused' is not a kind of block; known: mbconv, .*; imp"):
+        lower(own, own.smallest)
+
+
 def test_genotypes_follow_the_order_of_the_operators():
     space = search_space("mobilenet_v3_large").restrict(expand=(6,), depth=(4,))
     down = ["MB6 7x7", "MB6 5x5", "MB6 3x3"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Block, Value
 from onceforall.space.rows import Head, StageSpace, Width
 from onceforall.space.search_space import SearchSpace
@@ -155,6 +156,9 @@ class _Cursor:
 
     def block(self, name: str, stage: StageSpace, block: Block, index: int, width: int) -> BlockPlan:
         """The stage's next block, to `width` channels; 0: as many as come in."""
+        if stage.kind not in KINDS:
+            raise UserError(f"space {name}", f"{stage.kind!r} is not a kind of block; known: {', '.join(KINDS)}",
+                            "import the module that adds it to KINDS")
         plan = KINDS[stage.kind](Place(name, stage, block, index, self.width, width or self.width, self.size))
         self.width, self.size = plan.path[-1].outputs, plan.path[-1].out_size
         return plan
