@@ -49,6 +49,7 @@ def replacing(path: Path, *, causes: tuple[type[Exception], ...] = (OSError,), t
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()  # its error says why the file cannot be written; those of libraries may not
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())

@@ -44,8 +44,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 @pytest.mark.parametrize("name", ["x.h5", "x.pth", "x.safetensors", "new/x.h5"])
 def test_convert_into_a_folder_that_cannot_be_written(unprivileged, weights, name, capsys):
     err = refused(capsys, "convert", weights, unprivileged / name)
-    assert err == (f"ofa: {unprivileged / name}: cannot be made: Permission denied; make it writable, or give another "
-                   "place\n")
+    assert err == (f"ofa: {unprivileged / name}: cannot be written: Permission denied; make it writable, or give "
+                   "another place\n")
     assert not list(unprivileged.iterdir())
 
 
@@ -56,7 +56,7 @@ def test_convert_onto_a_read_only_file_system(weights, tmp_path, capsys, monkeyp
     for name in ("touch", "unlink", "mkdir"):
         monkeypatch.setattr(Path, name, read_only)
     err = refused(capsys, "convert", weights, tmp_path / "x.h5")
-    assert "x.h5: cannot be made: Read-only file system; give a place that is not read-only" in err
+    assert "x.h5: cannot be written: Read-only file system; give a place that is not read-only" in err
 
 
 @pytest.mark.parametrize("words", [

@@ -23,8 +23,8 @@ RECIPES["digits"] = replace(RECIPES["digits"], batch=128, calibration_images=100
 
 @pytest.mark.slow
 def test_a_killed_fit_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
-    """Killed while a file is written; `tests/train/test_run.py` kills at other moments. Batches are large, so that an
-    epoch has few steps."""
+    """Killed while a file is written; `tests/training/test_run.py` kills at other moments. Batches are large, so that
+    an epoch has few steps."""
     monkeypatch.setattr(kills, "FIT", kills.FIT.replace("me, request", FEWER_STEPS + "me, request"))
     (kill,) = kills.kills(tmp_path, 1, seed=5)
     assert kill.differences == []

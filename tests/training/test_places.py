@@ -189,5 +189,5 @@ def test_a_run_without_a_root_against_one_with(home):
 
 def test_writing_says_why_it_cannot(home):
     (home / "run").write_bytes(b"")
-    with pytest.raises(UserError, match="run: cannot be written: .*; a file stands where a folder is needed"):
+    with pytest.raises(UserError, match="run/paths.json: cannot be written: .*; a file stands where a folder"):
         write_paths(config(), Path("run"))

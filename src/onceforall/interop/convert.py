@@ -45,7 +45,7 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     other = form_to_write(target) if to is None else form_named(to, place="--to")
     folder = other is MIT and trained.arch is not None and target.suffix.lower() not in MIT.suffixes
     final = target / _INIT if folder else target
-    _make_room(path, target, final)
+    _check_target(path, target, final)
     kept = content.kept or (content.about.kept if content.about else {})
     with replacing(final) as unproved:
         save(trained, unproved, form=other, kept=kept)
@@ -55,16 +55,15 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     return Converted(form.name, other.name, trained, len(content.arrays), proved)
 
 
-def _make_room(source: Path, target: Path, final: Path) -> None:
-    """Make the target's folder; raises UserError where that cannot be."""
+def _check_target(source: Path, target: Path, final: Path) -> None:
+    """Raise UserError where the target is a folder or the file to convert."""
     try:
         if target.is_dir() and final is target:
             raise UserError(str(target), "is a folder", "give a file to write")
         if final.exists() and final.samefile(source):
             raise UserError(str(target), "is the file to convert", "give another name")
-        final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(target, error, verb="made") from None
+        raise unwritable(target, error) from None
 
 
 @torch.no_grad()

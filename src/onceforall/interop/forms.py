@@ -34,7 +34,6 @@ class Form:
     def write(self, path: Path, content: Content) -> None:
         """Write the file atomically; raises UserError where it cannot be written, and leaves nothing then."""
         with replacing(path, causes=(OSError, RuntimeError, SafetensorError)) as partial:
-            partial.open("wb").close()  # torch's own error does not say why it cannot
             self.write_to(partial, content)
 
 
