@@ -43,11 +43,11 @@ from onceforall.data import ArrayPictures, DataSet
 from onceforall.deploy.elastic import Elastic
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import write_elastic
-from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet, Supernet
 from onceforall.searching.front import Row
 from onceforall.space import Arch, search_space
 from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.weights.nets import Trained, open_weights, save
 
 ARCHS, RESOLUTION, SWITCHES, PROCESSES = 8, 160, 10_000, 5
 Case = dict[str, Any]
@@ -58,7 +58,7 @@ import gc, resource, sys
 from pathlib import Path
 import torch
 from onceforall.deploy.elastic import Elastic
-from onceforall.interop.weights import open_weights
+from onceforall.weights.nets import open_weights
 def resident():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

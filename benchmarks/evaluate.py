@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader
 
 from onceforall.cli.pictures import evaluator_of
 from onceforall.data import normalize
-from onceforall.interop.weights import open_weights
 from onceforall.nn import Supernet
 from onceforall.space import Arch
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.weights.nets import open_weights
 
 BATCH = 200
 

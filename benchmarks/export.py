@@ -32,11 +32,11 @@ from onceforall.deploy.export import Request, export
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.deploy.targets import TARGETS
 from onceforall.deploy.verify import instructions
-from onceforall.interop.weights import Trained, save, weights_file
 from onceforall.nn import Supernet
 from onceforall.searching.record import read_record
 from onceforall.space import search_space
 from onceforall.training.evaluate import Evaluator
+from onceforall.weights.nets import Trained, save, weights_file
 
 Case = dict[str, Any]
 BETWEEN = ("smallest", "middle", "largest")

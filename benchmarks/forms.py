@@ -17,9 +17,9 @@ from PIL import Image
 
 from onceforall.cli.pictures import evaluator_of
 from onceforall.data import ArrayPictures, DataSpec, load_data
-from onceforall.interop.weights import open_weights
 from onceforall.nn import Supernet
 from onceforall.training.evaluate import Compute, Score
+from onceforall.weights.nets import open_weights
 
 
 def write(name: str, folder: Path) -> None:

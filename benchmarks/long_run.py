@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from onceforall.interop.nnabla.config import Config
-from onceforall.interop.weights import load_supernet
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.engine.output import WEIGHTS
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.weights.nets import load_supernet
 
 STEPS_AN_EPOCH = 80
 OPERATORS = ["MB4 3x3", "MB4 5x5", "MB4 7x7", "MB6 3x3", "MB6 5x5", "MB6 7x7"]

@@ -31,7 +31,6 @@ from onceforall.cost.population import canonical, macs_table
 from onceforall.cost.predictor import REGRESSORS
 from onceforall.cost.predictor_file import load
 from onceforall.interop.mit.weights import loaded
-from onceforall.interop.weights import open_weights
 from onceforall.latency.table import read_table
 from onceforall.nn import Supernet
 from onceforall.searching.costs import costs
@@ -41,6 +40,7 @@ from onceforall.searching.score import Scorer
 from onceforall.searching.study import Plan, study
 from onceforall.space import search_space
 from onceforall.training.engine.distributed import Processes
+from onceforall.weights.nets import open_weights
 
 SPLITS, SEEDS, ROUNDS = 10, 5, 5
 WIDE = search_space("mobilenet_v3_large", width_mult=1.2)

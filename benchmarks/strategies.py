@@ -38,7 +38,6 @@ from onceforall.cost.spread import spread as spread_over
 from onceforall.data import NOTHING, DataSet, DataSpec, Known
 from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.genotype import operators_of
-from onceforall.interop.weights import load, load_supernet
 from onceforall.nn import Subnet
 from onceforall.recipes.recipe import STAGES, WHOLE, StageRow, optimizer
 from onceforall.space import Arch, SearchSpace, search_space
@@ -50,6 +49,7 @@ from onceforall.training.evaluate import Evaluator
 from onceforall.training.loop import Learner
 from onceforall.training.setup import Options, data_of, data_spec, learner_of
 from onceforall.training.stage import stage_of
+from onceforall.weights.nets import load, load_supernet
 
 CLASSES = 10  # of all the data sets
 LOOKED_AT = 1000  # held-out pictures

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from onceforall.deploy.elastic import Elastic
     from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
-    from onceforall.interop.weights import load
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
     from onceforall.space import Arch, Block, SearchSpace, search_space
+    from onceforall.weights.nets import load
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ _HOMES = {
     "onceforall.cost": ("macs", "params"),
     "onceforall.deploy.elastic": ("Elastic",),
     "onceforall.deploy.folder": ("load_subnet",),
-    "onceforall.interop.weights": ("load",),
+    "onceforall.weights.nets": ("load",),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 

@@ -13,10 +13,10 @@ from onceforall.cli import main
 from onceforall.data import ArrayPictures, DataSpec, load_data
 from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
 from onceforall.training.evaluate import Evaluator
+from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12, 16])
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from onceforall.cli import main
-from onceforall.interop.weights import Trained, save
 from onceforall.latency import job
 from onceforall.latency.table import read_table
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(
     resolutions=[16, 20], kernel=[3, 5], expand=[3], depth=[2, 3])

@@ -13,10 +13,10 @@ import torch
 
 from onceforall.cli import main
 from onceforall.errors import UserError
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
 from onceforall.training.engine import checkpoint
+from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12])
 

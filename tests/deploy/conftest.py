@@ -9,10 +9,10 @@ import torch
 
 from onceforall.data import DataSpec, load_data
 from onceforall.deploy.folder import Scored, save_subnet
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
 from onceforall.training.evaluate import Evaluator
+from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(resolutions=[12, 16], depth=[2, 3])
 

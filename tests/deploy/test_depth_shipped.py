@@ -21,9 +21,9 @@ from onceforall.deploy.elastic import Elastic
 from onceforall.deploy.elastic_write import write_elastic
 from onceforall.deploy.export import Request, export
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
-from onceforall.interop.weights import open_weights
 from onceforall.searching.front import Row
 from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.weights.nets import open_weights
 
 SIZES = {"in memory": (16, 20), "files": (70, 90)}
 

@@ -24,9 +24,9 @@ from onceforall.deploy.elastic import Elastic
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.errors import UserError
 from onceforall.interop.convert import convert
-from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Supernet, extract
 from onceforall.searching.front import Row
+from onceforall.weights.nets import Trained, open_weights, save
 
 ARCHS = 5
 

@@ -10,9 +10,9 @@ import torch
 from onceforall.cli import main
 from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import Scored, save_subnet
-from onceforall.interop.weights import Trained, load_supernet, open_weights, save
 from onceforall.nn import Supernet
 from onceforall.space import CATALOG, search_space
+from onceforall.weights.nets import Trained, load_supernet, open_weights, save
 
 
 @pytest.mark.slow

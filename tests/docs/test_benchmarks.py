@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.weights.nets import Trained, save
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from onceforall.cost import macs
-from onceforall.interop.weights import load_supernet
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.training.stage import stage_of
+from onceforall.weights.nets import load_supernet
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import recipe_macs

@@ -21,8 +21,8 @@ from onceforall.cli import main
 from onceforall.cli.app import app
 from onceforall.cost import macs, params
 from onceforall.errors import UserError
-from onceforall.interop.entries import entries
 from onceforall.interop.nnabla.config import Config, checked, no_decay_patterns, subnet_arch
+from onceforall.interop.nnabla.names import entries
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.space import lower, search_space
 from onceforall.training.engine.output import MAY_CHANGE

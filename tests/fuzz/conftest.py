@@ -8,8 +8,8 @@ from pathlib import Path
 import fuzzing
 import pytest
 
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet, extract
+from onceforall.weights.nets import Trained, save
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 
 from onceforall.deploy.description import Channels
 from onceforall.deploy.folder import Extracted, open_subnet, save_subnet
-from onceforall.interop.about import About
-from onceforall.interop.weights import open_weights, space_of
 from onceforall.nn import Subnet, Supernet
+from onceforall.weights.about import About
+from onceforall.weights.nets import open_weights, space_of
 
 FILES = [f"{net}{suffix}" for net in ("supernet", "subnet") for suffix in (".h5", ".safetensors", ".pth")]
 ABOUT = {"kind": "supernet", "space": SPACE.to_dict(), "num_classes": 3, "dropout": 0.1, "bn": [0.1, 1e-5],
@@ -112,14 +112,14 @@ def test_other_descriptions_in_weights(place, nets, data, name):
                         {"arch": str(SPACE.largest)}, {"kind": "subnet"}, {"misspelt": 1}, {"bn": [0.1, 0]}]),
        st.sampled_from(FILES))
 def test_descriptions_of_other_nets(nets, change, name):
-    from onceforall.interop.forms import form_of
-    from onceforall.interop.weights import trained_of
+    from onceforall.weights.forms import form_of
+    from onceforall.weights.nets import trained_of
 
     form = form_of(nets[name])
-    content = form.read(nets[name])
+    content = form.code.read(nets[name])
 
     def run():
-        from onceforall.interop.about import parsed
+        from onceforall.weights.about import parsed
         about = parsed(nets[name], About.model_construct(**{**ABOUT, **change}).model_dump_json(warnings=False)
                        if "misspelt" not in change else '{"kind": "supernet", "misspelt": 1}')
         return trained_of(nets[name], form, type(content)(content.arrays, about.counts, about, content.kept))

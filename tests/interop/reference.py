@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from onceforall.interop.weights import load_weights
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.weights.nets import load_weights
 
 
 def randomise(net: torch.nn.Module, seed: int) -> None:

@@ -10,9 +10,8 @@ import torch
 from reference import ours_of, theirs_of
 
 from onceforall.cost import macs, params
-from onceforall.interop.entries import entries
 from onceforall.interop.mit.weights import key
-from onceforall.interop.weights import supernet_entries
+from onceforall.interop.nnabla.names import entries, names_of
 from onceforall.nn import extract, recalibrate, sort_channels
 from onceforall.space import Arch
 from onceforall.training.engine.distributed import Processes
@@ -106,7 +105,7 @@ def test_a_shrinking_step(authors, tmp_path, subnets, dtype):
     loss = train_step(learner, stage, images, labels, terms=terms, lr=0.0)
     assert float(loss) == pytest.approx(expected, rel=1e-7 if dtype == torch.float64 else 1e-5)
     reference = dict(theirs.named_parameters())
-    trained = [e for e in supernet_entries(ours) if e.trained]
+    trained = [e for e in names_of(ours) if e.trained]
     assert {key(e.theirs) for e in trained} == reference.keys()
     largest = max(float(p.grad.norm()) for p in reference.values() if p.grad is not None)
     for entry in trained:
@@ -185,7 +184,7 @@ def test_parameters_without_weight_decay(pair):
     names = {name for name, p in theirs.named_parameters() if id(p) not in decayed}
     for keys in (Hparams().no_decay_keys, "bn#_b", "bn#bias"):
         patterns = decay_exemptions(keys)
-        exempt = {key(e.theirs) for e in supernet_entries(ours) if e.trained and any(p.search(e.theirs)
+        exempt = {key(e.theirs) for e in names_of(ours) if e.trained and any(p.search(e.theirs)
                                                                                     for p in patterns)}
         assert exempt == names
     assert len(names) == {"proxyless_nas": 135, "resnet50d": 123}.get(ours.space.name, 153)

@@ -21,11 +21,11 @@ import onceforall
 from onceforall.cli import main
 from onceforall.errors import UserError
 from onceforall.interop.convert import convert
-from onceforall.interop.entries import entries
 from onceforall.interop.mit.weights import key
-from onceforall.interop.weights import Trained, load, load_weights, open_weights, save
+from onceforall.interop.nnabla.names import entries
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, search_space
+from onceforall.weights.nets import Trained, load, load_weights, open_weights, save
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
@@ -426,8 +426,8 @@ def test_convert_on_the_command_line(files, tmp_path, capsys):
             ((files["mit"], tmp_path), "its name does not say"),
             ((files["mit"], tmp_path, "--to", "mit"), "is a folder"),
             ((tmp_path / "nothing.pth", tmp_path / "x.pth"), "nothing.pth: is neither"),
-            ((files["mit"], tmp_path / "same.pth" / "x.pth"), "cannot be made"),
-            ((files["mit"], tmp_path / ("x" * 300 + ".pth")), "cannot be made"),
+            ((files["mit"], tmp_path / "same.pth" / "x.pth"), "cannot be written"),
+            ((files["mit"], tmp_path / ("x" * 300 + ".pth")), "cannot be written"),
             ((files["mit"], "/proc/x.pth"), "/proc/x.pth"), ((files["mit"], "/proc/x.safetensors"), "/proc/x.safe"),
             ((files["mit"], tmp_path / "x.pth", "--space", "mobilenet_v3_large"), "--space: 'mobilenet_v3_large' is"),
     ]:

@@ -16,12 +16,12 @@ import torch
 
 from onceforall.cost.predictor_file import load as load_predictor
 from onceforall.errors import UserError
-from onceforall.interop import native_weights
 from onceforall.interop.mit import weights as mit_weights
 from onceforall.interop.mit.net_config import read as read_net_config
-from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.weights import native
+from onceforall.weights.nets import Trained, open_weights, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.25)
 
@@ -122,10 +122,10 @@ def test_safetensors_that_declare_more_than_they_hold(tmp_path: Path, little_mem
     for header in (json.dumps({"a": entry}).encode(), b'{"a":' * 100_000):
         (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
         with pytest.raises(UserError, match="is not a readable safetensors file"):
-            native_weights.read(tmp_path / "a.safetensors")
+            native.read(tmp_path / "a.safetensors")
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{")
     with pytest.raises(UserError, match="is not a readable safetensors file"):
-        native_weights.read(tmp_path / "a.safetensors")
+        native.read(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("name", ["weights.h5", "weights.safetensors", "weights.pth"])

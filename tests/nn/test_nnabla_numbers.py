@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from onceforall.interop.entries import entries
+from onceforall.interop.nnabla.names import entries
 from onceforall.interop.nnabla.weights import read, to_ours
 from onceforall.nn import Supernet, extract, recalibrate, sort_channels
 from onceforall.space import Arch, search_space

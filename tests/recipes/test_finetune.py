@@ -20,12 +20,12 @@ from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Supernet
 from onceforall.recipes.finetune import Request, _config, _Start, finetune
 from onceforall.space import search_space
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options, data_spec
+from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12, 16])
 

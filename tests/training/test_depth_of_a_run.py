@@ -11,11 +11,11 @@ from small import config
 
 from onceforall.data import Depth, Known
 from onceforall.interop.nnabla.config import Config
-from onceforall.interop.weights import open_weights
 from onceforall.training import setup
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.run import train
 from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.weights.nets import open_weights
 
 TWELVE_BITS, KIND = Depth(uint16=4095), KINDS["12 in 16 bits"]
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from onceforall.cli import main
 from onceforall.interop.nnabla.config import Config, stage_space, subnet_arch
-from onceforall.interop.weights import open_weights
 from onceforall.space import search_space
+from onceforall.weights.nets import open_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = Path("examples/classification/ofa")

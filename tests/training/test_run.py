@@ -20,11 +20,11 @@ from onceforall.cli import main
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.weights import read
-from onceforall.interop.weights import load
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.output import finished
 from onceforall.training.engine.run import train
 from onceforall.training.setup import Options
+from onceforall.weights.nets import load
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def same_weights(a: Path, b: Path) -> bool:
 def test_what_a_run_leaves(fullnet):
     assert finished(fullnet)
     assert {p.name for p in fullnet.iterdir()} == {
-        "config.json", "paths.json", "weights.h5", "checkpoint.safetensors", "metrics.jsonl", "tensorboard", "log.txt"}
+        "config.json", "paths.json", "weights.safetensors", "weights.h5", "checkpoint.safetensors", "metrics.jsonl",
+        "tensorboard", "log.txt"}
     assert Config.read(fullnet / "config.json").to_dict() == config().to_dict()
     records = [json.loads(line) for line in (fullnet / "metrics.jsonl").read_text().splitlines()]
     assert [r["kind"] for r in records] == ["train", "valid"] * 2

@@ -10,14 +10,16 @@ from small import config
 
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config
-from onceforall.interop.weights import Trained, load, save, supernet_entries
+from onceforall.interop.nnabla import names
+from onceforall.interop.nnabla.config import Config, no_decay_patterns
+from onceforall.interop.nnabla.names import decay_names, names_of
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.setup import Options, learner_of, optimizer_of, teacher_of
 from onceforall.training.stage import stage_of
 from onceforall.training.start import supernet_of
+from onceforall.weights.nets import Trained, load, save
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,17 @@ def test_weight_decay_spares_norms_and_biases(files):
     assert (decayed["weight_decay"], spared["weight_decay"]) == (3e-5, 0.0)
     assert any(p is net.stages[0][0].depthwise.conv.kernel_7to5 for p in decayed["params"])
     assert any(p is net.head.classifier.bias for p in spared["params"])
-    assert len(supernet_entries(net)) == 411
+    assert len(names_of(net)) == 411
+
+
+def test_weight_decay_spares_the_same_where_nnablanas_has_no_names(monkeypatch):
+    net = supernet_of(config("kernel"))
+    usual, patterns = decay_names(net), no_decay_patterns(config())
+    monkeypatch.setattr(names, "entries", lambda *_: [])
+    own = decay_names(net)
+    assert own != usual and own.keys() <= usual.keys()
+    for ours in own:
+        assert any(p.search(own[ours]) for p in patterns) == any(p.search(usual[ours]) for p in patterns), ours
 
 
 def test_the_teacher_is_the_largest_and_normalises_as_asked(files):

@@ -11,11 +11,11 @@ from small import config
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
-from onceforall.interop.weights import Trained, save
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import search_space
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.start import subnet_of
+from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(depth=(4,))
 ARCH = SPACE.smallest.at(16)  # all MB3 3x3

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from onceforall.interop.nnabla.names import names_of
 from onceforall.interop.nnabla.weights import to_file
-from onceforall.interop.weights import load_weights, supernet_entries
 from onceforall.nn import Supernet, extract
 from onceforall.space import Arch, search_space
 from onceforall.training.engine.distributed import Processes
@@ -23,6 +23,7 @@ from onceforall.training.schedule import CosineWarmup
 from onceforall.training.setup import sgd
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Term, progressive_shrinking
+from onceforall.weights.nets import load_weights
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
@@ -69,7 +70,7 @@ def test_the_step_of_nnablanas(oracle):
     assert loss.item() == pytest.approx(float(expected["loss_total"]), rel=1e-5)
     largest = max(np.linalg.norm(expected[k]) for k in expected.files if k.startswith("grad/"))
     compared = 0
-    for entry in supernet_entries(net):
+    for entry in names_of(net):
         if entry.trained:
             theirs = torch.from_numpy(expected[f"grad/{entry.theirs}"]).double()
             grad = net.get_parameter(entry.ours).grad

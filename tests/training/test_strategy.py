@@ -18,8 +18,6 @@ from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config, checked
-from onceforall.interop.weights import Trained, load_supernet, open_weights, weights_file
-from onceforall.interop.weights import save as save_weights
 from onceforall.nn import Supernet, extract
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.search import Request, search
@@ -33,6 +31,8 @@ from onceforall.training.setup import Options, teacher_of
 from onceforall.training.stage import stage_of
 from onceforall.training.strategy import STRATEGIES as REGISTERED
 from onceforall.training.strategy import Moment, Term, authors_order, delayed, only, progressive_shrinking, sandwich
+from onceforall.weights.nets import Trained, load_supernet, open_weights, weights_file
+from onceforall.weights.nets import save as save_weights
 
 START, HALF, END = Moment(0, 100), Moment(50, 100), Moment(99, 100)
 KERNELS = tabulate(SMALL, lambda plan, block: block["depthwise"].kernel, lambda plan: 0.0)  # likes large kernels

@@ -134,11 +134,11 @@ def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root
     from onceforall.cli.progress import Progress
     from onceforall.deploy.elastic_file import ELASTIC
     from onceforall.deploy.elastic_write import spread_rows, write_elastic
-    from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.recipes.fit import SEARCH
     from onceforall.searching.record import read_front
     from onceforall.training.evaluate import Compute
+    from onceforall.weights.nets import open_weights
 
     trained = open_weights(run)
     if not isinstance(trained.net, Supernet):
@@ -186,8 +186,8 @@ def _pictures(folder: Path, data: str | None, root: str | None) -> DataSet | Non
     """The data set of the options, else the one that the description names; None where that is not at hand."""
     from onceforall.cli.pictures import evaluator_of
     from onceforall.deploy.folder import open_subnet
-    from onceforall.interop.weights import open_weights
     from onceforall.training.evaluate import Compute
+    from onceforall.weights.nets import open_weights
 
     open_subnet(folder)
     try:

@@ -47,7 +47,7 @@ def extract(
     from onceforall.cli.pictures import Asked, scored
     from onceforall.deploy.elastic_file import is_elastic
     from onceforall.deploy.folder import save_subnet
-    from onceforall.interop.weights import weights_file
+    from onceforall.weights.nets import weights_file
 
     which = Which(arch, genotype, resolution, front, row)
     if is_elastic(Path(source)) and data is None:

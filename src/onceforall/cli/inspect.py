@@ -28,7 +28,7 @@ def inspect(
         space, classes = search_space(source), 1000
         chosen = which.of(space)
     else:
-        from onceforall.interop.weights import open_weights
+        from onceforall.weights.nets import open_weights
         trained = open_weights(source, space=space_name)
         space, classes, chosen = trained.space, trained.num_classes, arch_of(trained, which)
     about = _about(space, chosen, classes)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from onceforall.data import DataSet, DataSpec, Known, Pictures
     from onceforall.deploy.folder import Scored
     from onceforall.interop.nnabla.config import Config
-    from onceforall.interop.weights import Trained
     from onceforall.training.evaluate import Compute, Evaluator
+    from onceforall.weights.nets import Trained
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ def scored(asked: Asked, which: Which) -> Scored:
     """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
     that stands alone in SOURCE is left as it is."""
     from onceforall.deploy.folder import Scored
-    from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.training.engine.distributed import Processes
+    from onceforall.weights.nets import open_weights
 
     compute = compute_of(asked.device, 0, "float", Processes(), threads=asked.threads)
     trained = open_weights(asked.source, space=asked.space)
@@ -185,7 +185,7 @@ def _described(source: Path) -> DataSpec:
     """The data set that an extracted sub-network's description names."""
     from onceforall.data import NAMED
     from onceforall.deploy.description import ABOUT, read_description
-    from onceforall.interop.weights import weights_file
+    from onceforall.weights.nets import weights_file
 
     folder = weights_file(source).parent
     spec = read_description(folder).data_spec() if (folder / ABOUT).exists() else None

@@ -84,7 +84,7 @@ def _space(source: str, classes: int | None) -> tuple[SearchSpace, int]:
         raise UserError("--classes", f"{classes} is below 1")
     if is_space(source):
         return search_space(source), classes or 1000
-    from onceforall.interop.weights import open_weights
+    from onceforall.weights.nets import open_weights
     trained = open_weights(source)
     if classes not in (None, trained.num_classes):
         raise UserError("--classes", f"{classes} stands beside {source}, which has {trained.num_classes}",

@@ -105,11 +105,11 @@ def _folder(source: str, output: Path | None) -> Path | None:
 def _trained(what: Asked, request: Request, folder: Path, progress: Progress) -> Record | None:
     """Search a trained supernet; None in the processes that only measured for the first one."""
     from onceforall.cli.pictures import evaluator_of, show_found
-    from onceforall.interop.weights import open_weights
     from onceforall.nn import Supernet
     from onceforall.searching.score import Scorer, shared
     from onceforall.searching.search import search as run
     from onceforall.training.engine.distributed import detect, joined
+    from onceforall.weights.nets import open_weights
 
     processes = detect(os.environ)
     compute = compute_of(what.device, 0, "float", processes, threads=what.threads)

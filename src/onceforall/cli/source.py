@@ -13,7 +13,7 @@ from onceforall.space import CATALOG, Arch, SearchSpace
 
 if TYPE_CHECKING:
     from onceforall.interop.nnabla.config import Config
-    from onceforall.interop.weights import Trained
+    from onceforall.weights.nets import Trained
 
 
 ArchText = Annotated[str | None, typer.Option(help="sub-network: 224:k5e4,.. or largest, middle, smallest")]
@@ -87,13 +87,12 @@ def arch_of(trained: Trained, which: Which) -> Arch:
 def run_config(source: Path) -> tuple[Config | None, bool]:
     """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
     from onceforall.deploy.elastic_file import is_elastic
-    from onceforall.interop.weights import weights_file
     from onceforall.training.engine import checkpoint
-    from onceforall.training.engine.output import WEIGHTS
     from onceforall.training.engine.places import CONFIG, read_run_config
+    from onceforall.weights.nets import stages_in, weights_file
 
     folder = weights_file(source).parent
-    if is_elastic(source) and any(folder.glob(f"*/{WEIGHTS}")):  # in a run's folder, of its widest stage
+    if is_elastic(source) and stages_in(folder):  # in a run's folder, of its widest stage
         folder = weights_file(folder).parent
     search = checkpoint.read_extra(folder).get("options", {}).get("search", True) if checkpoint.exists(folder) else True
     return (read_run_config(folder) if (folder / CONFIG).exists() else None), search

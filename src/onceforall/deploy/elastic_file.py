@@ -15,15 +15,15 @@ from torch import Tensor
 from onceforall.deploy.description import Channels
 from onceforall.errors import UserError
 from onceforall.files import check_no_pointer
-from onceforall.interop import native_weights
-from onceforall.interop.entries import COUNT, MEAN, Content, Stored
-from onceforall.interop.forms import NATIVE
-from onceforall.interop.weights import Trained, trained_of
 from onceforall.nn import Subnet, Supernet
 from onceforall.searching.front import Row
 from onceforall.searching.record import RowValues
 from onceforall.space import Arch, Layer, Plan, SearchSpace
 from onceforall.training.evaluate import CALIBRATION
+from onceforall.weights import native
+from onceforall.weights.content import COUNT, MEAN, Content, Stored
+from onceforall.weights.forms import NATIVE
+from onceforall.weights.nets import Trained, trained_of
 
 _log = logging.getLogger(__name__)
 ELASTIC = "elastic.safetensors"
@@ -84,7 +84,7 @@ def stored_of(rows: Sequence[Row], nets: Mapping[Arch, tuple[Tensor, int]], *, s
 
 def is_elastic(path: Path) -> bool:
     """Whether the file stores sub-networks beside a supernet."""
-    return path.is_file() and path.suffix == ".safetensors" and native_weights.stores(path)
+    return path.is_file() and path.suffix == ".safetensors" and native.stores(path)
 
 
 def read_elastic(path: Path) -> ElasticContent:
@@ -92,7 +92,7 @@ def read_elastic(path: Path) -> ElasticContent:
     if not path.is_file():
         raise UserError(str(path), "is not there", REMEDY)
     check_no_pointer(path)
-    content = NATIVE.read(path)
+    content = NATIVE.code.read(path)
     if content.stored is None:
         raise UserError(str(path), "has no sub-networks stored beside the weights", REMEDY)
     trained = trained_of(path, NATIVE, content)

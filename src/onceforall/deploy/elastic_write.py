@@ -17,14 +17,14 @@ from onceforall.deploy.elastic import Elastic, accuracies, ascending
 from onceforall.deploy.elastic_file import statistics_of, stored_of
 from onceforall.errors import UserError
 from onceforall.files import unwritable
-from onceforall.interop.entries import COUNT
-from onceforall.interop.forms import NATIVE
-from onceforall.interop.weights import Trained, content_of
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.searching.front import Row, spread_over
 from onceforall.searching.score import Listener
 from onceforall.space import Arch
 from onceforall.training.evaluate import Evaluator
+from onceforall.weights.content import COUNT
+from onceforall.weights.forms import NATIVE
+from onceforall.weights.nets import Trained, content_of
 
 _PICTURES, _RANDOM = 8, 2
 

@@ -28,10 +28,10 @@ from onceforall.deploy.description import (
 )
 from onceforall.errors import UserError
 from onceforall.files import unwritable
-from onceforall.interop.weights import Trained, open_weights, save
 from onceforall.nn import Subnet
 from onceforall.space import Arch, SearchSpace
 from onceforall.training.evaluate import Evaluator, Score
+from onceforall.weights.nets import Trained, open_weights, save
 
 _MOST_CLASSES = 200  # whose confusion is written: model.json should stay small
 

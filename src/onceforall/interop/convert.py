@@ -11,11 +11,12 @@ from torch import Tensor
 
 from onceforall.errors import UserError
 from onceforall.files import replacing, unwritable
-from onceforall.interop.forms import MIT, form_named, form_of, form_to_write
 from onceforall.interop.mit import net_config
-from onceforall.interop.weights import Trained, open_weights, save, trained_of, weights_file
+from onceforall.interop.nnabla.weights import differing
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch
+from onceforall.weights.forms import FORMS, form_named, form_of, form_to_write
+from onceforall.weights.nets import Trained, open_weights, save, trained_of, weights_file
 
 _INIT = "init"
 
@@ -40,13 +41,14 @@ def convert(source: Path, target: Path, *, to: str | None = None, space: str | N
     """
     path = weights_file(source)
     form = form_of(path)
-    content = form.read(path)
+    content = form.code.read(path)
     trained = trained_of(path, form, content, space=space)
     other = form_to_write(target) if to is None else form_named(to, place="--to")
-    folder = other is MIT and trained.arch is not None and target.suffix.lower() not in MIT.suffixes
+    mit = FORMS["mit"]
+    folder = other is mit and trained.arch is not None and target.suffix.lower() not in mit.suffixes
     final = target / _INIT if folder else target
     _check_target(path, target, final)
-    kept = content.kept or (content.about.kept if content.about else {})
+    kept = differing(trained.net, content.kept) if content.kept else content.about.kept if content.about else {}
     with replacing(final) as unproved:
         save(trained, unproved, form=other, kept=kept)
         proved = _prove(trained, open_weights(unproved))

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from torch import Tensor
+
 from onceforall.errors import UserError
-from onceforall.interop.entries import HEADS, Content, Entry
-from onceforall.interop.forms import Form
+from onceforall.interop.mit import net_config
+from onceforall.interop.nnabla.names import HEADS
 from onceforall.space import Arch, Block, SearchSpace, lower, search_space
 from onceforall.space.plan import make_divisible
+from onceforall.weights.about import About
 
 
 class Foreign:
-    """A foreign file's arrays by NNablaNAS's names, with the questions that their shapes answer."""
+    """A foreign file's arrays by NNablaNAS's names, with the questions that their shapes answer.
 
-    def __init__(self, path: Path, form: Form, content: Content) -> None:
-        self.path, self._form, self._arrays = path, form, content.arrays
+    `key`: the file's name of an array, by NNablaNAS's. Only convolutions and biases are asked for, whose layout is the
+    same in every form.
+    """
+
+    def __init__(self, path: Path, arrays: Mapping[str, Tensor], *, key: Callable[[str], str]) -> None:
+        self.path, self._arrays, self._key = path, arrays, key
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of the array that NNablaNAS calls `name`, in our layout; None where there is none."""
-        entry = Entry("", name, trained=True)
-        array = self._arrays.get(self._form.key(entry))
-        return None if array is None else tuple(self._form.to_ours(entry, array).shape)
+        """Shape of the array that NNablaNAS calls `name`; None where there is none."""
+        array = self._arrays.get(self._key(name))
+        return None if array is None else tuple(array.shape)
 
     def has(self, name: str) -> bool:
         """Whether there is such an array."""
@@ -56,13 +62,30 @@ class Foreign:
         """First entry of a shape that has to be there."""
         shape = self.shape(name)
         if not shape:
-            raise UserError(str(self.path), f"has no array {self._form.key(Entry('', name, trained=True))}",
+            raise UserError(str(self.path), f"has no array {self._key(name)}",
                             "it is of another network")
         return shape[0]
 
     def layer(self, name: str) -> tuple[int, ...] | None:
         """Shape of a convolution's weight, elastic or not."""
         return self.shape(f"{name}/conv/conv/_W") or self.shape(f"{name}/conv/_W")
+
+
+def about_of(file: Foreign, name: str | None) -> About:
+    """What a file that does not say it holds, as far as shapes tell. `name`: of its search space, by default its
+    family's table for ImageNet."""
+    classes = file.classes
+    space = space_of_arrays(file, name)
+    about = About(kind="supernet", space=space.to_dict(), num_classes=classes, bn=(0.1, space.bn_eps))
+    if file.elastic:
+        return about
+    config = net_config.read(file.path.parent) if file.path.name == "init" else None
+    arch = arch_of_arrays(file, space, config.image_size if config else None)
+    about = about.model_copy(update={"kind": "subnet", "arch": str(arch)})
+    if config is None:
+        return about
+    config.check(lower(space, arch, classes))
+    return about.model_copy(update={"bn": config.bn, "dropout": config.dropout})
 
 
 def space_of_arrays(file: Foreign, name: str | None) -> SearchSpace:

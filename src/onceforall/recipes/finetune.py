@@ -18,7 +18,6 @@ from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.genotype import has_operators, operators_of
-from onceforall.interop.weights import open_weights, weights_file
 from onceforall.nn import Subnet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import SMALL, recipe_of
@@ -27,12 +26,12 @@ from onceforall.recipes.recipe import Recipe, check_seed, optimizer
 from onceforall.space import SearchSpace, search_space
 from onceforall.space.catalog import named_settings
 from onceforall.training.engine.distributed import wait
-from onceforall.training.engine.output import WEIGHTS as TRAINED
 from onceforall.training.engine.output import check_output, finished
 from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.setup import Options, announce, check_trainable, data_of
+from onceforall.weights.nets import open_weights, stages_in, weights_file
 
 _log = logging.getLogger(__name__)
 EPOCHS, STEPS = 2, 300  # by default as many epochs as give both, at least
@@ -154,7 +153,7 @@ def _check_output(subnet: Path, output: Path) -> None:
         raise UserError(str(output), "is the folder of the sub-network itself", "give another -o")
     if (output / CONFIG).exists():
         return  # `train` compares it
-    if (output / ABOUT).exists() or any(output.glob(f"*/{TRAINED}")):
+    if (output / ABOUT).exists() or stages_in(output):
         kind = "sub-network" if (output / ABOUT).exists() else "run"
         raise UserError(str(output), f"holds another {kind}", "give another -o")
 
@@ -231,7 +230,7 @@ def _describe(request: Request, config: Config, output: Path, *, start: _Start, 
               compute: Compute) -> None:
     """Score the net before and after as `ofa evaluate` does, and write its description beside it."""
     space, arch, _ = start.about.network(request.subnet / ABOUT)
-    trained = open_weights(output / TRAINED).net
+    trained = open_weights(output).net
     assert isinstance(trained, Subnet)  # OFATrainer wrote it
 
     def evaluator(subnet: Subnet, pictures: DataSet) -> Evaluator:

@@ -19,7 +19,6 @@ from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
 from onceforall.files import unreadable, write_text
 from onceforall.interop.nnabla.config import Config
-from onceforall.interop.weights import load_supernet
 from onceforall.nn import Supernet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
@@ -34,10 +33,11 @@ from onceforall.space import Arch
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.journal import METRICS, read_records
 from onceforall.training.engine.lock import locked
-from onceforall.training.engine.output import WEIGHTS, check_output, check_pictures, finished, identity
+from onceforall.training.engine.output import check_output, check_pictures, finished, identity
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options, announce, check_trainable, data_of, data_spec
+from onceforall.weights.nets import load_supernet, weights_file
 
 _log = logging.getLogger(__name__)
 SUMMARY, SEARCH = "summary.json", "search"
@@ -110,7 +110,7 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     for folder, config in stages.items():
         train(config, run / folder, options)
     last = list(stages)[-1]
-    subnets = _pick(request, stages[last], run / last / WEIGHTS, run, options)
+    subnets = _pick(request, stages[last], weights_file(run / last), run, options)
     if not options.processes.first:
         return {}
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}

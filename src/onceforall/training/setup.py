@@ -12,9 +12,8 @@ from torch import nn
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
-from onceforall.interop.entries import entries
 from onceforall.interop.nnabla.config import Config, network_space, no_decay_patterns
-from onceforall.interop.weights import classes_of, space_of, supernet_entries
+from onceforall.interop.nnabla.names import decay_names
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
@@ -23,6 +22,7 @@ from onceforall.training.engine.stop import Stop
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.loop import Learner
 from onceforall.training.start import filled, subnet_of, supernet_of
+from onceforall.weights.nets import classes_of, space_of
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,8 @@ def sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float, nesterov: b
 def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
     """SGD with two groups: parameters with weight decay, and those whose NNablaNAS name matches no_decay_keys."""
     group, free = config.optimizer.train, config.optimizer.train_no_decay
-    names = supernet_entries(net) if isinstance(net, Supernet) else entries(net.plan)
     patterns = no_decay_patterns(config)
-    exempt = {e.ours for e in names if any(p.search(e.theirs) for p in patterns)}
+    exempt = {ours for ours, theirs in decay_names(net).items() if any(p.search(theirs) for p in patterns)}
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in net.named_parameters():
         split[name in exempt].append(parameter)

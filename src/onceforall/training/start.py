@@ -17,10 +17,10 @@ from onceforall.interop.nnabla.config import (
     supernet_space,
     valid_archs,
 )
-from onceforall.interop.weights import Trained, load_weights, open_subnet_file, space_of
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, lower
 from onceforall.training.evaluate import Evaluator
+from onceforall.weights.nets import Trained, load_weights, open_subnet_file, space_of
 
 _CLASSIFIER = "head.classifier."
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from onceforall.errors import UserError
 from onceforall.files import unreadable
-from onceforall.interop.entries import HEADS
+from onceforall.interop.nnabla.names import HEADS
 from onceforall.nn import Subnet
 from onceforall.space import BlockPlan, Layer, Plan
 

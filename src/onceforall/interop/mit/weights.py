@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.interop.about import NAME, About, parsed
-from onceforall.interop.entries import COUNT, MEAN, Content, count_of, count_tensors
+from onceforall.interop.infer import Foreign, about_of
+from onceforall.interop.nnabla.names import names_of
+from onceforall.nn import Subnet, Supernet
+from onceforall.weights.about import NAME, About, parsed
+from onceforall.weights.content import COUNT, MEAN, Content, count_of, count_tensors
 
 _LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
            "_var": "running_var"}
@@ -31,6 +34,19 @@ def key(name: str) -> str:
     their ResNet50D stands by itself, NNablaNAS's in a sequence."""
     *modules, leaf = name.replace("classifier/0/", "classifier/").split("/")
     return ".".join([*modules, _LEAVES.get(leaf, leaf)])
+
+
+def names(net: Supernet | Subnet) -> dict[str, str]:
+    """The authors' names."""
+    return {entry.ours: key(entry.theirs) for entry in names_of(net)}
+
+
+def to_file(_: str, tensor: Tensor) -> Tensor:
+    """The authors' layout is ours: torch's."""
+    return tensor
+
+
+to_ours = to_file
 
 
 def read(path: Path) -> Content:
@@ -67,6 +83,20 @@ def write(path: Path, content: Content) -> None:
     """Write what the authors' `torch.load(..)["state_dict"]` and `load_state_dict` take."""
     about = {} if content.about is None else {NAME: content.about.text()}
     torch.save({"state_dict": OrderedDict({**content.arrays, **count_tensors(content.counts)}), **about}, path)
+
+
+def inferred(path: Path, content: Content, space: str | None) -> About:
+    """What the authors' own files do not say of their net."""
+    return about_of(_foreign(path, content), space)
+
+
+def of_supernet(path: Path, content: Content) -> bool:
+    """Whether one holds a supernet."""
+    return _foreign(path, content).elastic
+
+
+def _foreign(path: Path, content: Content) -> Foreign:
+    return Foreign(path, content.arrays, key=key)
 
 
 def _about(path: Path, values: Mapping[str, Any]) -> About | None:

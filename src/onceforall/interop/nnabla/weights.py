@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,23 +12,31 @@ import torch
 from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.interop.about import NAME, About, Kept, parsed
-from onceforall.interop.entries import Content, Entry
+from onceforall.interop.infer import Foreign, about_of
+from onceforall.interop.nnabla.names import names_of
+from onceforall.nn import Subnet, Supernet
+from onceforall.weights.about import NAME, About, Kept, parsed
+from onceforall.weights.content import Content
 
 # as h5py has it
 _DAMAGED = (OSError, RuntimeError, SystemError, LookupError, TypeError, ValueError, OverflowError, MemoryError)
 
 
-def to_file(entry: Entry, tensor: Tensor) -> Tensor:
-    """Our tensor in NNablaNAS's layout."""
-    if entry.per_channel:
+def names(net: Supernet | Subnet) -> dict[str, str]:
+    """NNablaNAS's names, in its order."""
+    return {entry.ours: entry.theirs for entry in names_of(net)}
+
+
+def to_file(name: str, tensor: Tensor) -> Tensor:
+    """Our array in NNablaNAS's layout."""
+    if ".norm." in name:
         return tensor.reshape(1, -1, 1, 1)
     return tensor.t() if tensor.ndim == 2 else tensor
 
 
-def to_ours(entry: Entry, tensor: Tensor) -> Tensor:
+def to_ours(name: str, tensor: Tensor) -> Tensor:
     """NNablaNAS's array in our layout."""
-    if entry.per_channel:
+    if ".norm." in name:
         return tensor.reshape(-1)
     return tensor.t() if tensor.ndim == 2 else tensor
 
@@ -72,10 +80,35 @@ def write(path: Path, content: Content) -> None:
     with h5py.File(path, "w") as file:
         if content.about is not None:
             file.attrs[NAME] = content.about.model_copy(update={"counts": counts}).text()
-        for name, array in content.arrays.items():
-            dtype, index, trained = content.kept[name]
+        for number, (name, array) in enumerate(content.arrays.items()):
+            dtype, index, trained = content.kept.get(name, by_default(name, number))
             data = file.create_dataset(name, data=array.numpy().astype(dtype))
             data.attrs["index"], data.attrs["need_grad"] = index, trained
+
+
+def by_default(name: str, number: int) -> Kept:
+    """What NNablaNAS writes of the array that stands at that place in its order."""
+    return "float32", number, not name.endswith(("/_mean", "/_var"))
+
+
+def differing(net: Supernet | Subnet, kept: Mapping[str, Kept]) -> dict[str, Kept]:
+    """What a file says of its arrays otherwise than by default."""
+    usual = {name: by_default(name, number) for number, name in enumerate(names(net).values())}
+    return {name: value for name, value in kept.items() if usual.get(name, value) != value}
+
+
+def inferred(path: Path, content: Content, space: str | None) -> About:
+    """What NNablaNAS's own files do not say of their net."""
+    return about_of(_foreign(path, content), space)
+
+
+def of_supernet(path: Path, content: Content) -> bool:
+    """Whether one holds a supernet."""
+    return _foreign(path, content).elastic
+
+
+def _foreign(path: Path, content: Content) -> Foreign:
+    return Foreign(path, content.arrays, key=str)
 
 
 def _about(path: Path, file: h5py.File) -> About | None:

@@ -20,18 +20,18 @@ from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, gathered
 from onceforall.training.engine.places import CONFIG, moved, paths_of, shown_path, without_paths
 from onceforall.training.setup import Options
+from onceforall.weights.nets import NNABLAS, WEIGHTS
 
 _log = logging.getLogger(__name__)
 _OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
 MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download",
                         "setbacks", "setback_rate", "setback_clip"})  # between a run's start and its resuming
-WEIGHTS = "weights.h5"
 
 
 def finished(output: Path) -> bool:
     """Whether the folder holds a run that came to its end."""
-    return checkpoint.exists(output) and (output / WEIGHTS).exists() and bool(
-        checkpoint.read_extra(output).get("finished"))
+    written = any((output / name).exists() for name in (WEIGHTS, NNABLAS))  # older versions wrote the second alone
+    return written and checkpoint.exists(output) and bool(checkpoint.read_extra(output).get("finished"))
 
 
 def lasting(options: Options) -> dict[str, Any]:

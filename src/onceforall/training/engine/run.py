@@ -18,7 +18,6 @@ from onceforall.cost import macs
 from onceforall.data import BEFORE, DataSet, Depth, Known, Loader, TrainBatches
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config, checked, network_space, subnet_arch, valid_archs
-from onceforall.interop.weights import Trained, classes_of, save
 from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch
 from onceforall.training.engine import checkpoint
@@ -28,7 +27,6 @@ from onceforall.training.engine.guard import Guard, Setback
 from onceforall.training.engine.journal import Journal, tag
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import (
-    WEIGHTS,
     check_alike,
     check_files,
     check_output,
@@ -46,6 +44,8 @@ from onceforall.training.evaluate import Evaluator, Score
 from onceforall.training.loop import StepReport, run_epoch
 from onceforall.training.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.training.stage import stage_of
+from onceforall.weights.forms import form_to_write
+from onceforall.weights.nets import NNABLAS, WEIGHTS, Trained, classes_of, save
 
 _log = logging.getLogger(__name__)
 _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the next: a look waits for the GPU
@@ -54,8 +54,9 @@ _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the nex
 def train(config: Config, output: Path, options: Options | None = None) -> None:
     """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
 
-    Leaves config.json, paths.json, weights.h5, a checkpoint, metrics.jsonl, TensorBoard events and log.txt, and under
-    `options.profile` a trace and a table of a few of the steps it trains, in the folder profile. Several processes
+    Leaves config.json, paths.json, weights.safetensors, weights.h5 (of NNablaNAS's families), a checkpoint,
+    metrics.jsonl, TensorBoard events and log.txt. Under `options.profile` also the folder profile: a trace and a table
+    of a few of the steps it trains. Several processes
     call it inside `joined`. A run that goes on computes with as many threads as it began with, unless `options.threads`
     says otherwise. Raises UserError for a configuration that cannot be run, before anything is trained, and
     Stopped when `options.stop` was asked to.
@@ -275,6 +276,10 @@ class _Run:
                 assert isinstance(net, Subnet)
                 trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), self.data.facts)
             save(trained, self.output / WEIGHTS)
+            if form_to_write(self.output / NNABLAS).has(net):
+                save(trained, self.output / NNABLAS)
+            else:
+                _log.info("%s is not written: NNablaNAS has no names for this family of networks", NNABLAS)
         self._save(Position(self.stage.epochs), finished=True)
         _log.info("finished: %s", self.output / WEIGHTS)
 

@@ -7,12 +7,27 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.interop.about import NAME, About, parsed
-from onceforall.interop.entries import COUNT, MEAN, Content, Stored, count_of, count_tensors
+from onceforall.nn import Subnet, Supernet
+from onceforall.weights.about import NAME, About, parsed
+from onceforall.weights.content import COUNT, MEAN, Content, Stored, count_of, count_tensors
 
 ELASTIC, STATISTICS = "elastic", "statistics."  # of sub-networks stored beside a supernet: header entry, arrays
+
+
+def names(net: Supernet | Subnet) -> dict[str, str]:
+    """Our names stand in our files."""
+    return {name: name for name in net.state_dict() if not name.endswith(COUNT)}
+
+
+def to_file(_: str, tensor: Tensor) -> Tensor:
+    """Our layout stands in our files."""
+    return tensor
+
+
+to_ours = to_file
 
 
 def read(path: Path) -> Content:
@@ -47,6 +62,16 @@ def read_about(path: Path) -> About:
         raise UserError(str(path), f"is not a readable safetensors file ({str(error).splitlines()[0]})") from None
 
 
+def inferred(path: Path, content: Content, space: str | None) -> About:
+    """No file of ours leaves it out, and `read` refuses others."""
+    raise _nameless(path)
+
+
+def of_supernet(path: Path, content: Content) -> bool:
+    """The same."""
+    raise _nameless(path)
+
+
 def stores(path: Path) -> bool:
     """Whether sub-networks are stored beside the file's supernet."""
     try:
@@ -68,14 +93,18 @@ def write(path: Path, content: Content) -> None:
 
 def _about(path: Path, header: dict[str, str]) -> About:
     if NAME not in header:
-        raise UserError(str(path), "is a safetensors file that does not say which net it holds",
-                        "extract the sub-network again with this version")
+        raise _nameless(path)
     if _of_a_checkpoint(header[NAME]):
-        weights = path.with_name("weights.h5")
+        weights = path.with_name("weights.safetensors")
         raise UserError(str(path), "is a checkpoint, from which a stopped run goes on, not a weights file",
                         f"give {weights}" if weights.exists() else
                         f"the run has not ended: it will write {weights} when the same command has gone on to its end")
     return parsed(path, header[NAME])
+
+
+def _nameless(path: Path) -> UserError:
+    return UserError(str(path), "is a safetensors file that does not say which net it holds",
+                     "extract the sub-network again with this version")
 
 
 def _of_a_checkpoint(text: str) -> bool:

@@ -1,21 +1,20 @@
-"""Entries: every array of a net under our name and under NNablaNAS's, which the other forms of file derive from."""
+"""Names: every array of a net under our name and under NNablaNAS's, which the authors' names derive from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
 from onceforall.errors import UserError
-from onceforall.interop.about import About, Kept
+from onceforall.nn import Subnet, Supernet
 from onceforall.space import BlockPlan, Layer, Plan, SearchSpace
+from onceforall.weights.content import COUNT
 
 _BN = {"running_mean": "_mean", "running_var": "_var", "bias": "_beta", "weight": "_gamma"}
 # of MobileNetV3 around the global mean, of ProxylessNAS before it, by the number of convolutions after it
 HEADS = {1: ("final_expand_layer", "feature_mix_layer"), 0: ("feature_mix_layer",)}
+_LEAVES = {"weight": "_W", "bias": "_b"}
 _ROLES = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
 
 
@@ -27,51 +26,41 @@ class Entry:
     theirs: str
     trained: bool
 
-    @property
-    def per_channel(self) -> bool:
-        """Whether it holds one number a channel of a batch normalisation."""
-        return ".norm." in self.ours
 
+def names_of(net: Supernet | Subnet) -> list[Entry]:
+    """Every array of a net, in NNablaNAS's order.
 
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """Sub-networks in their supernet's file: `text` says which, `statistics` holds arrays of each by its number."""
-
-    text: str
-    statistics: dict[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Content:
-    """What a weights file holds.
-
-    `arrays`: float32, by the file's own names and in its own layout. `counts`: batches that each batch normalisation
-    has seen, by the name of its running mean. `about`: what this project says of the net; None in a foreign file.
-    `kept`: see `About`. `stored`: sub-networks of a supernet that the file has beside it; only the native form does.
+    Raises:
+        UserError: NNablaNAS has no such family of networks.
     """
-
-    arrays: dict[str, Tensor]
-    counts: dict[str, int] = field(default_factory=dict)
-    about: About | None = None
-    kept: dict[str, Kept] = field(default_factory=dict)
-    stored: Stored | None = None
-
-
-MEAN, COUNT = "running_mean", "num_batches_tracked"  # torch's names; a count is known by its running mean's name
-
-_COUNTED = (torch.int64, torch.int32, torch.float32, torch.float64)
+    try:
+        found = (entries(net.plan(net.space.free.largest), net.space) if isinstance(net, Supernet) else
+                 entries(net.plan))
+    except (LookupError, ValueError):  # other layers, or others elastic, than the families below have
+        found = []
+    if {entry.ours for entry in found} != {name for name in net.state_dict() if not name.endswith(COUNT)}:
+        raise UserError("weights", "are of a family of networks for which NNablaNAS and the authors have no names",
+                        "write a .safetensors file")
+    return found
 
 
-def count_tensors(counts: Mapping[str, int]) -> dict[str, Tensor]:
-    """Counts as the tensors that torch keeps, by torch's names."""
-    return {name.removesuffix(MEAN) + COUNT: torch.tensor(n) for name, n in counts.items()}
+def decay_names(net: Supernet | Subnet) -> dict[str, str]:
+    """The names, by ours, in which a configuration says what has no weight decay.
+
+    They are NNablaNAS's names. A family without any has ours, with NNablaNAS's words at the end.
+    """
+    try:
+        return {entry.ours: entry.theirs for entry in names_of(net)}
+    except UserError:
+        return {name: _in_their_words(name) for name, _ in net.named_parameters()}
 
 
-def count_of(tensor: Tensor, *, place: str) -> int:
-    """A stored number of batches; raises UserError for anything else than a whole number."""
-    if tensor.numel() != 1 or tensor.dtype not in _COUNTED or tensor.is_meta or not 0 <= tensor.item() < 2**53:
-        raise UserError(place, "is not one whole number from 0")
-    return int(tensor)
+def _in_their_words(name: str) -> str:
+    *modules, leaf = name.split(".")
+    words = _LEAVES
+    if modules[-1] == "norm":
+        words, modules[-1] = _BN, "bn"
+    return "/".join((*modules, words.get(leaf, leaf)))
 
 
 def entries(plan: Plan, space: SearchSpace | None = None) -> list[Entry]:

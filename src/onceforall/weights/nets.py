@@ -1,4 +1,4 @@
-"""Weights files: a supernet or an extracted sub-network to a file of any form and back."""
+"""Nets: a supernet or an extracted sub-network to a weights file of any form and back."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from onceforall.errors import UserError
-from onceforall.interop.about import About, Kept, Pictures
-from onceforall.interop.entries import COUNT, MEAN, Content, Entry, entries
-from onceforall.interop.forms import Form, form_of, form_to_write
-from onceforall.interop.infer import Foreign, arch_of_arrays, space_of_arrays
-from onceforall.interop.mit import net_config
 from onceforall.nn import Subnet, Supernet, build
 from onceforall.space import CATALOG, Arch, Plan, SearchSpace, lower, read_space
+from onceforall.weights.about import About, Kept, Pictures
+from onceforall.weights.content import COUNT, MEAN, Content
+from onceforall.weights.forms import Form, form_of, form_to_write
 
 _log = logging.getLogger(__name__)
+WEIGHTS, NNABLAS = "weights.safetensors", "weights.h5"  # of a training stage: ours, and those of NNablaNAS's names
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,22 +38,13 @@ class Trained:
         """Classes it tells apart."""
         return self.net.num_classes if isinstance(self.net, Supernet) else self.net.plan.head[-1].outputs
 
-    @property
-    def entries(self) -> list[Entry]:
-        """Its arrays, in NNablaNAS's order."""
-        return supernet_entries(self.net) if isinstance(self.net, Supernet) else entries(self.net.plan)
-
-
-def supernet_entries(net: Supernet) -> list[Entry]:
-    """The supernet's arrays under NNablaNAS's names."""
-    return entries(net.plan(net.space.free.largest), net.space)
-
 
 def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mapping[str, Kept] | None = None) -> None:
     """Write a weights file atomically, in the form that its suffix stands for unless `form` is given.
 
     The file also says which net it is, so that `open_weights` needs no more; its arrays are named as the form's other
-    readers name them. `kept`: see `About`; what it does not say of an array is float32 and as NNablaNAS writes it.
+    readers name them. `kept`: see `About`; what it does not say of an array is as the form writes it by default. Raises
+    UserError for a family of networks that has no names in the form.
     """
     form = form or form_to_write(path)
     form.write(path, content_of(trained, form, kept=kept))
@@ -63,18 +53,18 @@ def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mappin
 def content_of(trained: Trained, form: Form, *, kept: Mapping[str, Kept] | None = None) -> Content:
     """What a file of that form holds of a net."""
     norm = next(m for m in trained.net.modules() if isinstance(m, nn.BatchNorm2d))
-    state, names = trained.net.state_dict(), trained.entries
-    by_default: dict[str, Kept] = {e.theirs: ("float32", i, e.trained) for i, e in enumerate(names)}
-    differing = {name: value for name, value in (kept or {}).items() if by_default.get(name, value) != value}
+    state, code = trained.net.state_dict(), form.code
+    names, kept = code.names(trained.net), dict(kept or {})
     about = About(
         kind="supernet" if trained.arch is None else "subnet",
         space=(trained.space if trained.arch is None else trained.space.free).to_dict(),
         arch=None if trained.arch is None else str(trained.arch), num_classes=trained.num_classes,
         dropout=_dropout(trained.net), bn=(norm.momentum or 0.0, norm.eps),
-        pictures=Pictures(**trained.pictures), kept=differing)
-    arrays = {form.key(e): form.to_file(e, state[e.ours].detach().cpu()).contiguous() for e in names}
-    counts = {form.key(e): int(state[e.ours.removesuffix(MEAN) + COUNT]) for e in names if e.ours.endswith(MEAN)}
-    return Content(arrays, counts, about, {**by_default, **differing})
+        pictures=Pictures(**trained.pictures), kept=kept)
+    arrays = {theirs: code.to_file(ours, state[ours].detach().cpu()).contiguous() for ours, theirs in names.items()}
+    counts = {theirs: int(state[ours.removesuffix(MEAN) + COUNT]) for ours, theirs in names.items()
+              if ours.endswith(MEAN)}
+    return Content(arrays, counts, about, kept)
 
 
 def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
@@ -86,12 +76,12 @@ def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
     """
     path = weights_file(Path(source))
     form = form_of(path)
-    return trained_of(path, form, form.read(path), space=space)
+    return trained_of(path, form, form.code.read(path), space=space)
 
 
 def trained_of(path: Path, form: Form, content: Content, *, space: str | None = None) -> Trained:
     """The net of a file that has been read."""
-    about = content.about or _inferred(path, form, content, space)
+    about = content.about or form.code.inferred(path, content, space)
     found = read_space(about.space)
     if content.about and space not in (None, found.name, found.name.partition("?")[0]):
         raise UserError("--space", f"{space!r} is given, and {path} says that it is of {found.name}", "leave it out")
@@ -106,8 +96,8 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
     arch = Arch.parse(found, about.arch)
     plan = lower(found, arch, about.num_classes)
     with torch.device("meta"):
-        shapes = Subnet(plan).state_dict()
-    state = _matched(path, form, content, entries(plan), shapes)
+        empty = Subnet(plan)
+    state = _matched(path, form, content, form.code.names(empty), empty.state_dict())
     own = {name: tensor.clone() for name, tensor in state.items()}  # in torch's memory: a file's may start at any byte,
     subnet = build(plan, own, dropout=about.dropout, bn_momentum=momentum, bn_eps=eps)  # which changes the last bits
     return Trained(subnet.eval(), found, arch, pictures)
@@ -116,7 +106,7 @@ def trained_of(path: Path, form: Form, content: Content, *, space: str | None = 
 def open_subnet_file(path: Path, *, space: str | None = None) -> Trained | None:
     """`open_weights` of a file that holds an ordinary net; None for one that holds a supernet."""
     form = form_of(path)
-    content = form.read(path)
+    content = form.code.read(path)
     return trained_of(path, form, content, space=space) if _static(path, form, content) else None
 
 
@@ -141,18 +131,18 @@ def load_weights(net: Supernet, path: Path) -> None:
     another shape.
     """
     form = form_of(path)
-    _fill(net, path, form, form.read(path), narrower=True)
+    _fill(net, path, form, form.code.read(path), narrower=True)
 
 
 def space_of(path: Path) -> SearchSpace | None:
     """The space that a weights file says it is of; None for a file that does not say."""
-    about = form_of(path).read_about(path)
+    about = form_of(path).code.read_about(path)
     return read_space(about.space) if about else None
 
 
 def classes_of(path: Path) -> tuple[str, ...] | None:
     """The names of the classes that a weights file says its network tells apart; None for a file that does not say."""
-    about = form_of(path).read_about(path)
+    about = form_of(path).code.read_about(path)
     return about.pictures.classes or None if about else None
 
 
@@ -167,33 +157,22 @@ def weights_file(source: Path) -> Path:
                         else f"search spaces are {', '.join(CATALOG)}")
     if source.is_file():
         return source
-    for name in ("weights.h5", "model.safetensors", "init"):  # of a stage; extracted; as the authors publish
+    for name in (WEIGHTS, NNABLAS, "model.safetensors", "init"):  # of a stage; extracted; as the authors publish
         if (source / name).is_file():
             return source / name
-    files = sorted(source.glob("*/weights.h5"))
+    files = stages_in(source)
     if not files:
-        raise UserError(str(source), "holds no weights.h5", "train first: `ofa fit -o RUN`")
+        raise UserError(str(source), f"holds no {WEIGHTS} and no {NNABLAS}", "train first: `ofa fit -o RUN`")
     counts = {path: (space.free.count, path) for path in files if (space := space_of(path)) is not None}
     if not counts:
-        raise UserError(str(source), "holds weights.h5 that do not say what they are of", f"name one, as {files[0]}")
+        raise UserError(str(source), "holds weights that do not say what they are of", f"name one, as {files[0]}")
     return max(counts, key=counts.__getitem__)
 
 
-def _inferred(path: Path, form: Form, content: Content, name: str | None) -> About:
-    """What a foreign file does not say of itself."""
-    file = Foreign(path, form, content)
-    classes = file.classes
-    space = space_of_arrays(file, name)
-    about = About(kind="supernet", space=space.to_dict(), num_classes=classes, bn=(0.1, space.bn_eps))
-    if file.elastic:
-        return about
-    config = net_config.read(path.parent) if path.name == "init" else None
-    arch = arch_of_arrays(file, space, config.image_size if config else None)
-    about = about.model_copy(update={"kind": "subnet", "arch": str(arch)})
-    if config is None:
-        return about
-    config.check(lower(space, arch, classes))
-    return about.model_copy(update={"bn": config.bn, "dropout": config.dropout})
+def stages_in(run: Path) -> list[Path]:
+    """The weights files of the stages in a run folder, by the names of the stages."""
+    found = {path.parent: path for name in (NNABLAS, WEIGHTS) for path in run.glob(f"*/{name}")}
+    return [found[stage] for stage in sorted(found)]
 
 
 def _dropout(net: Supernet | Subnet) -> float:
@@ -203,18 +182,20 @@ def _dropout(net: Supernet | Subnet) -> float:
 def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: bool) -> None:
     """Copy the arrays into the net; `narrower`: kernel matrices that the file's own space does not have may be absent,
     or in a file that does not name it, those of a kernel step that no block of it has."""
-    wanted = supernet_entries(net)
+    wanted = form.code.names(net)
     if _static(path, form, content):
-        wanted = entries(net.plan(net.space.free.largest))  # the largest sub-network has the supernet's own names
-        if {form.key(e) for e in wanted} != content.arrays.keys():
+        with torch.device("meta"):
+            largest = Subnet(net.plan(net.space.free.largest))
+        wanted = form.code.names(largest)  # the largest sub-network's arrays have the supernet's own names with us
+        if set(wanted.values()) != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
     if narrower and content.about:
-        theirs = read_space(content.about.space)
-        stored = {e.ours for e in entries(lower(theirs, theirs.free.largest), theirs)}
-        wanted = [e for e in wanted if not _step(e) or e.ours in stored]
+        with torch.device("meta"):
+            stored = Supernet(read_space(content.about.space), 1).state_dict().keys()
+        wanted = {ours: theirs for ours, theirs in wanted.items() if not _step(ours) or ours in stored}
     elif narrower:
-        steps = {_step(e) for e in wanted if form.key(e) in content.arrays}
-        wanted = [e for e in wanted if _step(e) in steps]
+        steps = {_step(ours) for ours, theirs in wanted.items() if theirs in content.arrays}
+        wanted = {ours: theirs for ours, theirs in wanted.items() if _step(ours) in steps}
     state = _matched(path, form, content, wanted, net.state_dict())
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
@@ -226,7 +207,7 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
 
 def _static(path: Path, form: Form, content: Content) -> bool:
     """Whether a file holds an ordinary net: an extracted sub-network, or just the largest one."""
-    return content.about.arch is not None if content.about else not Foreign(path, form, content).elastic
+    return content.about.arch is not None if content.about else not form.code.of_supernet(path, content)
 
 
 def _check_size(path: Path, form: Form, content: Content, plan: Plan) -> None:
@@ -237,31 +218,33 @@ def _check_size(path: Path, form: Form, content: Content, plan: Plan) -> None:
                         f"give a whole {form.name} file")
 
 
-def _step(entry: Entry) -> str:
+def _step(name: str) -> str:
     """Of a kernel matrix which step it is for, such as 7to5; of other arrays nothing."""
-    return entry.ours.rpartition("kernel_")[2] if "kernel_" in entry.ours else ""
+    return name.rpartition("kernel_")[2] if "kernel_" in name else ""
 
 
-def _matched(path: Path, form: Form, content: Content, wanted: list[Entry],
+def _matched(path: Path, form: Form, content: Content, wanted: Mapping[str, str],
              shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's arrays and counts under our names, after checking that they are just those wanted."""
-    keys = {form.key(e): e for e in wanted}
-    unknown = sorted(content.arrays.keys() - keys.keys())
-    missing = [key for key in keys if key not in content.arrays]
+    """The file's arrays and counts under our names, after checking that they are just those wanted; `wanted`: their
+    names in the file by ours."""
+    known = set(wanted.values())
+    unknown = sorted(content.arrays.keys() - known)
+    missing = [name for name in wanted.values() if name not in content.arrays]
     if missing:
-        raise UserError(str(path), f"lacks {len(missing)} of {len(keys)} arrays, first {missing[0]}",
+        raise UserError(str(path), f"lacks {len(missing)} of {len(known)} arrays, first {missing[0]}",
                         "the file is of another network")
-    unknown += sorted(key for key in content.counts if key not in keys)
+    unknown += sorted(name for name in content.counts if name not in known)
     if unknown:
         raise UserError(str(path), f"has {len(unknown)} arrays too many, first {unknown[0]}",
                         "the file is of another or a wider network")
     state = {}
-    for key, entry in keys.items():
-        found, needed = tuple(content.arrays[key].shape), tuple(form.to_file(entry, shapes[entry.ours]).shape)
+    for ours, theirs in wanted.items():
+        array = content.arrays[theirs]
+        found, needed = tuple(array.shape), tuple(form.code.to_file(ours, shapes[ours]).shape)
         if found != needed:
-            raise UserError(f"{path}:{key}", f"has shape {found}; {needed} is needed",
+            raise UserError(f"{path}:{theirs}", f"has shape {found}; {needed} is needed",
                             "check width_mult and num_classes")
-        state[entry.ours] = form.to_ours(entry, content.arrays[key]).contiguous()
-        if entry.ours.endswith(MEAN):
-            state[entry.ours.removesuffix(MEAN) + COUNT] = torch.tensor(content.counts.get(key, 0))
+        state[ours] = form.code.to_ours(ours, array).contiguous()
+        if ours.endswith(MEAN):
+            state[ours.removesuffix(MEAN) + COUNT] = torch.tensor(content.counts.get(theirs, 0))
     return state

@@ -1,0 +1,1 @@
+"""Weights files: our own form, and a register of the forms of other projects."""
