@@ -27,7 +27,8 @@ from onceforall.training.engine.distributed import Processes, average_gradients
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.setup import sgd
+from onceforall.training.optimizer import sgd
+from onceforall.training.settings import Loss, Optimizer
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Term
 
@@ -55,8 +56,8 @@ def work(rank: int, world: int, rounds: int, out: Any) -> None:
     optimizer = sgd([{"params": list(net.parameters())}], lr=0.01, momentum=0.9, nesterov=True)
     processes = Processes(rank, world, rank, world)
     learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False), processes)
-    stage = Stage(SPACE, lambda *_: [], epochs=1, warmup_epochs=0, lr=0.01, warmup_lr=0.0, batch=BATCH,
-                  micro_batch=BATCH, kd_weight=1.0, label_smoothing=0.1, seed=0)
+    stage = Stage(space=SPACE, strategy=lambda *_: [], epochs=1, batch=BATCH, micro_batch=BATCH,
+                  optimizer=Optimizer(lr=0.01), loss=Loss(kd_weight=1))
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     times: dict[str, list[float]] = {"step": [], "flat": [], "single": []}
     for number in range(rounds + 1):

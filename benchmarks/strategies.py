@@ -48,7 +48,7 @@ from onceforall.training.engine.output import WEIGHTS
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.loop import Learner
 from onceforall.training.setup import Options, data_of, data_spec, learner_of
-from onceforall.training.stage import stage_of
+from onceforall.training.stage import Stage, stage_of
 from onceforall.weights.nets import load, load_supernet
 
 CLASSES = 10  # of all the data sets
@@ -217,9 +217,9 @@ class Setting:
         return counts, spent()
 
 
-def cropped(config: Config, options: Options, evaluator: Evaluator) -> Learner:
+def cropped(config: Config, stage: Stage, options: Options, evaluator: Evaluator) -> Learner:
     """The learner, with kernel matrices that are not trained: smaller kernels are the centre of the largest."""
-    learner = learner_of(config, options, evaluator)
+    learner = learner_of(config, stage, options, evaluator)
     for name, parameter in learner.net.named_parameters():
         if "kernel_" in name:
             parameter.requires_grad_(False)

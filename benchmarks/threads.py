@@ -28,7 +28,8 @@ from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.setup import sgd
+from onceforall.training.optimizer import sgd
+from onceforall.training.settings import Loss, Optimizer
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Term
 
@@ -47,8 +48,8 @@ def steps(name: str, *, threads: int, beside: int | None) -> Work:
     compute.place(net)
     optimizer = sgd([{"params": list(net.parameters())}], lr=0.01, momentum=0.9, nesterov=True)
     learner = Learner(net, net, optimizer, None, compute, torch.amp.GradScaler("cpu", enabled=False), Processes())
-    stage = Stage(space, lambda *_: [], epochs=1, warmup_epochs=0, lr=0.01, warmup_lr=0.0, batch=batch,
-                  micro_batch=batch, kd_weight=0.0, label_smoothing=0.1, seed=0)
+    stage = Stage(space=space, strategy=lambda *_: [], epochs=1, batch=batch, micro_batch=batch,
+                  optimizer=Optimizer(lr=0.01), loss=Loss(kd_weight=0))
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last)
     labels, terms = torch.zeros(batch, dtype=torch.int64), [Term(space.largest, "labels")]

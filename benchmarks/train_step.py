@@ -24,7 +24,8 @@ from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.setup import sgd
+from onceforall.training.optimizer import sgd
+from onceforall.training.settings import Loss, Optimizer
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Term
 
@@ -58,8 +59,8 @@ def ours(*, shrinking: bool) -> Work:
     groups = [{"params": list(net.parameters()), "weight_decay": DECAY}]
     optimizer = sgd(groups, lr=RATE, momentum=0.9, nesterov=True)
     learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False), Processes())
-    stage = Stage(SPACE, lambda *_: [], epochs=1, warmup_epochs=0, lr=RATE, warmup_lr=0.0, batch=BATCH,
-                  micro_batch=BATCH, kd_weight=1.0, label_smoothing=SMOOTHING, seed=0)
+    stage = Stage(space=SPACE, strategy=lambda *_: [], epochs=1, batch=BATCH, micro_batch=BATCH,
+                  optimizer=Optimizer(lr=RATE), loss=Loss(smoothing=SMOOTHING, kd_weight=1))
     images, labels = batch()
 
     def work(round_: int) -> float:

@@ -14,7 +14,7 @@ import onceforall
 ROOT = Path(onceforall.__file__).parent
 ROOMS = ["cli", "report", "recipes", "deploy", "searching", "training", "latency", "cost", "data", "interop",
          "weights", "nn", "space"]
-GROUND = ["errors", "files"]  # what every room may import
+GROUND = ["errors", "files", "problems"]  # what every room may import
 
 
 def imports(path: Path) -> set[str]:

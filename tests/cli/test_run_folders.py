@@ -206,7 +206,7 @@ def test_a_checkpoint_is_not_called_damaged(run, tmp_path, name, capsys):
         code, _, err = ofa(capsys, words[0], checkpoint, *words[1:])
         assert (code, err.count("\n")) == (2, 1)
         assert f"{name}: is a checkpoint, from which a stopped run goes on, not a weights file; " in err
-        assert "damaged" not in err and str(checkpoint.with_name("weights.h5")) in err
+        assert "damaged" not in err and str(checkpoint.with_name("weights.safetensors")) in err
 
 
 @pytest.mark.parametrize("words", [

@@ -17,8 +17,9 @@ from onceforall.space import Arch
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.losses import cross_entropy, distillation
+from onceforall.training.losses import distillation
 from onceforall.training.schedule import CosineWarmup
+from onceforall.training.settings import Loss, Optimizer
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Moment, Term, authors_order
 
@@ -98,7 +99,8 @@ def test_a_shrinking_step(authors, tmp_path, subnets, dtype):
 
     terms = authors_order(subnets, teacher=True)(ours.space, random.Random(0), Moment(step, 10_000))
     assert [t.arch for t in terms] == archs
-    stage = Stage(ours.space, authors_order(subnets, teacher=True), 1, 0, 0.1, 0.0, 4, 4, 1.0, 0.1, 0)
+    stage = Stage(space=ours.space, strategy=authors_order(subnets, teacher=True), epochs=1, batch=4, micro_batch=4,
+                  optimizer=Optimizer(lr=0.1), loss=Loss(kd_weight=1))
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
     learner = Learner(ours, ours, optimizer, teacher, Compute(), torch.amp.GradScaler("cpu", enabled=False),
                       Processes())
@@ -170,7 +172,7 @@ def test_losses(authors):
     logits, other = (3 * torch.randn(16, 10, generator=generator) for _ in range(2))
     labels = torch.arange(16) % 10
     soft = torch.softmax(other, 1)
-    assert float(cross_entropy(logits, labels, 0.1)) == pytest.approx(
+    assert float(Loss(smoothing=0.1).of_labels(logits, labels)) == pytest.approx(
         float(cross_entropy_with_label_smoothing(logits, labels, 0.1)), rel=1e-6)
     assert float(distillation(logits, soft)) == pytest.approx(
         float(cross_entropy_loss_with_soft_target(logits, soft)), rel=1e-6)

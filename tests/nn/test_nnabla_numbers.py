@@ -23,7 +23,7 @@ def net(oracle):
     arrays = read(oracle / "weights10.h5").arrays
     names = entries(net.plan(SPACE.largest), SPACE)
     assert [e.theirs for e in names] == [line.split()[0] for line in (oracle / "params10.txt").read_text().splitlines()]
-    net.load_state_dict({e.ours: to_ours(e, arrays[e.theirs]) for e in names}, strict=False)
+    net.load_state_dict({e.ours: to_ours(e.ours, arrays[e.theirs]) for e in names}, strict=False)
     return net
 
 

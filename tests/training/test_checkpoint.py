@@ -90,9 +90,11 @@ def test_versions(tmp_path):
     tensors, meta = load_file(path), checkpoint._meta(path)
     del meta["crc32"]
     save_file(tensors, path, {"onceforall": json.dumps({**meta, "format": 1})})
-    assert loaded(tmp_path) == 1.0  # of the first format
-    save_file(tensors, path, {"onceforall": json.dumps({**meta, "format": 3})})
-    with pytest.raises(UserError, match="is a checkpoint of format 3; this version reads 1 to 2; go on with"):
+    with pytest.raises(UserError, match="is of a run that an older version began and did not end; go on with that"):
+        loaded(tmp_path)
+    assert checkpoint.read_extra(tmp_path) == meta["extra"]  # a run that has ended is still read
+    save_file(tensors, path, {"onceforall": json.dumps({**meta, "format": 4})})
+    with pytest.raises(UserError, match="is a checkpoint of format 4; this version reads 1 to 3; go on with"):
         loaded(tmp_path)
 
 

@@ -46,6 +46,7 @@ from onceforall.space import search_space
 from onceforall.training.engine.distributed import detect, joined
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
+from onceforall.training.settings import Optimizer
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
 import random
@@ -55,7 +56,8 @@ generator = torch.Generator().manual_seed(3)
 net = Supernet(space, 5, dropout=0.0, generator=generator).double().train()
 images, labels = torch.rand(4, 16, 3, 16, 16, generator=generator).double(), torch.arange(16) % 5
 share = 16 // me.world
-stage = Stage(space, progressive_shrinking(2, teacher=False), 1, 0, 0.1, 0.0, share, 8, 1.0, 0.1, 0)
+stage = Stage(space=space, strategy=progressive_shrinking(2, teacher=False), epochs=1, batch=share, micro_batch=8,
+              optimizer=Optimizer(lr=0.1))
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
 learner = Learner(net, net, optimizer, None, Compute(), torch.amp.GradScaler("cpu", enabled=False), me)
 with joined(me, torch.device("cpu")) as me:

@@ -18,9 +18,10 @@ from onceforall.space import Arch, search_space
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.losses import cross_entropy, distillation
+from onceforall.training.losses import distillation
+from onceforall.training.optimizer import sgd
 from onceforall.training.schedule import CosineWarmup
-from onceforall.training.setup import sgd
+from onceforall.training.settings import Loss, Optimizer
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Term, progressive_shrinking
 from onceforall.weights.nets import load_weights
@@ -29,8 +30,8 @@ SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
 
 def stage(space=SMALL, **changes):
-    plain = Stage(space, progressive_shrinking(2, teacher=False), epochs=1, warmup_epochs=0, lr=0.1, warmup_lr=0.0,
-                  batch=8, micro_batch=8, kd_weight=1.0, label_smoothing=0.1, seed=0)
+    plain = Stage(space=space, strategy=progressive_shrinking(2, teacher=False), epochs=1, batch=8, micro_batch=8,
+                  optimizer=Optimizer(lr=0.1), loss=Loss(kd_weight=1))
     return replace(plain, **changes)
 
 
@@ -63,7 +64,8 @@ def test_the_step_of_nnablanas(oracle):
     arch = Arch.from_genotype(space, json.loads((oracle / "genotypes.json").read_text())["tutorial"])
     probabilities = torch.softmax(copy.deepcopy(teacher)(images), 1)
     logits = copy.deepcopy(net)(images, arch)
-    assert cross_entropy(logits, labels, 0.1).item() == pytest.approx(float(expected["loss_ce_ls"]), rel=1e-5)
+    smoothed = Loss(smoothing=0.1).of_labels(logits, labels)
+    assert smoothed.item() == pytest.approx(float(expected["loss_ce_ls"]), rel=1e-5)
     assert distillation(logits, probabilities).item() == pytest.approx(float(expected["loss_kd"]), rel=1e-5)
     ours = learner(net, teacher)
     loss = train_step(ours, stage(space, batch=2, micro_batch=2), images, labels, terms=[Term(arch, "teacher")], lr=0.0)
@@ -74,12 +76,12 @@ def test_the_step_of_nnablanas(oracle):
         if entry.trained:
             theirs = torch.from_numpy(expected[f"grad/{entry.theirs}"]).double()
             grad = net.get_parameter(entry.ours).grad
-            grad = torch.zeros_like(theirs) if grad is None else to_file(entry, grad)
+            grad = torch.zeros_like(theirs) if grad is None else to_file(entry.ours, grad)
             error = (grad - theirs).norm() / max(float(theirs.norm()), 1e-3 * largest)  # theirs is float32
             assert error < 1e-3, entry.theirs
         elif f"stat_after/{entry.theirs}" in expected.files:
             theirs = torch.from_numpy(expected[f"stat_after/{entry.theirs}"]).double()
-            ours_after = to_file(entry, net.get_buffer(entry.ours))
+            ours_after = to_file(entry.ours, net.get_buffer(entry.ours))
             torch.testing.assert_close(ours_after, theirs, rtol=1e-4, atol=1e-5, msg=entry.theirs)
             compared += 1
     assert compared > 100
@@ -106,8 +108,8 @@ def test_distillation_is_weighted_and_reaches_no_teacher(net, batch):
     teacher = extract(net, SMALL.largest).requires_grad_(False)
     plain, taught = learner(copy.deepcopy(net), teacher), learner(copy.deepcopy(net), copy.deepcopy(teacher))
     terms = [Term(SMALL.middle, "teacher")]
-    without = train_step(plain, stage(kd_weight=0.0), *batch, terms=terms, lr=0.0)
-    with_it = train_step(taught, stage(kd_weight=2.0), *batch, terms=terms, lr=0.0)
+    without = train_step(plain, stage(loss=Loss(kd_weight=0)), *batch, terms=terms, lr=0.0)
+    with_it = train_step(taught, stage(loss=Loss(kd_weight=2)), *batch, terms=terms, lr=0.0)
     logits = copy.deepcopy(net)(batch[0], SMALL.middle)
     soft = distillation(logits, torch.softmax(copy.deepcopy(teacher)(batch[0]), 1))
     assert with_it.item() == pytest.approx(without.item() + 2 * soft.item(), rel=1e-6)
@@ -149,7 +151,7 @@ def test_parameters_that_a_step_does_not_use(net, batch, update_unused, momentum
         train_step(ours, stage(update_unused=update_unused), images, labels, terms=[Term(arch, "labels")], lr=0.1)
         for parameter in theirs.parameters():
             parameter.grad = torch.zeros_like(parameter) if update_unused else None
-        cross_entropy(theirs(images, arch), labels, 0.1).backward()
+        Loss(smoothing=0.1).of_labels(theirs(images, arch), labels).backward()
         optimizer.step()
     for (name, p), q in zip(ours.net.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, msg=name)
@@ -174,7 +176,7 @@ def test_twenty_steps_are_those_of_a_plain_loop(net):
         probabilities, total = torch.softmax(theirs(images), 1), 0.0
         for arch in archs:
             logits = plain(images, arch)
-            one = cross_entropy(logits, labels, 0.1) + distillation(logits, probabilities)
+            one = Loss(smoothing=0.1).of_labels(logits, labels) + distillation(logits, probabilities)
             one.backward()
             total += one.item()
         reference.step()
@@ -221,4 +223,4 @@ def test_smoothed_cross_entropy_by_hand(smoothing):
     target = torch.full((4, 6), smoothing / 6, dtype=torch.float64)
     target[torch.arange(4), labels] += 1 - smoothing
     by_hand = -(target * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(cross_entropy(logits, labels, smoothing), by_hand)
+    torch.testing.assert_close(Loss(smoothing=smoothing).of_labels(logits, labels), by_hand)

@@ -25,8 +25,9 @@ from onceforall.space import Arch, SearchSpace, search_space
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import train_step
-from onceforall.training.losses import alpha_divergence, cross_entropy, distillation
+from onceforall.training.losses import alpha_divergence, distillation
 from onceforall.training.sampling import attentive
+from onceforall.training.settings import Loss
 from onceforall.training.setup import Options, teacher_of
 from onceforall.training.stage import stage_of
 from onceforall.training.strategy import STRATEGIES as REGISTERED
@@ -169,8 +170,7 @@ def test_configurations_reach_their_strategies(tmp_path):
     taught = {"lambda_kd": 1.0, "teacher_network": {"ofa": {
         "space": "mobilenet_v3_large_32px", "num_classes": 10, "weights": str(tmp_path / "full.h5")}}}
     assert [term.target for term in terms(delay=0.5, **taught)] == ["teacher"] * 20
-    assert made(kd_loss="alpha").distil is alpha_divergence
-    assert made().distil is distillation
+    assert (made(kd_loss="alpha").loss.kd, made().loss.kd) == ("alpha", "cross_entropy")
     ratios = {len(blocks): {block["expand"] for block in blocks}
               for term in terms(network={"compound": True}) for blocks in term.arch.stages}
     assert ratios == {2: {3}, 3: {4}, 4: {6}}
@@ -211,7 +211,7 @@ def test_a_compound_supernet_is_searched_where_it_was_trained(tmp_path):
     train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "second", Options(search=True))
     trained = open_weights(tmp_path)  # the wider one of the two
     shutil.copytree(tmp_path / "second", tmp_path / "third")
-    assert weights_file(tmp_path) == tmp_path / "third" / "weights.h5"  # of equals the last
+    assert weights_file(tmp_path) == tmp_path / "third" / "weights.safetensors"  # of equals the last
     assert trained.space.count == (3 ** 2 + 3 ** 3 + 3 ** 4) ** 5
     found = search(trained.space, Request(("macs", "params"), evolution=Evolution(population=50, generations=5)))
     ratios = {(len(blocks), block["expand"]) for row in found.front for blocks in row.arch.stages for block in blocks}
@@ -240,8 +240,8 @@ def test_a_step_of_the_sandwich(net, batch):  # noqa: F811
     net.zero_grad()
     logits = net(images, archs[0])
     soft = torch.softmax(logits.detach(), 1)
-    wanted = cross_entropy(logits, labels, 0.1) + 0.5 * distillation(net(images, archs[1]), soft) + distillation(
-        net(images, archs[2]), soft)
+    wanted = (Loss(smoothing=0.1).of_labels(logits, labels) + 0.5 * distillation(net(images, archs[1]), soft)
+              + distillation(net(images, archs[2]), soft))
     wanted.backward()
     assert float(loss) == pytest.approx(float(wanted.detach()), rel=1e-9)
     for name, parameter in net.named_parameters():
@@ -260,7 +260,7 @@ def test_the_distillation_of_a_stage(net, batch):  # noqa: F811
     plain = train_step(learner(net), stage(), images, labels, terms=[Term(SMALL.largest, "labels")], lr=0.0)
     for terms in ([Term(SMALL.largest, "labels"), Term(SMALL.smallest, "largest")], [Term(SMALL.largest, "teacher")]):
         taught = replace(learner(net), teacher=lambda images: torch.zeros(len(images), 5).double())
-        loss = train_step(taught, stage(distil=nothing), images, labels, terms=terms, lr=0.0)
+        loss = train_step(taught, stage(loss=Loss(kd=nothing, kd_weight=1)), images, labels, terms=terms, lr=0.0)
         assert float(loss) == pytest.approx(float(plain), rel=1e-9)
 
 

@@ -17,7 +17,6 @@ from onceforall.nn import Shared, Supernet
 from onceforall.space import Arch
 from onceforall.training.engine.distributed import Processes, average_gradients
 from onceforall.training.evaluate import Compute
-from onceforall.training.losses import cross_entropy
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Moment, Target, Term
 
@@ -73,7 +72,7 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
     All randomness of a step derives from (seed, epoch, step), and dropout's from the rank too.
     """
     steps = batches.steps_per_epoch
-    schedule = stage.schedule(steps)
+    rates = stage.rate(steps)
     served = batches.epoch(epoch, start)
     learner.net.train()
     for step in range(start, steps):
@@ -86,7 +85,7 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
         key = f"{stage.seed}/{epoch}/{step}"
         moment = Moment(epoch * steps + step, stage.epochs * steps)
         terms = stage.strategy(stage.space, random.Random(key), moment)
-        rate = learner.rate * schedule(moment.step)
+        rate = learner.rate * rates(moment.step)
         with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
             loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
         yield StepReport(epoch, step, steps, batch.resolution, rate, loss, len(images) * learner.processes.world,
@@ -127,9 +126,11 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
 def _loss(stage: Stage, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
     """The loss of one sub-network by its target; `taught`: the probabilities of each target that gives some."""
     if term.target == "largest":
-        return stage.distil(logits, taught["largest"])
-    loss = cross_entropy(logits, labels, stage.label_smoothing)
-    return loss + stage.kd_weight * stage.distil(logits, taught["teacher"]) if term.target == "teacher" else loss
+        return stage.loss.of_teacher(logits, taught["largest"])
+    loss = stage.loss.of_labels(logits, labels)
+    if term.target == "teacher":
+        return loss + stage.loss.kd_weight * stage.loss.of_teacher(logits, taught["teacher"])
+    return loss
 
 
 def _update(learner: Learner, stage: Stage, lr: float) -> None:

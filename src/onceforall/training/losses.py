@@ -1,4 +1,4 @@
-"""Losses: smoothed cross entropy, and distillations against a teacher's probabilities."""
+"""Losses against a teacher's probabilities."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Distillation = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), the teacher's probabilities (B, K)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy of logits (B, K) and labels (B,); `smoothing` is shared out over all K classes."""
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def distillation(logits: Tensor, probabilities: Tensor) -> Tensor:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config, network_space, no_decay_patterns
-from onceforall.interop.nnabla.names import decay_names
+from onceforall.interop.nnabla.config import Config, network_space
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
@@ -21,6 +18,8 @@ from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.stop import Stop
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.loop import Learner
+from onceforall.training.optimizer import optimizer_of
+from onceforall.training.stage import Stage
 from onceforall.training.start import filled, subnet_of, supernet_of
 from onceforall.weights.nets import classes_of, space_of
 
@@ -97,7 +96,7 @@ def check_trainable(data: DataSet) -> None:
                         "add pictures: at least three of each class, or a folder val/")
 
 
-def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learner:
+def learner_of(config: Config, stage: Stage, options: Options, evaluator: Evaluator) -> Learner:
     """The net at the start of the stage (supernet, or sub-network under `options.subnet`), and what trains it."""
     compute = options.compute
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
@@ -106,9 +105,11 @@ def learner_of(config: Config, options: Options, evaluator: Evaluator) -> Learne
         supernet = supernet_of(config)
         _sort(config, supernet)
         compute.place(supernet)
-        return Learner(supernet, supernet, optimizer_of(config, supernet), teacher, compute, scaler, options.processes)
+        optimizer = optimizer_of(stage.optimizer, supernet)
+        return Learner(supernet, supernet, optimizer, teacher, compute, scaler, options.processes)
     subnet = subnet_of(config, evaluator)
-    return Learner(subnet, lambda images, _: subnet(images), optimizer_of(config, subnet), teacher, compute, scaler,
+    optimizer = optimizer_of(stage.optimizer, subnet)
+    return Learner(subnet, lambda images, _: subnet(images), optimizer, teacher, compute, scaler,
                    options.processes)
 
 
@@ -129,33 +130,6 @@ def teacher_of(config: Config, compute: Compute, classes: tuple[str, ...]) -> Su
     compute.place(teacher)
     teacher.requires_grad_(False).train(config.hparams.teacher_mode == "train")
     return teacher
-
-
-def sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float, nesterov: bool) -> torch.optim.SGD:
-    """SGD in one fused pass over all parameters, each of which may get its first gradient in any step."""
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
-
-    def begin(*_: object) -> None:  # torch's fused pass takes momentum for all parameters with gradients, or for none
-        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
-            if optimizer.state[parameter].get("momentum_buffer") is None:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
-    if momentum:
-        optimizer.register_step_pre_hook(begin)
-    return optimizer
-
-
-def optimizer_of(config: Config, net: Supernet | Subnet) -> torch.optim.SGD:
-    """SGD with two groups: parameters with weight decay, and those whose NNablaNAS name matches no_decay_keys."""
-    group, free = config.optimizer.train, config.optimizer.train_no_decay
-    patterns = no_decay_patterns(config)
-    exempt = {ours for ours, theirs in decay_names(net).items() if any(p.search(theirs) for p in patterns)}
-    split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for name, parameter in net.named_parameters():
-        split[name in exempt].append(parameter)
-    groups = [{"params": params, "weight_decay": settings.weight_decay}
-              for params, settings in zip(split, (group, free), strict=True) if params]
-    return sgd(groups, lr=group.lr, momentum=group.momentum, nesterov=group.name == "Nesterov")
 
 
 def _sort(config: Config, supernet: Supernet) -> None:

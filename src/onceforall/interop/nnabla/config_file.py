@@ -13,8 +13,8 @@ from onceforall.errors import UserError
 from onceforall.files import check_plain, parse_json, unreadable, write_text
 from onceforall.interop.nnabla.config_data import Data, Dataloader
 from onceforall.interop.nnabla.config_hparams import Hparams
-from onceforall.interop.nnabla.config_problems import as_user_error
 from onceforall.interop.nnabla.config_sections import FIXED_KERNELS, Network, NetworkChoice, Optimizer, Section
+from onceforall.problems import as_user_error
 from onceforall.space import lower, search_space
 from onceforall.space.rows import listed
 

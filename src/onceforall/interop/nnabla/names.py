@@ -45,12 +45,12 @@ def names_of(net: Supernet | Subnet) -> list[Entry]:
 
 
 def decay_names(net: Supernet | Subnet) -> dict[str, str]:
-    """The names, by ours, in which a configuration says what has no weight decay.
+    """The parameters' names, by ours, in which a configuration says what has no weight decay.
 
     They are NNablaNAS's names. A family without any has ours, with NNablaNAS's words at the end.
     """
     try:
-        return {entry.ours: entry.theirs for entry in names_of(net)}
+        return {entry.ours: entry.theirs for entry in names_of(net) if entry.trained}
     except UserError:
         return {name: _in_their_words(name) for name, _ in net.named_parameters()}
 

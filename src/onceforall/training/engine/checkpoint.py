@@ -26,7 +26,8 @@ from onceforall.errors import UserError
 from onceforall.files import check_no_pointer, replacing, unreadable, unwritable
 
 _log = logging.getLogger(__name__)
-FORMAT, READABLE = 2, (1, 2)  # format 1 has no checksum
+FORMAT, READABLE = 3, (1, 2, 3)  # those before 3 say what they are of; a run goes on from 3 alone
+_STATE = "optimizer."
 NEWEST, BEFORE, GOOD = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".good"))
 
 
@@ -49,13 +50,14 @@ def exists(folder: Path) -> bool:
 
 def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, position: Position,
          extra: Mapping[str, Any], good: bool = False) -> None:
-    """Write model, momentum and position as the newest checkpoint, atomically, and keep the one before; `extra` are
-    JSON values. `good`: also as the one of the last good epoch. Raises UserError where it cannot be written."""
+    """Write model, state of the optimiser and position as the newest checkpoint, atomically, and keep the one before;
+    `extra` are JSON values. `good`: also as the one of the last good epoch.
+
+    Raises UserError where it cannot be written."""
     tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     for name, parameter in net.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
+        tensors |= {f"{_STATE}{key}.{name}": value for key, value in optimizer.state.get(parameter, {}).items()
+                    if isinstance(value, Tensor)}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     meta = {"format": FORMAT, "epoch": position.epoch, "step": position.step, "extra": dict(extra),
             "crc32": _checksum(whole)}
@@ -113,6 +115,9 @@ def load(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *,
     """
     def into(path: Path) -> tuple[Position, dict[str, Any]]:
         meta = _meta(path)
+        if meta["format"] != FORMAT:
+            raise UserError(str(path), "is of a run that an older version began and did not end",
+                            "go on with that version, or take another output folder")
         _fill(path, _tensors(path, meta), net, optimizer)
         return Position(meta["epoch"], meta["step"]), dict(meta["extra"])
 
@@ -149,10 +154,19 @@ def _fill(path: Path, tensors: Mapping[str, Tensor], net: nn.Module, optimizer: 
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(tensors[f"net.{name}"])
-        for name, parameter in net.named_parameters():
-            if f"momentum.{name}" in tensors:
-                buffer = torch.empty_like(parameter, memory_format=torch.preserve_format)
-                optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
+        parameters = dict(net.named_parameters())
+        for place, tensor in tensors.items():
+            if place.startswith(_STATE):
+                key, _, name = place.removeprefix(_STATE).partition(".")
+                optimizer.state[parameters[name]][key] = _like(parameters[name], tensor)
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A value of the optimiser's state where it computes with it: one of the parameter's shape on its device and in its
+    memory format, others, such as the number of steps, as they are."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, memory_format=torch.preserve_format).copy_(tensor)
 
 
 def _tensors(path: Path, meta: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ class _Run:
             data, options.compute, batch=config.hparams.mini_batch_valid, workers=config.data.workers,
             strict=config.data.strict_data, calibration_images=config.hparams.calibration_images,
             processes=options.processes)
-        self.learner = learner_of(config, options, self.evaluator)
+        self.learner = learner_of(config, self.stage, options, self.evaluator)
         self.pictures = data.held_out if options.search and len(data.held_out) else data.test
         self.batches = self._batches()
         self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(config), identity(data)

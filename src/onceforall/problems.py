@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, one line a problem: validation errors as UserError."""
+"""Problems: what pydantic finds wrong with a value, as one UserError."""
 
 from __future__ import annotations
 

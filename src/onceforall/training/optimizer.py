@@ -1,0 +1,49 @@
+"""Optimizer: a class of `torch.optim` over the parameters that decay, and over those that do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from onceforall.training.settings import OPTIMIZERS, Optimizer
+
+_ROLES: dict[str, Callable[[str], bool]] = {
+    "norm": lambda name: ".norm." in name, "bias": lambda name: name.endswith(".bias")}
+
+
+def spared(names: Iterable[str], no_decay: Iterable[str]) -> set[str]:
+    """Those of the parameters' names that `no_decay` means: by a role, or by a regular expression."""
+    tests = [_ROLES.get(entry) or re.compile(entry).search for entry in no_decay]
+    return {name for name in names if any(test(name) for test in tests)}
+
+
+def optimizer_of(settings: Optimizer, net: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a net: a group of parameters with weight decay, and one of those that `no_decay` means."""
+    parameters = dict(net.named_parameters())
+    exempt = spared(parameters, settings.no_decay)
+    split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, parameter in parameters.items():
+        split[name in exempt].append(parameter)
+    groups = [{"params": params, "weight_decay": rate}
+              for params, rate in zip(split, (settings.weight_decay, settings.no_decay_rate), strict=True) if params]
+    if settings.name == "sgd":
+        return sgd(groups, lr=settings.lr, **settings.arguments)
+    return OPTIMIZERS[settings.name](groups, lr=settings.lr, **settings.arguments)
+
+
+def sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float = 0.0, **others: Any) -> torch.optim.SGD:
+    """SGD in one fused pass over all parameters, each of which may get its first gradient in any step."""
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, **{"fused": True, **others})
+
+    def begin(*_: object) -> None:  # torch's fused pass takes momentum for all parameters with gradients, or for none
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    if momentum:
+        optimizer.register_step_pre_hook(begin)
+    return optimizer
