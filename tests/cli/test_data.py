@@ -140,6 +140,7 @@ def test_a_supernet_needs_training_pictures(place: Path, capsys) -> None:
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_supernet_is_recalibrated_on_the_pictures_of_its_run(place: Path, capsys, tmp_path: Path) -> None:
     """As long as these are there."""
     run, pictures = tmp_path / "run", tmp_path / "pictures"

@@ -37,6 +37,7 @@ def ofa(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return end.value.code, out.out, out.err
 
 
+@pytest.mark.slow
 def test_a_run_is_profiled(capsys, run, tmp_path):
     output = tmp_path / "out" / "table.json"
     code, out, err = ofa(capsys, str(run), "--resolutions", "16", "--rounds", "1", "-o", str(output))
@@ -55,6 +56,7 @@ def test_a_run_is_profiled(capsys, run, tmp_path):
     assert values["about"]["check"]["after"].keys() == {"mape", "tau"}
 
 
+@pytest.mark.slow
 def test_the_tutorial_shows_what_is_printed(capsys, run, tmp_path):
     def form(line: str) -> str:
         return re.sub(r" +", " ", re.sub(r"[+-]?[0-9][0-9.]*", "#", re.sub(r" on .*, 1 thread", "", line)))
@@ -66,6 +68,7 @@ def test_the_tutorial_shows_what_is_printed(capsys, run, tmp_path):
         form(line.replace(f"{tmp_path}/", "")) for line in out.splitlines()]
 
 
+@pytest.mark.slow
 def test_csv_says_what_is_lost(capsys, run, tmp_path):
     code, out, _ = ofa(capsys, str(run), "--rounds", "1", "--resolutions", "20", "-o", str(tmp_path / "t.csv"))
     assert code == 0

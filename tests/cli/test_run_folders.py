@@ -25,6 +25,7 @@ from onceforall.recipes import RECIPES, fit
 from onceforall.recipes.recipe import STAGES, Recipe
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options
+from onceforall.weights.nets import weights_file
 
 TINY = Recipe("tiny", "folder", "mobilenet_v3_large_32px", 0.15, (12, 16), 16, batch=8, epochs=(1, 1), lr=(0.01, 0.01),
               warmup=(0, 0), subnets=(1, 1), stages=STAGES[:2], calibration_images=20)
@@ -47,8 +48,9 @@ def monkey() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def _pick(request: fit.Request, config: Any, weights: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+def _pick(request: fit.Request, config: Any, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Two sub-networks without a search."""
+    weights = weights_file(stage)
     net = fit.load_supernet(weights)
     evaluator = Evaluator(fit.data_of(fit.data_spec(config, search=True)), options.compute, calibration_images=20)
     return [fit._save(evaluator, net, arch, run / "subnets" / name, source=weights)
@@ -100,6 +102,7 @@ def test_a_checkpoint_of_a_run_that_has_not_ended(home, capsys):
     assert "is a checkpoint, from which a stopped run goes on, not a weights file; the run has not ended" in err
 
 
+@pytest.mark.slow
 def test_a_renamed_run_is_found_finished(run, home, monkeypatch, caplog):
     monkeypatch.chdir(home)
     summary = fit.fit(fit.Request("./d", recipe="tiny"), Path("runs/mine & co"), Options())
@@ -107,6 +110,7 @@ def test_a_renamed_run_is_found_finished(run, home, monkeypatch, caplog):
     assert [row["path"] for row in summary["subnets"]] == ["subnets/smallest", "subnets/largest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [".", "K357_E6_D4", "subnets/largest"])
 def test_it_evaluates_from_any_folder(run, home, source, monkeypatch, capsys):
     scores = []

@@ -46,6 +46,7 @@ def test_the_least_is_the_smallest_of_all(space):
         assert table.at([16]).smallest >= table.smallest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50d", "attentive_nas"])
 def test_the_least_with_elastic_widths(name):
     """Costs without a pattern, of sub-networks around the cheapest: none of its neighbours costs less."""

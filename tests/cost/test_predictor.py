@@ -40,6 +40,7 @@ def test_a_linear_model_of_the_columns_is_a_table():
     np.testing.assert_allclose(columns.table(weights, 0.3).of(codes), columns.matrix(codes) @ weights + 0.3, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_decides_the_accuracy_is_found():
     """Kernel 3 in the second stage costs accuracy, resolution brings it; nothing else matters."""
     codes = drawn(SMALL, 300)
@@ -51,6 +52,7 @@ def test_what_decides_the_accuracy_is_found():
     assert np.corrcoef(other, truth[200:])[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_on_real_accuracies(rows):
     """Half the rows fitted, half tested (one split; ten are in the benchmark)."""
     order = np.random.default_rng(0).permutation(len(rows.top1))
@@ -115,6 +117,7 @@ def test_the_linear_model_is_fast():
     assert isinstance(fit_linear(SMALL, drawn(SMALL, 30), np.linspace(0, 1, 30), 0), CostTable)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, capsys):
     def run(*arguments):
         with pytest.raises(SystemExit) as end:

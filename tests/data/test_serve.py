@@ -117,6 +117,7 @@ def alive(process: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_however_a_run_ends_its_workers_do(tmp_path, temporary, file_pictures):
     for (ending, (code, last)), (found, errors) in zip(
             ENDINGS.items(), ended(tmp_path, temporary, file_pictures, list(ENDINGS)), strict=True):
@@ -124,6 +125,7 @@ def test_however_a_run_ends_its_workers_do(tmp_path, temporary, file_pictures):
         assert errors.strip().splitlines()[-1:] == ([last] if last else []), ending
 
 
+@pytest.mark.slow
 def test_however_they_were_started(tmp_path, temporary, file_pictures):
     """As Python starts them from 3.14 on: the run is not the parent of its workers."""
     ((code, errors),) = ended(tmp_path, temporary, file_pictures, ["raise RuntimeError('mine')"], method="forkserver",
@@ -231,6 +233,7 @@ print(sum(batch.images.is_shared() for batch in kept[1]), len(kept[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_small_dev_shm(tmp_path, file_pictures):
     """As docker gives one: here 1 MiB, which one batch of four pictures of 224 pixels fits into."""
     mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"

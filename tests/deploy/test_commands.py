@@ -26,6 +26,7 @@ def pictures(digits, tmp_path):
     return place
 
 
+@pytest.mark.slow
 def test_export_prints_what_it_verified(folder, capsys):
     pytest.importorskip("onnxruntime")
     code, out, err = ofa(capsys, "export", folder, "--to", "onnx", "--to", "torch-export")
@@ -42,6 +43,7 @@ def test_export_prints_what_it_verified(folder, capsys):
     assert json.loads(out)["model.onnx"]["batch"] == 2
 
 
+@pytest.mark.slow
 def test_int8_prints_its_time_beside_float32(folder, capsys):
     pytest.importorskip("onnxruntime")
     words = ("export", folder, "--to", "onnx", "--int8", "--max-loss", "100", "--calibration-images", "25",

@@ -71,6 +71,7 @@ def test_every_stored_subnet_answers_as_the_extracted_one(net, extracted):
             assert torch.equal(net(batch), plain(batch))
 
 
+@pytest.mark.slow
 def test_an_extracted_copy_is_the_recalibrated_net(net, extracted):
     for arch, plain in extracted.items():
         copy = net.extracted(str(arch))
@@ -225,6 +226,7 @@ def test_a_subnet_that_is_moved_leaves_the_others(net, extracted):
     assert net.use(arch)(images(arch.resolution).double()).dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_loading_does_without_what_only_a_search_needs():
     code = ("import sys; from onceforall import Elastic; "
             "sys.exit(bool({'scipy', 'sklearn', 'moocore', 'plotly'} & sys.modules.keys()))")

@@ -29,6 +29,7 @@ def needed(name: str) -> None:
         pytest.importorskip(package)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_each_target_answers_as_torch(folder, digits, name, precision):
     needed(name)
@@ -71,6 +72,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_is_heard_after_openvino(folder, digits):
     """With a Core for each model the process ended by SIGSEGV, if the models were dropped in the order of opening."""
     needed("openvino")
@@ -80,6 +82,7 @@ def test_a_signal_is_heard_after_openvino(folder, digits):
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_fixed_batch_is_filled_up(folder, digits, name):
     """359 test pictures in batches of 50: the last one has 9."""
@@ -109,6 +112,7 @@ def test_the_file_says_how_to_feed_it(folder):
     assert about["classes"] == read_description(folder).classes
 
 
+@pytest.mark.slow
 def test_what_answers_otherwise_is_kept_aside(folder, digits, monkeypatch):
     write = to_torch.write
 
@@ -128,6 +132,7 @@ def test_what_answers_otherwise_is_kept_aside(folder, digits, monkeypatch):
     assert not list(folder.glob(".export-*"))
 
 
+@pytest.mark.slow
 def test_a_loss_of_accuracy_is_kept_aside(folder, digits, monkeypatch):
     """The least of changes to half precision that moves answers: the classes change places."""
     write = to_torch.write
@@ -149,6 +154,7 @@ def test_a_loss_of_accuracy_is_kept_aside(folder, digits, monkeypatch):
         export(folder, Request("torch-export", "fp16"), sure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_answers_that_are_no_numbers_differ(folder, value):
     net = load_subnet(folder)

@@ -54,6 +54,7 @@ def messy(digits, tmp_path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_all_four_give_the_same_number_on_the_same_files(folder, messy, capsys):
     code, out, err = ofa(capsys, "evaluate", folder, "--data", messy.parent, "--json")
     evaluated = json.loads(out)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from onceforall.deploy.export import Request, export
 from onceforall.report.gather import gather
 from onceforall.report.page import figures, write
@@ -11,6 +13,7 @@ from onceforall.report.page import figures, write
 HOSTILE = "a <img src=x> & net"
 
 
+@pytest.mark.slow
 def test_a_report_shows_exports(folder, digits, tmp_path):
     place = tmp_path / "run" / "subnets" / HOSTILE
     place.parent.mkdir(parents=True)
@@ -36,6 +39,7 @@ def test_a_report_shows_exports(folder, digits, tmp_path):
     assert ", ".join(half.verification.instructions) in page
 
 
+@pytest.mark.slow
 def test_descriptions_of_other_versions_are_left_out(folder, tmp_path, caplog):
     export(folder, Request("torch-export"))
     other = tmp_path / "subnets" / "old"

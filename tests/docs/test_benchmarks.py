@@ -33,12 +33,14 @@ def reference():
     pytest.importorskip("ofa.utils", reason="PyPI's ofa is not installed")
 
 
+@pytest.mark.slow
 def test_train_step():
     (case,) = cases("train_step.py", "--only", "full_net", "--threads", "1")
     assert case["case"] == "full_net"
     assert case["first_loss_difference"] < 1e-5
 
 
+@pytest.mark.slow
 def test_extract_and_recalibrate():
     (extracted,) = cases("extract.py")
     (recalibrated,) = cases("recalibrate.py", "--pictures", "100", "--threads", "1")
@@ -52,6 +54,7 @@ def pictures(folder: Path, gradient: Image.Image, *, count: int, size: tuple[int
         gradient.rotate(7 * number).resize(size).save(folder / f"{number}.jpg")
 
 
+@pytest.mark.slow
 def test_evaluate(tmp_path):
     space = search_space("mobilenet_v3_large_32px", width_mult=0.15)
     net = Supernet(space, num_classes=2, generator=torch.Generator().manual_seed(1))
@@ -63,6 +66,7 @@ def test_evaluate(tmp_path):
     assert scored["ours_top1"] == pytest.approx(scored["reference_top1"], abs=0.1)  # they decode and resize otherwise
 
 
+@pytest.mark.slow
 def test_data(tmp_path):
     pictures(tmp_path / "a", Image.linear_gradient("L"), count=64, size=(300, 280))
     small, large = cases("data.py", str(tmp_path))

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (an? [^|]*?) \| .* \| (`.*`) \| (\d) \|$", PAGE, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "page.py").write_text("\n\n".join(blocks), encoding="utf-8")

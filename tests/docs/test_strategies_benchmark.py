@@ -27,6 +27,7 @@ def setting(budget: float) -> strategies.Setting:
     return strategies.Setting("digits", None, 0.1, budget, 0.15, (12, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", strategies.WAYS)
 def test_budgets(way):
     legs, given = strategies.WAYS[way], setting(100)

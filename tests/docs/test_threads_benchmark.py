@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_a_row_for_each_number_of_threads_alone_and_beside():
     command = [sys.executable, "threads.py", "--json", "--only", "small", "--rounds", "1", "--threads", "1"]
     out = subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True, text=True, timeout=120).stdout

@@ -17,7 +17,10 @@ import kills
 FEWER_STEPS = """
 from dataclasses import replace
 from onceforall.recipes import RECIPES
-RECIPES["digits"] = replace(RECIPES["digits"], batch=128, calibration_images=100)
+known = RECIPES["digits"]
+ends = {name: (getattr(known, name)[0], getattr(known, name)[-1])
+        for name in ("stages", "epochs", "lr", "warmup", "subnets", "strategy")}
+RECIPES["digits"] = replace(known, batch=128, calibration_images=100, **ends)
 """
 
 

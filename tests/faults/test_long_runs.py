@@ -13,6 +13,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_steps_and_scores_leave_nothing_behind():
     done = subprocess.run([sys.executable, str(SCRIPT), "--json", "--steps", "320", "--scores", "40",

@@ -138,6 +138,7 @@ def loaded(spec: DataSpec, *, refused: bool) -> DataSet | None:
     return None
 
 
+@pytest.mark.slow
 def test_any_layout() -> None:
     @SETTINGS
     @given(layout=layouts())

@@ -86,6 +86,7 @@ def run(words: list[str], folder: Path) -> None:
         raise UserError("command", lines[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", sorted(VERBS))
 @cases(60)
 @given(data=st.data())

@@ -62,6 +62,7 @@ def _ran(words: list[str]) -> int:
     return int(code or 0)
 
 
+@pytest.mark.slow
 @cases(350)
 @given(data=st.data())
 def test_command_lines(files, tmp_path, data):
@@ -82,6 +83,7 @@ def test_command_lines(files, tmp_path, data):
         made.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @cases(100)
 @given(source=st.sampled_from(["mobilenet_v3_large_32px?width_mult=0.15"]), option=st.sampled_from(
     ["--arch", "--genotype", "--resolution"]), text=st.sampled_from(TEXTS) | st.text(max_size=12))

@@ -58,6 +58,7 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("case")
 
 
+@pytest.mark.slow
 @cases(600)
 @given(data=json_bytes(CONFIG) | json_bytes(RESNET) | json_bytes(XCEPTION),
        algorithm=st.sampled_from(["OFASearcher", "OFATrainer"]))
@@ -143,6 +144,7 @@ def test_measured_rows(place, data):
             assert not isinstance(row["top1"], bool)
 
 
+@pytest.mark.slow
 @cases(200)
 @given(data=st.data())
 def test_predictors(place, data):

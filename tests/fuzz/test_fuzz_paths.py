@@ -55,6 +55,7 @@ def _configs(data: str, run: str) -> dict[str, Config]:
     return configs(RECIPE, num_classes=2, run=Path(run), root=data)
 
 
+@pytest.mark.slow
 @cases(40)
 @given(data=st.data())
 def test_spellings(place, data):

@@ -55,6 +55,7 @@ def _open(path: Path) -> None:
     judged(lambda: space_of(path))
 
 
+@pytest.mark.slow
 @cases(150)
 @given(data=st.data(), name=st.sampled_from(FILES), under=st.sampled_from(FILES))
 def test_damaged_weights(place, nets, data, name, under):
@@ -63,6 +64,7 @@ def test_damaged_weights(place, nets, data, name, under):
     _open(path)
 
 
+@pytest.mark.slow
 @cases(60)
 @given(data=st.data(), number=st.integers(0, 400), other=st.integers(0, len(OTHERS) - 1),
        how=st.sampled_from(["replace", "add", "delete", "expand"]), suffix=st.sampled_from([".safetensors", ".pth"]))
@@ -88,6 +90,7 @@ def test_other_arrays(place, nets, data, number, other, how, suffix):
     _open(path)
 
 
+@pytest.mark.slow
 @cases(60)
 @given(data=json_bytes(ABOUT), name=st.sampled_from(FILES))
 def test_other_descriptions_in_weights(place, nets, data, name):
@@ -106,6 +109,7 @@ def test_other_descriptions_in_weights(place, nets, data, name):
     _open(path)
 
 
+@pytest.mark.slow
 @cases(60)
 @given(st.sampled_from([{"num_classes": 10_000_000}, {"counts": {"x": 2**63}}, {"counts": {"x": -1}},
                         {"space": {**ABOUT["space"], "name": "mobilenet_v3_large_32px?width_mult=8"}},
@@ -160,6 +164,7 @@ def test_what_is_no_weights_file(place, data, suffix):
     assert judged(lambda: open_weights(path)) is None
 
 
+@pytest.mark.slow
 @cases(20)
 @given(name=st.sampled_from(["first_conv/conv/_W", "classifier/linear/_b"]), kind=st.sampled_from(["f2", "i8", "S3"]),
        shape=st.sampled_from([(), (1,), (2**15, 2**15, 2**8)]))
@@ -172,6 +177,7 @@ def test_other_arrays_in_hdf5(place, nets, name, kind, shape):
     _open(path)
 
 
+@pytest.mark.slow
 @cases(120)
 @given(data=st.data())
 def test_folders_of_subnets(place, nets, data):

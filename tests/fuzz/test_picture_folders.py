@@ -254,6 +254,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
         yield caplog
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_any_folder_of_pictures(warned: pytest.LogCaptureFixture) -> None:
     @SETTINGS

@@ -42,6 +42,7 @@ def images_of(size: int, count: int = 1, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_logits_of_random_subnets(pair, rng):
     theirs, ours = pair
@@ -53,6 +54,7 @@ def test_logits_of_random_subnets(pair, rng):
         assert relative(ours(images, arch), expected) < 1e-5, arch
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_extracted_nets_and_their_costs(pair, rng):
     theirs, ours = pair
@@ -74,6 +76,7 @@ def test_extracted_nets_and_their_costs(pair, rng):
         assert macs(ours.space, arch, num_classes=10) == counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subnets", [2, 4])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_shrinking_step(authors, tmp_path, subnets, dtype):
@@ -135,6 +138,7 @@ def test_channel_sorting_in_both_expand_phases(authors, tmp_path, rng, expand, t
     assert (max(moved) > 1e-5) == (stage == 1)  # what keeping SE's trained bands changes
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_recalibration(pair, rng):
     from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics

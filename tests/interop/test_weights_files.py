@@ -84,6 +84,7 @@ def test_a_subnet_comes_back_to_the_bit(small, files, form, tmp_path):
         load_weights(Supernet(SMALL, 10), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["native", "nnabla", "mit"])
 @pytest.mark.parametrize("second", ["native", "nnabla", "mit"])
 def test_there_and_back_between_forms(files, tmp_path, first, second):
@@ -104,6 +105,7 @@ def test_there_and_back_between_forms(files, tmp_path, first, second):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", ["net.pth", "net.safetensors", "net.h5"])
 def test_what_nnablanas_wrote_beside_its_arrays_is_kept(oracle, tmp_path, through):
     """Mixed float32 and float64, need_grad and index of a real file survive another form."""
@@ -145,6 +147,7 @@ def test_a_subnet_is_written_as_nnablanas_writes_it(oracle, tmp_path):
         before.values(), after.values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["present", "older", "bare", "parallel"])
 def test_key_styles_of_the_authors(small, files, tmp_path, style):
     state = torch.load(files["mit"], weights_only=True)["state_dict"]
@@ -170,6 +173,7 @@ def test_width_and_classes_are_inferred(width, tmp_path):
     assert (trained.space.name, trained.num_classes) == (space.name, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["h5", "safetensors", "pth"])
 def test_kernels_of_one_stage(tmp_path, suffix):
     """A space whose stages have different kernels, and its file in the whole space's net."""
@@ -272,6 +276,7 @@ def test_the_authors_full_net_loads_into_a_supernet(authors, tmp_path):
     torch.testing.assert_close(net(images, net.space.largest), plain(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_ours_loads_into_the_authors_net(tmp_path, pair):
     theirs, ours = pair
     save(Trained(ours, ours.space), tmp_path / "ours.pth")
@@ -280,6 +285,7 @@ def test_a_checkpoint_of_ours_loads_into_the_authors_net(tmp_path, pair):
     assert all(torch.equal(a, theirs.state_dict()[k]) for k, a in fresh.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_specialised_net_goes_both_ways(authors, tmp_path, pair):
     """Theirs is built from our net.config and init; ours from theirs, in both key styles."""
     from ofa.imagenet_classification import networks
@@ -366,6 +372,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         open_weights(tmp_path / "net.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["native", "nnabla", "mit"])
 def test_flipped_bytes_never_end_in_a_traceback(files, tmp_path, form):
     """A damaged file is read (where the damage hits numbers) or refused, in whatever way it is damaged."""
@@ -406,6 +413,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(files, tmp_path, change, messag
         open_weights(tmp_path / "net.pth")
 
 
+@pytest.mark.slow
 def test_convert_on_the_command_line(files, tmp_path, capsys):
     def run(*arguments):
         with pytest.raises(SystemExit) as end:
@@ -438,6 +446,7 @@ def test_convert_on_the_command_line(files, tmp_path, capsys):
         assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_every_verb_takes_every_form(files, tmp_path, capsys):
     def run(*arguments):
         with pytest.raises(SystemExit) as end:
@@ -492,6 +501,7 @@ def without_about(path):
         del file.attrs["onceforall"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "names"), [
     ("resnet50d", ["input_stem/1/conv/conv/conv/_W", "blocks/17/conv2/bn/bn/_gamma", "blocks/4/downsample/conv/conv/_W",
                    "classifier/0/linear/linear/_W"]),
@@ -522,6 +532,7 @@ def test_files_of_families_that_do_not_say_what_they_are(tmp_path, name, names):
         assert torch.equal(found.net(images), net(images, arch))
 
 
+@pytest.mark.slow
 def test_a_family_that_a_file_is_not_of(tmp_path):
     """Named by --space, or by a genotype that is not of the file's."""
     for name in ("mobilenet_v3_large_32px?width_mult=0.15", "xception41?width_mult=0.15", "resnet50d?width_mult=0.15"):

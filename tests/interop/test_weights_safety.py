@@ -54,6 +54,7 @@ def test_a_pickle_is_not_run(tmp_path: Path, zipped: bool, read) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.slow
 def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path, little_memory: None) -> None:
     """A few megabytes that stand for two gigabytes of zeros."""
     plain, path = tmp_path / "plain.pth", tmp_path / "bomb.pth"
@@ -104,6 +105,7 @@ def test_hdf5_that_points_elsewhere_is_refused(tmp_path: Path, net: Supernet, li
         open_weights(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unwritten", "compressed", "plain"])
 def test_hdf5_that_declares_more_than_it_holds(tmp_path: Path, little_memory: None, kind: str) -> None:
     with h5py.File(tmp_path / "weights.h5", "w") as file:

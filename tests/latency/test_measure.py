@@ -25,6 +25,7 @@ QUICK = Settings(subnets=30, rounds=1, runs=3, seconds=0.002)
 JOB = Job(SPACE, 10, QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_profile_covers_the_space_and_checks_itself(backend, tmp_path):
     job = Job(SPACE, 10, replace(QUICK, backend=backend, batch=2, seed=3))

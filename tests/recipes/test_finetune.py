@@ -81,6 +81,7 @@ def same_weights(a: Path, b: Path, name: str = "model.safetensors") -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_the_command_from_end_to_end(runs, whole, tmp_path, capsys):
     command = ("finetune", runs / "small", "-o", tmp_path / "out", "--epochs", 1)
     code, out, err = ofa(capsys, *command)
@@ -105,6 +106,7 @@ def test_the_command_from_end_to_end(runs, whole, tmp_path, capsys):
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
 
 
+@pytest.mark.slow
 def test_what_was_exported_is_exported_and_verified_anew(runs, tmp_path, capsys):
     shutil.copytree(runs / "small", tmp_path / "small")
     assert ofa(capsys, "export", tmp_path / "small", "--to", "torch-export", "--batch", 2)[0] == 0
@@ -128,6 +130,7 @@ def test_it_begins_with_the_sub_network_as_it_is(runs, whole):
     assert (last["images"], last["epoch"]) == (359, 1)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bits(runs, whole, tmp_path):
     def stop(record):
         if record["kind"] == "step" and (record["epoch"], record["step"]) == (1, 3):
@@ -145,6 +148,7 @@ def test_a_stopped_run_ends_with_the_same_bits(runs, whole, tmp_path):
     assert finetune(request, tmp_path / "out", Options()).accuracy == about.accuracy
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches(runs, tmp_path, capsys):
     command = ("finetune", runs / "small", "--epochs", 1, "--batch", 256)
     for name, more in (("alone", ()), ("taught", ("--teacher", runs / "supernet"))):

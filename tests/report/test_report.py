@@ -97,6 +97,7 @@ def test_every_chart_shows_its_numbers(run):
     assert [y for y in curves["largest"].y if y is not None] == pytest.approx([50, 60, 70, 60, 70])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROME is None, reason="no Chrome or Chromium is installed")
 def test_a_browser_draws_it_without_a_network(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
@@ -122,6 +123,7 @@ def test_a_browser_draws_it_without_a_network(run, tmp_path, capsys):
     assert drawn.count("<tr>") == 2 + len(values["front"])  # with the heads of both tables
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROME is None, reason="no Chrome or Chromium is installed")
 def test_pictures(run, tmp_path, capsys):
     code, out, err = ofa(capsys, "report", run, "-o", tmp_path / "r.html", "--png", tmp_path / "png")

@@ -164,6 +164,7 @@ def test_the_authors_predictor_and_phone(reference_data):
         assert -found.values[found.values[:, 1] <= limit, 0].min() >= least, limit
 
 
+@pytest.mark.slow
 def test_samples_spread_over_the_cost():
     table = macs_table(FULL)
     codes = spread(table, 100, np.random.default_rng(0))

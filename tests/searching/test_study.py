@@ -138,6 +138,7 @@ class Told(Scorer):
         return 0.5 + sum(block["kernel"] * block["expand"] for block in blocks) / 3000 + arch.resolution / 400
 
 
+@pytest.mark.slow
 def test_a_study_learns_what_matters(net, tmp_path):
     priced = costs(SPACE, {}, num_classes=4)
     scorer = Told(net, Evaluator(DATA), tmp_path)
@@ -154,6 +155,7 @@ def test_a_study_learns_what_matters(net, tmp_path):
     assert best > max(scorer._measured("", [arch]) for arch in drawn)
 
 
+@pytest.mark.slow
 def test_search_of_a_net_writes_a_front_that_others_read(net, tmp_path):
     scorer = Told(net, Evaluator(DATA), tmp_path)
     request = Request(limits={"params": 2e5}, plan=Plan(20, rounds=1), measure=3, baseline=True,

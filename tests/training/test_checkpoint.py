@@ -132,6 +132,7 @@ saved(Path({folder!r}), 2.0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="files cannot be limited here")
 def test_a_full_disk_leaves_the_one_before(tmp_path):
     saved(tmp_path, 1.0)

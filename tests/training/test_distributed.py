@@ -81,6 +81,7 @@ def run(world: int, out: Path) -> dict[str, torch.Tensor]:
     return torch.load(out, weights_only=True)
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one_that_accumulates(tmp_path):
     """Four steps in float64, each process half of the batch: parameters within 1e-9."""
     one, two = run(1, tmp_path / "one.pt"), run(2, tmp_path / "two.pt")
@@ -107,6 +108,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "timeout"), [
     ("os.kill(os.getpid(), signal.SIGKILL)", "600"), ("sys.exit(3)", "600"), ("time.sleep(30)", "3")])
 def test_a_process_that_dies_or_hangs_is_named(fault, timeout):

@@ -101,6 +101,7 @@ def forms(tmp_path_factory) -> dict[str, DataSet]:
             "list": load_data(listed)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "list"])
 def test_one_net_scores_the_same_on_every_form_of_the_pictures(forms, form):
     net = Supernet(SPACE, 10, generator=torch.Generator().manual_seed(0)).eval()

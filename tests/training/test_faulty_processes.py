@@ -30,6 +30,7 @@ def two(tmp_path: Path, *configurations: Path) -> list[subprocess.Popen]:
             for rank, path in enumerate(configurations)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [
     ({"seed": 1}, "process 1 of 2: runs something else than process 0 (configuration.hparams.seed differs)"),
     ({"workers": 1}, "")])
@@ -52,6 +53,7 @@ def test_another_configuration(tmp_path, change, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
     path = tmp_path / "a.json"
     config(epoch=4, print_frequency=2, checkpoint_every_steps=2).write(path)
@@ -73,6 +75,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
     assert "at epoch 2" in texts[0]
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_it(tmp_path):
     path, script = tmp_path / "a.json", tmp_path / "main.py"
     config(epoch=4, print_frequency=2).write(path)

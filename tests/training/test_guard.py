@@ -67,6 +67,7 @@ def heard_by(folder: Path, configuration: Config) -> list[dict]:
     return records
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_goes_back(monkeypatch, tmp_path):
     broken_steps(monkeypatch, of_epoch=1, times=1)
     records = heard_by(tmp_path / "run", config(epoch=3))
@@ -81,6 +82,7 @@ def test_a_loss_that_is_not_finite_goes_back(monkeypatch, tmp_path):
     assert extra["guard"]["row"] == 0
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_the_run(monkeypatch, tmp_path):
     broken_steps(monkeypatch, of_epoch=1, times=100)
     with pytest.raises(UserError, match="run epoch 2: the training loss is not finite, after going back 3 times in a "
@@ -99,6 +101,7 @@ def test_guards_can_be_off(tmp_path):
         train(Config.from_dict(values), tmp_path / "run", Options(search=True))
 
 
+@pytest.mark.slow
 def test_a_setback_survives_a_stop(monkeypatch, tmp_path):
     """Stopped right after it, the run ends with the same bits as one that was not."""
     configuration = config(epoch=3, setback_clip=1.0)
@@ -124,6 +127,7 @@ def test_a_setback_survives_a_stop(monkeypatch, tmp_path):
     assert set(clipped) == {1.0}
 
 
+@pytest.mark.slow
 def test_a_collapse_in_validation_goes_back(monkeypatch, tmp_path):
     check, seen = Guard.check, []
 

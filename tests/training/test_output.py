@@ -84,6 +84,7 @@ def test_the_position_is_kept_in_pictures(started, monkeypatch, tmp_path, caplog
     assert checkpoint._meta(started / NEWEST)["step"] == 8
 
 
+@pytest.mark.slow
 def test_another_torch_is_said(started, tmp_path, caplog):
     for path in started.iterdir():
         if path.is_file():

@@ -39,6 +39,7 @@ def same_weights(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(fullnet):
     assert finished(fullnet)
     assert {p.name for p in fullnet.iterdir()} == {
@@ -93,6 +94,7 @@ def test_search_validates_on_held_out_pictures(fullnet):
     assert {r["images"] for r in records if r["kind"] == "train"} == {1280}  # 1,293 pictures, whole batches
 
 
+@pytest.mark.slow
 def test_the_next_stage_starts_from_the_weights(fullnet, tmp_path, caplog):
     weights = fullnet / "weights.h5"
     with caplog.at_level("INFO", "onceforall"):
@@ -112,6 +114,7 @@ def test_weights_of_another_network_are_refused_before_training(fullnet, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_subnet_is_fine_tuned_and_evaluated(fullnet, tmp_path, capsys):
     values = config(weights=fullnet / "weights.h5").to_dict()
     values["network"]["ofa"]["genotype"] = [0] * 20

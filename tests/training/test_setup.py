@@ -68,6 +68,7 @@ def test_the_second_expand_phase_keeps_the_bands(files, digits):
     assert falls.sum() == len(falls) - 1  # but within each of the two bands
 
 
+@pytest.mark.slow
 def test_channel_sorting_of_the_other_codes(files, digits):
     """The authors' keeps bands but sorts SE's squeeze channels in full; NNablaNAS's sorts all of it on every load."""
     def squeezed(net):
@@ -115,6 +116,7 @@ def test_weight_decay_spares_the_same_where_nnablanas_has_no_names(monkeypatch):
         assert any(p.search(own[ours]) for p in patterns) == any(p.search(usual[ours]) for p in patterns), ours
 
 
+@pytest.mark.slow
 def test_the_teacher_is_the_largest_and_normalises_as_asked(files):
     for mode in ("train", "eval"):
         settings = config("kernel", weights=files["kernel"], teacher=files["fullnet"], teacher_mode=mode)

@@ -53,6 +53,7 @@ def test_a_sub_network_is_taken_as_it_is(subnet, weights, evaluator):
     assert net.stem.norm.momentum == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_a_new_classifier_and_nothing_else_is_new(subnet, weights, evaluator):
     nets = [subnet_of(settings(weights, num_classes=4, new_classifier=True), evaluator) for _ in range(2)]
     assert nets[0].head.classifier.weight.shape[0] == 4
@@ -73,6 +74,7 @@ def test_another_sub_network_is_one_line(subnet, tmp_path, evaluator, network, m
         subnet_of(settings(tmp_path / "net.h5", **network), evaluator)
 
 
+@pytest.mark.slow
 def test_a_supernet_is_still_cut_and_recalibrated(tmp_path, evaluator):
     full = SPACE.restrict(kernel=(7,), expand=(6,))
     supernet = Supernet(full, 10, generator=torch.Generator().manual_seed(7))

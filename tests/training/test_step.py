@@ -157,6 +157,7 @@ def test_parameters_that_a_step_does_not_use(net, batch, update_unused, momentum
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 def test_twenty_steps_are_those_of_a_plain_loop(net):
     """One pass, one backward a sub-network and torch's own SGD: the losses agree to 1e-9."""
     images = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()

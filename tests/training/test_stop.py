@@ -76,6 +76,7 @@ def in_training(process: subprocess.Popen, folder: Path, *, after: int = 0) -> N
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_says_where_it_stands_and_goes_on(tmp_path, number):
     configuration = config(epoch=2, print_frequency=2, checkpoint_every=None)
@@ -104,6 +105,7 @@ def same_end(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all((one[name] == two[name]).all() for name in one)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_workers_too(tmp_path):
     """As a terminal's Ctrl-C and a scheduler's SIGTERM come: to the whole process group."""
     for split, count in (("train", 96), ("val", 8)):
@@ -130,6 +132,7 @@ def test_a_signal_to_the_workers_too(tmp_path):
     assert same_end(folder, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder(tmp_path):
     configuration = config(epoch=50, print_frequency=2)
     first = command(tmp_path / "run", configuration)

@@ -101,6 +101,7 @@ def test_delayed():
     assert weights == [pytest.approx([1, 0.25, 0.25]), pytest.approx([1, 1, 1]), [1, 1, 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [
     {"strategy": "sandwich", "subnets_per_step": 3, "delay": 0.5, "rise": 0.5, "kd_loss": "alpha"},
     {"compound": True, "fixed_kernel": True}, {"sampling": "best_up", "candidates": 4},
@@ -176,6 +177,7 @@ def test_configurations_reach_their_strategies(tmp_path):
     assert ratios == {2: {3}, 3: {4}, 4: {6}}
 
 
+@pytest.mark.slow
 def test_fixed_kernels_are_those_of_the_weights(tmp_path):
     """The supernet that is trained, what is read back from its file, and a teacher: the same kernels in all."""
     values = config("expand").to_dict()
@@ -198,6 +200,7 @@ def test_fixed_kernels_are_those_of_the_weights(tmp_path):
         checked(Config.from_dict(values), "OFATrainer", search=True)
 
 
+@pytest.mark.slow
 def test_a_compound_supernet_is_searched_where_it_was_trained(tmp_path):
     """From weights of another tie; it runs, and hands out for training alone, the other sub-networks as well."""
     values = config("expand").to_dict()

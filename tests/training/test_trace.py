@@ -23,6 +23,8 @@ from onceforall.training.evaluate import Compute
 from onceforall.training.loop import PARTS, StepReport
 from onceforall.training.setup import Options
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:

@@ -110,7 +110,7 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     for folder, config in stages.items():
         train(config, run / folder, options)
     last = list(stages)[-1]
-    subnets = _pick(request, stages[last], weights_file(run / last), run, options)
+    subnets = _pick(request, stages[last], run / last, run, options)
     if not options.processes.first:
         return {}
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
@@ -206,12 +206,13 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
             "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
 
 
-def _pick(request: Request, config: Config, weights: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+def _pick(request: Request, config: Config, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
     The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
     measures; the first one alone gets rows.
     """
+    weights = weights_file(stage)
     data, net = data_of(data_spec(config, search=True)), load_supernet(weights)
     evaluator = Evaluator(data, options.compute, workers=config.data.workers,
                           calibration_images=config.hparams.calibration_images)
