@@ -52,6 +52,19 @@ def test_pictures_in_two_splits_are_found_by_their_pixels(root: Path) -> None:
     assert look(root) == ([], [(("training", "test"), 2, ("train/bee/0.png", "val/ant/z.png"))])
 
 
+def test_pictures_of_two_classes(root: Path) -> None:
+    """Within a split, and in two; of three equal pictures one is right at most."""
+    for copy in ("train/bee/x.png", "val/bee/y.png", "train/ant/z.png"):
+        (root / copy).write_bytes((root / "train" / "ant" / "2.png").read_bytes())
+    found = checked(load_data(DataSpec("folder", root=str(root), train_portion=1.0), in_memory=False)).disputed
+    assert found is not None
+    assert (found.count, [str(Path(path).relative_to(root)) for path in found.example]) == (
+        2, ["train/ant/2.png", "train/bee/x.png"])
+    for copy in ("train/bee/x.png", "val/bee/y.png"):
+        (root / copy).unlink()
+    assert checked(load_data(DataSpec("folder", root=str(root), train_portion=1.0), in_memory=False)).disputed is None
+
+
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_deep_pictures_are_read_at_the_depth_of_the_data_set(tmp_path: Path, depth: str) -> None:
     """They are no broken ones, and those that differ by a little are not the same."""

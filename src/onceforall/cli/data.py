@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ def data(
     json_only: Annotated[bool, typer.Option("--json", help="print JSON only, with every class")] = False,
 ) -> None:
     """Show a data set as training would find it: its splits and classes, what is left out, broken files, and pictures
-    that two splits share.
+    that are in two splits or of two classes.
 
     Every picture is decoded; nothing is written.
     """
@@ -44,7 +45,8 @@ def data(
         typer.echo(json.dumps({
             **pictures.found.to_dict(),
             "broken": [{"file": one.path, "reason": one.reason} for one in seen.broken],
-            "shared": [{"splits": one.splits, "count": one.count, "example": one.example} for one in seen.twice]}))
+            "shared": [{"splits": one.splits, "count": one.count, "example": one.example} for one in seen.twice],
+            "two_classes": None if seen.disputed is None else asdict(seen.disputed)}))
     else:
         _print(seen, Path(spec.root or "."))
 
@@ -61,5 +63,9 @@ def _print(seen: Checked, root: Path) -> None:
         first, second = map(short, two.example)
         typer.echo(f"  twice     {two.count:,} of the {two.splits[1]} pictures are {two.splits[0]} pictures too, "
                    f"such as {second}, which is {first}")
-    if not seen.broken and not seen.twice:
-        typer.echo("  all pictures can be read, and no picture is in two splits")
+    if seen.disputed is not None:
+        first, second = map(short, seen.disputed.example)
+        typer.echo(f"  disputed  {seen.disputed.count:,} pictures are of another class than an equal one, such as "
+                   f"{second}, which is {first}")
+    if not (seen.broken or seen.twice or seen.disputed):
+        typer.echo("  all pictures can be read, and no picture is in two splits or of two classes")

@@ -1,4 +1,4 @@
-"""A look at every picture of a data set: broken files, and pictures that are in two splits."""
+"""A look at every picture of a data set: broken files, and pictures that are in two splits or of two classes."""
 
 import hashlib
 import os
@@ -29,11 +29,20 @@ class Twice:
 
 
 @dataclass(frozen=True)
+class Disputed:
+    """Pictures that are of another class than an equal picture before them: how many, and a pair of them."""
+
+    count: int
+    example: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Checked:
     """What a look at every picture brought."""
 
     broken: tuple[Broken, ...]
     twice: tuple[Twice, ...]
+    disputed: Disputed | None = None
 
 
 def checked(data: DataSet, *, listener: Listener | None = None) -> Checked:
@@ -44,16 +53,19 @@ def checked(data: DataSet, *, listener: Listener | None = None) -> Checked:
         listener: hears how far it is, as records {"kind": "check", "done": pictures, "of": pictures}.
 
     Returns:
-        The files that cannot be read, and the pictures that two splits share: equal in size and in every pixel.
+        The files that cannot be read, the pictures that two splits share, and those that are of two classes. Pictures
+        are equal where their size and every pixel are.
     """
     splits = {"training": data.train, "held-out": data.held_out, "test": data.test}
     names: dict[str, dict[bytes, str]] = {}
     broken: list[Broken] = []
     twice: dict[str, list[tuple[bytes, str]]] = {}
+    classes: dict[bytes, tuple[int, str]] = {}
+    disputed: list[tuple[str, str]] = []
     done, of = 0, sum(map(len, splits.values()))
     for split, pictures in splits.items():
         twice[split] = []
-        for found, name in _digests(pictures):
+        for (found, name), label in zip(_digests(pictures), pictures.labels.tolist(), strict=True):
             done += 1
             if listener is not None and (done % CHUNK == 0 or done == of):
                 listener({"kind": "check", "done": done, "of": of})
@@ -61,10 +73,13 @@ def checked(data: DataSet, *, listener: Listener | None = None) -> Checked:
                 broken.append(found)
             else:
                 twice[split].append((found, name))
+                other, first = classes.setdefault(found, (label, name))
+                if other != label:
+                    disputed.append((first, name))
         names[split] = dict(reversed(twice[split]))
-    return Checked(tuple(broken), tuple(_shared(one, other, names[one], twice[other])
-                                        for one, other in combinations(splits, 2)
-                                        if any(digest in names[one] for digest, _ in twice[other])))
+    shared = tuple(_shared(one, other, names[one], twice[other]) for one, other in combinations(splits, 2)
+                   if any(digest in names[one] for digest, _ in twice[other]))
+    return Checked(tuple(broken), shared, Disputed(len(disputed), disputed[0]) if disputed else None)
 
 
 def _shared(one: str, other: str, first: Mapping[bytes, str], second: list[tuple[bytes, str]]) -> Twice:
