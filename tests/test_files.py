@@ -78,6 +78,29 @@ def test_a_file_is_written_as_a_whole(tmp_path):
     assert [found.name for found in path.parent.iterdir()] == ["file"]
 
 
+def test_the_file_before_is_kept_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    path, before = tmp_path / "file", tmp_path / "before"
+    for text in ("1", "2", "3"):
+        with replacing(path, before=before) as partial:
+            partial.write_text(text)
+    assert (path.read_text(), before.read_text()) == ("3", "2")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "x")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"), replacing(path, before=before) as partial:
+        partial.write_text("4")
+    assert (path.read_text(), before.read_text()) == ("3", "2")
+
+
+def test_whoever_may_read_other_files_may_read_it(tmp_path):
+    """safetensors makes files for their owner alone."""
+    (tmp_path / "other").touch()
+    with replacing(tmp_path / "file") as partial:
+        save_file({}, partial)
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize(("error", "raised"), [
     (OSError(errno.ENOSPC, "x"), UserError), (SafetensorError("no"), SafetensorError), (UserError("a", "b"), UserError),
     (KeyboardInterrupt(), KeyboardInterrupt)])

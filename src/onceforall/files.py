@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +33,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
-def replacing(path: Path, *, causes: tuple[type[Exception], ...] = (OSError,), then: str = "") -> Iterator[Path]:
+def replacing(path: Path, *, causes: tuple[type[Exception], ...] = (OSError,), then: str = "",
+              before: Path | None = None) -> Iterator[Path]:
     """Write a file as a whole or not at all.
 
     The block writes to the path that it is given, in the same folder. When it ends well, that file takes the place of
@@ -42,6 +44,7 @@ def replacing(path: Path, *, causes: tuple[type[Exception], ...] = (OSError,), t
         path: the file to write.
         causes: what the block raises where it cannot write.
         then: what follows once the cause is gone, such as "the same command goes on".
+        before: where the file that is replaced stays.
 
     Raises:
         UserError: for an error of `causes`.
@@ -50,9 +53,13 @@ def replacing(path: Path, *, causes: tuple[type[Exception], ...] = (OSError,), t
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()  # its error says why the file cannot be written; those of libraries may not
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(stat.S_IMODE(mode))  # safetensors makes a file of its own, for its owner alone
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
+        if before is not None and path.exists():
+            os.replace(path, before)
         os.replace(partial, path)
     except causes as error:
         raise unwritable(path, error, then=then) from None

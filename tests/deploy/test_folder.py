@@ -6,15 +6,19 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from older_form import older
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import onceforall
 from onceforall.deploy.description import read_description, sha256
-from onceforall.deploy.folder import load_subnet
+from onceforall.deploy.folder import Scored, load_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.nn import build
-from onceforall.space import Arch, SearchSpace, lower
+from onceforall.nn import Supernet, build, extract
+from onceforall.space import Arch, SearchSpace, lower, search_space
 from onceforall.training.evaluate import Evaluator
+
+TABLE = search_space("mobilenet_v3_large_32px", width_mult=0.25).restrict(resolutions=[12, 16])
 
 
 def test_there_and_back(folder, supernet, evaluator):
@@ -57,6 +61,27 @@ def test_a_copy_of_the_folder_is_enough(folder, tmp_path):
     folder.rename(elsewhere.parent.mkdir() or elsewhere)
     images = torch.rand(1, 3, 16, 16)
     assert load_subnet(str(elsewhere))(images).shape == (1, 10)
+
+
+def test_a_folder_of_an_older_version(supernet, evaluator, weights, tmp_path):
+    """Its two files name the table of the catalogue, instead of the rows."""
+    space = TABLE.restrict(depth=[2])
+    net = extract(Supernet(space, 10, generator=torch.Generator().manual_seed(0)), space.smallest)
+    net = net.eval().to(memory_format=torch.channels_last)
+    save_subnet(Scored.of(evaluator, net, space, space.smallest).extracted, tmp_path, source=weights)
+    path, said = tmp_path / "model.safetensors", tmp_path / "model.json"
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    about = json.loads(header["onceforall"])
+    save_file(load_file(path), path, {**header, "onceforall": json.dumps({**about, "space": older(space)})})
+    values = json.loads(said.read_text())
+    values["sha256"]["model.safetensors"] = sha256(path)
+    said.write_text(json.dumps({**values, "space": older(space)}))
+    images = torch.rand(1, 3, 12, 12)
+    assert torch.equal(load_subnet(tmp_path)(images), net(images))
+    said.write_text(json.dumps({**values, "space": older(TABLE.restrict(depth=[2, 3]))}))
+    with pytest.raises(UserError, match="is not the sub-network that model.json describes"):
+        load_subnet(tmp_path)
 
 
 @pytest.mark.parametrize(("change", "message"), [

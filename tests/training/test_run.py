@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,15 @@ def test_a_finished_run_is_left_alone(fullnet, caplog):
         train(config(), fullnet, Options(search=True))
     assert "is finished: nothing to do" in caplog.text
     assert (fullnet / "weights.h5").stat().st_mtime_ns == before
+
+
+def test_a_weights_file_that_was_removed_is_written_again(fullnet, tmp_path):
+    shutil.copytree(fullnet, tmp_path / "run")
+    (tmp_path / "run" / "weights.h5").unlink()
+    assert not finished(tmp_path / "run")
+    train(config(), tmp_path / "run", Options(search=True))
+    assert finished(tmp_path / "run")
+    assert same_weights(fullnet, tmp_path / "run")
 
 
 def test_another_configuration_is_refused(fullnet):

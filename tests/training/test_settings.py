@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 
 import pytest
@@ -17,33 +18,69 @@ from onceforall.training.engine.checkpoint import Position
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.optimizer import optimizer_of, spared
-from onceforall.training.settings import OPTIMIZERS, Loss, Optimizer, Schedule
+from onceforall.training.optimizer import OPTIMIZERS, optimizer_of, spared
+from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.stage import Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
 
 SPACE = search_space("mobilenet_v3_large_32px?width_mult=0.15")
 
 
+def stage(**changes):
+    return Stage(**{"space": SPACE, "strategy": progressive_shrinking(1, teacher=False), "epochs": 1, "batch": 4,
+                    "micro_batch": 4, "optimizer": Optimizer(lr=1e-3), **changes})
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Optimizer(lr=0), "lr: 0 is not above 0"),
     (lambda: Optimizer(lr=0.1, name="adamv"), "name: 'adamv' is no optimizer here; known: .*adamw"),
     (lambda: Optimizer(lr=0.1, name="lbfgs"), "name: 'lbfgs' is no optimizer here"),
-    (lambda: Optimizer(lr=0.1, momentun=0.9), "momentun: is no argument of torch.optim.sgd; did you mean momentum?"),
+    (lambda: Optimizer(lr=0.1, momentun=0.9), r"momentun: is no argument of torch.optim.sgd; did you mean momentum\?"),
     (lambda: Optimizer(lr=0.1, name="adamw", momentum=0.9),
      "momentum: is no argument of torch.optim.adamw; known: .*betas"),
-    (lambda: Optimizer(lr=0.1, name="adamw", betas=(0.9, 1.5)), "torch.optim.adamw does not take this: .*beta"),
-    (lambda: Optimizer(lr=0.1, name="rprop", weight_decay=0.1), "weight_decay: torch.optim.rprop has none"),
+    (lambda: Optimizer(lr=0.1, name="adamw", betas=(0.9, 1.5)), "optimizer: torch.optim.adamw does not take .*beta"),
+    (lambda: Optimizer(lr=0.1, name="adam", betas=(0.9,)), "optimizer: torch.optim.adam does not take "),
+    (lambda: Optimizer(lr=0.1, foreach=True), "optimizer: torch.optim.sgd does not take .*fused"),
+    (lambda: Optimizer(lr=0.1, momentum=float("nan")), "optimizer: .*nan.* holds a number that is not finite"),
+    (lambda: Optimizer(name="adam"), "lr: is missing"),
+    (lambda: Optimizer(lr=0.1, name="rprop", weight_decay=0.1), "weight_decay: torch.optim.rprop has no weight decay"),
+    (lambda: Optimizer(lr=0.1, name="rprop", no_decay_rate=0.1), "no_decay_rate: torch.optim.rprop has no weight"),
     (lambda: Optimizer(lr=0.1, no_decay=("(",)), r"no_decay\[0\]: '\(' is not a regular expression"),
-    (lambda: Schedule(shape="cosinus"), "shape"),
-    (lambda: Schedule(warmup=3), "warmup: is not a known key; did you mean warmup_(lr|epochs)?"),
+    (lambda: Optimizer(lr=0.1, no_decay=("a{99999999999999}",)), r"no_decay\[0\]: .* is not a regular expression"),
+    (lambda: Schedule(shape="cosinus"), "^shape: 'cosinus' is no schedule; known: cosine, stairs; or a function$"),
+    (lambda: Schedule(shape="stairs", warmup_epochs=2), "^warmup_epochs: has no effect on stairs; leave it out$"),
+    (lambda: Schedule(shape=lambda step, steps: 1.0, factor=0.5), "^factor: has no effect on a function; leave"),
+    (lambda: Schedule(warmup=3), r"warmup: is not a known key; did you mean warmup_(lr|epochs)\?"),
     (lambda: Loss(smoothing=1.0), "smoothing: 1.0 is not below 1"),
-    (lambda: Loss(kd="alfa"), "kd"),
+    (lambda: Loss(kd="alfa"), "^kd: 'alfa' is no loss; known: cross_entropy, alpha; or a function$"),
+    (lambda: stage(batch=6, micro_batch=4), "batch: 6 is not a multiple of micro_batch, 4"),
+    (lambda: stage(schedule=Schedule(warmup_epochs=2)), "warmup_epochs: 2 is above epochs, 1"),
 ])
 def test_what_breaks_a_rule_is_one_line(make, message):
     with pytest.raises(UserError, match=message) as caught:
         make()
     assert str(caught.value).count("\n") == 0
+
+
+def test_momentum_is_nesterovs_unless_it_is_given():
+    usual = {"momentum": 0.9, "nesterov": True}
+    assert Optimizer(lr=0.1).arguments == usual
+    assert Optimizer(lr=0.1, nesterov=True).arguments == usual
+    assert Optimizer(lr=0.1, fused=False).arguments == {**usual, "fused": False}
+    assert Optimizer(lr=0.1, momentum=0.0).arguments == {"momentum": 0.0, "nesterov": False}
+    assert Optimizer(lr=0.1, momentum=0.5, dampening=0.1).arguments["nesterov"] is False
+
+
+def test_a_value_comes_back_from_json():
+    given = Optimizer(lr=0.1, name="adamw", betas=(0.9, 0.98), no_decay=["bias"])
+    assert Optimizer(**json.loads(given.model_dump_json())) == given
+
+
+def test_state_goes_where_the_parameter_is():
+    """Adafactor's state has other shapes than its parameter."""
+    parameter = torch.empty(3, 2, device="meta")
+    assert checkpoint._like(parameter, torch.zeros(3, 1)).is_meta
+    assert checkpoint._like(parameter, torch.zeros(3, 2)).is_meta
 
 
 def test_functions_of_ones_own():
@@ -71,29 +108,27 @@ def learner(net, settings):
                    torch.amp.GradScaler("cpu", enabled=False), Processes())
 
 
-def steps(learner, stage, numbers):
-    generator = torch.Generator()
+def steps(learner, settings, numbers):
+    generator, trained = torch.Generator(), stage(optimizer=settings)
     for number in numbers:
         images = torch.rand(4, 3, 16, 16, generator=generator.manual_seed(number))
-        terms = stage.strategy(SPACE, random.Random(number), Moment(number, 6))
-        train_step(learner, stage, images, torch.arange(4), terms=terms, lr=stage.optimizer.lr)
+        terms = trained.strategy(SPACE, random.Random(number), Moment(number, 6))
+        train_step(learner, trained, images, torch.arange(4), terms=terms, lr=settings.lr)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_to_the_bit(name, tmp_path):
     """Three steps, a checkpoint, and three more, against six; parameters get first gradients in different steps."""
     settings = Optimizer(lr=1e-3, name=name)
-    stage = Stage(space=SPACE, strategy=progressive_shrinking(1, teacher=False), epochs=1, batch=4, micro_batch=4,
-                  optimizer=settings)
     start = Supernet(SPACE, 4, dropout=0.0, generator=torch.Generator().manual_seed(0)).train()
     start = start.to(memory_format=torch.channels_last)
     whole, before = (learner(copy.deepcopy(start), settings) for _ in range(2))
-    steps(whole, stage, range(6))
-    steps(before, stage, range(3))
+    steps(whole, settings, range(6))
+    steps(before, settings, range(3))
     checkpoint.save(tmp_path, before.net, before.optimizer, position=Position(0, 3), extra={})
     after = learner(copy.deepcopy(start), settings)
     checkpoint.load(tmp_path, after.net, after.optimizer)
-    steps(after, stage, range(3, 6))
+    steps(after, settings, range(3, 6))
     assert any(not torch.equal(value, start.state_dict()[key]) for key, value in whole.net.state_dict().items())
     for key, value in whole.net.state_dict().items():
         assert torch.equal(value, after.net.state_dict()[key]), key

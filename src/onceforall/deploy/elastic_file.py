@@ -42,8 +42,8 @@ class _StoredRow(RowValues):
 class _Values(BaseModel):
     """The form of the header's entry; row N's statistics are array N.
 
-    `calibration`: how the statistics were measured, as `train.evaluate.CALIBRATION` numbers it. Files without it are of
-    the first way.
+    `calibration`: how the statistics were measured, as `training.evaluate.CALIBRATION` numbers it. Files without it
+    are of the first way.
     """
 
     format: Literal[1] = 1

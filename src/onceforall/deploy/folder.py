@@ -29,7 +29,7 @@ from onceforall.deploy.description import (
 from onceforall.errors import UserError
 from onceforall.files import unwritable
 from onceforall.nn import Subnet
-from onceforall.space import Arch, SearchSpace
+from onceforall.space import Arch, SearchSpace, read_space
 from onceforall.training.evaluate import Evaluator, Score
 from onceforall.weights.nets import Trained, open_weights, save
 
@@ -123,12 +123,21 @@ def open_subnet(folder: Path) -> tuple[Subnet, Description]:
     about, path = read_description(folder), folder / WEIGHTS
     trained = open_weights(path)
     arch = trained.arch
-    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes, about.space, about.genotype
+    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes, about.genotype
     if about.sha256.get(WEIGHTS) != sha256(path) or not isinstance(trained.net, Subnet) or arch is None \
-            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes, trained.space.to_dict(),
+            or not _says(about, trained.space) \
+            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes,
                         arch.to_genotype(trained.space)):
         raise UserError(str(path), f"is not the sub-network that {ABOUT} describes", "extract it again")
     return trained.net.to(memory_format=torch.channels_last), about
+
+
+def _says(about: Description, space: SearchSpace) -> bool:
+    """Whether a description is of that space, in the present form or in an older one."""
+    try:
+        return read_space(about.space) == space
+    except UserError:
+        return False
 
 
 def _loaded_by(data: DataSet) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from onceforall.interop.nnabla.weights import differing
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import Arch
 from onceforall.weights.forms import FORMS, form_named, form_of, form_to_write
-from onceforall.weights.nets import Trained, open_weights, save, trained_of, weights_file
+from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS, Trained, open_weights, save, trained_of, weights_file
 
 _INIT = "init"
 
@@ -64,6 +64,8 @@ def _check_target(source: Path, target: Path, final: Path) -> None:
             raise UserError(str(target), "is a folder", "give a file to write")
         if final.exists() and final.samefile(source):
             raise UserError(str(target), "is the file to convert", "give another name")
+        if final.name in (WEIGHTS, NNABLA_WEIGHTS) and final.parent.is_dir() and final.parent.samefile(source.parent):
+            raise UserError(str(target), "is a weights file of the run itself", "give another name")
     except OSError as error:
         raise unwritable(target, error) from None
 

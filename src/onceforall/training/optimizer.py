@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from onceforall.training.settings import OPTIMIZERS, Optimizer
+if TYPE_CHECKING:
+    from onceforall.training.settings import Optimizer
 
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): found for name, found in vars(torch.optim).items()
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
+    and name not in ("LBFGS", "SparseAdam", "Muon")}  # they need a closure, sparse gradients, matrices alone
 _ROLES: dict[str, Callable[[str], bool]] = {
     "norm": lambda name: ".norm." in name, "bias": lambda name: name.endswith(".bias")}
 
@@ -30,9 +35,13 @@ def optimizer_of(settings: Optimizer, net: nn.Module) -> torch.optim.Optimizer:
         split[name in exempt].append(parameter)
     groups = [{"params": params, "weight_decay": rate}
               for params, rate in zip(split, (settings.weight_decay, settings.no_decay_rate), strict=True) if params]
-    if settings.name == "sgd":
-        return sgd(groups, lr=settings.lr, **settings.arguments)
-    return OPTIMIZERS[settings.name](groups, lr=settings.lr, **settings.arguments)
+    return made(settings.name, groups, lr=settings.lr, **settings.arguments)
+
+
+def made(name: str, groups: list[dict[str, Any]], **arguments: Any) -> torch.optim.Optimizer:
+    """The optimiser of that name in `OPTIMIZERS`."""
+    make: Callable[..., torch.optim.Optimizer] = sgd if name == "sgd" else OPTIMIZERS[name]
+    return make(groups, **arguments)
 
 
 def sgd(groups: list[dict[str, Any]], *, lr: float, momentum: float = 0.0, **others: Any) -> torch.optim.SGD:

@@ -55,6 +55,12 @@ class Stage:
     seed: int = 0
     update_unused: bool = False
 
+    def __post_init__(self) -> None:
+        if self.batch % self.micro_batch:
+            raise UserError("batch", f"{self.batch} is not a multiple of micro_batch, {self.micro_batch}")
+        if self.schedule.warmup_epochs > self.epochs:
+            raise UserError("warmup_epochs", f"{self.schedule.warmup_epochs} is above epochs, {self.epochs}")
+
     def rate(self, steps_per_epoch: int) -> Rate:
         """The learning rate of each step."""
         return self.schedule.rate(self.optimizer.lr, epochs=self.epochs, steps_per_epoch=steps_per_epoch)

@@ -68,7 +68,7 @@ def inferred(path: Path, content: Content, space: str | None) -> About:
 
 
 def of_supernet(path: Path, content: Content) -> bool:
-    """The same."""
+    """No file of ours leaves it out, and `read` refuses others."""
     raise _nameless(path)
 
 
@@ -95,7 +95,8 @@ def _about(path: Path, header: dict[str, str]) -> About:
     if NAME not in header:
         raise _nameless(path)
     if _of_a_checkpoint(header[NAME]):
-        weights = path.with_name("weights.safetensors")
+        weights = next(filter(Path.exists, map(path.with_name, ("weights.safetensors", "weights.h5"))),
+                       path.with_name("weights.safetensors"))
         raise UserError(str(path), "is a checkpoint, from which a stopped run goes on, not a weights file",
                         f"give {weights}" if weights.exists() else
                         f"the run has not ended: it will write {weights} when the same command has gone on to its end")

@@ -20,7 +20,7 @@ from onceforall.weights.content import COUNT, MEAN, Content
 from onceforall.weights.forms import Form, form_of, form_to_write
 
 _log = logging.getLogger(__name__)
-WEIGHTS, NNABLAS = "weights.safetensors", "weights.h5"  # of a training stage: ours, and those of NNablaNAS's names
+WEIGHTS, NNABLA_WEIGHTS = "weights.safetensors", "weights.h5"  # of a training stage, by our and by NNablaNAS's names
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +157,12 @@ def weights_file(source: Path) -> Path:
                         else f"search spaces are {', '.join(CATALOG)}")
     if source.is_file():
         return source
-    for name in (WEIGHTS, NNABLAS, "model.safetensors", "init"):  # of a stage; extracted; as the authors publish
+    for name in (WEIGHTS, NNABLA_WEIGHTS, "model.safetensors", "init"):  # of a stage; extracted; as the authors publish
         if (source / name).is_file():
             return source / name
     files = stages_in(source)
     if not files:
-        raise UserError(str(source), f"holds no {WEIGHTS} and no {NNABLAS}", "train first: `ofa fit -o RUN`")
+        raise UserError(str(source), f"holds no {WEIGHTS} and no {NNABLA_WEIGHTS}", "train first: `ofa fit -o RUN`")
     counts = {path: (space.free.count, path) for path in files if (space := space_of(path)) is not None}
     if not counts:
         raise UserError(str(source), "holds weights that do not say what they are of", f"name one, as {files[0]}")
@@ -171,7 +171,7 @@ def weights_file(source: Path) -> Path:
 
 def stages_in(run: Path) -> list[Path]:
     """The weights files of the stages in a run folder, by the names of the stages."""
-    found = {path.parent: path for name in (NNABLAS, WEIGHTS) for path in run.glob(f"*/{name}")}
+    found = {path.parent: path for name in (NNABLA_WEIGHTS, WEIGHTS) for path in run.glob(f"*/{name}")}
     return [found[stage] for stage in sorted(found)]
 
 
@@ -182,13 +182,14 @@ def _dropout(net: Supernet | Subnet) -> float:
 def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: bool) -> None:
     """Copy the arrays into the net; `narrower`: kernel matrices that the file's own space does not have may be absent,
     or in a file that does not name it, those of a kernel step that no block of it has."""
-    wanted = form.code.names(net)
     if _static(path, form, content):
         with torch.device("meta"):
             largest = Subnet(net.plan(net.space.free.largest))
         wanted = form.code.names(largest)  # the largest sub-network's arrays have the supernet's own names with us
         if set(wanted.values()) != content.arrays.keys():
             raise UserError(str(path), "holds an extracted sub-network, not a supernet", "give the supernet's weights")
+    else:
+        wanted = form.code.names(net)
     if narrower and content.about:
         with torch.device("meta"):
             stored = Supernet(read_space(content.about.space), 1).state_dict().keys()

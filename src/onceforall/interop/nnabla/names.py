@@ -40,7 +40,7 @@ def names_of(net: Supernet | Subnet) -> list[Entry]:
         found = []
     if {entry.ours for entry in found} != {name for name in net.state_dict() if not name.endswith(COUNT)}:
         raise UserError("weights", "are of a family of networks for which NNablaNAS and the authors have no names",
-                        "write a .safetensors file")
+                        "take a .safetensors file")
     return found
 
 

@@ -62,10 +62,8 @@ def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, posi
     meta = {"format": FORMAT, "epoch": position.epoch, "step": position.step, "extra": dict(extra),
             "crc32": _checksum(whole)}
     path, then = folder / NEWEST, "the same command goes on from the checkpoint before"
-    with replacing(path, causes=(OSError, SafetensorError), then=then) as partial:
+    with replacing(path, causes=(OSError, SafetensorError), then=then, before=folder / BEFORE) as partial:
         save_file(whole, partial, {"onceforall": json.dumps(meta)})
-        if path.exists():
-            os.replace(path, folder / BEFORE)
     try:
         if good:
             _also_good(folder)
@@ -154,18 +152,22 @@ def _fill(path: Path, tensors: Mapping[str, Tensor], net: nn.Module, optimizer: 
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(tensors[f"net.{name}"])
-        parameters = dict(net.named_parameters())
+        parameters, groups = dict(net.named_parameters()), optimizer.param_groups
         for place, tensor in tensors.items():
             if place.startswith(_STATE):
                 key, _, name = place.removeprefix(_STATE).partition(".")
-                optimizer.state[parameters[name]][key] = _like(parameters[name], tensor)
+                parameter = parameters[name]
+                there = key != "step" or any(group.get("fused") or group.get("capturable") for group in groups)
+                optimizer.state[parameter][key] = _like(parameter, tensor) if there else tensor
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """A value of the optimiser's state where it computes with it: one of the parameter's shape on its device and in its
-    memory format, others, such as the number of steps, as they are."""
+    """A value of the optimiser's state on the parameter's device, and in its memory format where it has its shape.
+
+    Only the number of steps may lie elsewhere: torch keeps it on CPU but for fused and capturable optimisers.
+    """
     if tensor.shape != parameter.shape:
-        return tensor
+        return tensor.to(parameter.device)
     return torch.empty_like(parameter, dtype=tensor.dtype, memory_format=torch.preserve_format).copy_(tensor)
 
 
@@ -173,7 +175,7 @@ def _tensors(path: Path, meta: Mapping[str, Any]) -> dict[str, Tensor]:
     """All tensors of a file; raises DamagedError where they are not those that were written."""
     with _readable(path), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if meta["format"] > 1 and _checksum(tensors) != meta["crc32"]:
+        if _checksum(tensors) != meta["crc32"]:
             raise ValueError("its checksum differs")
     return tensors
 

@@ -20,7 +20,7 @@ from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, gathered
 from onceforall.training.engine.places import CONFIG, moved, paths_of, shown_path, without_paths
 from onceforall.training.setup import Options
-from onceforall.weights.nets import NNABLAS, WEIGHTS
+from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
 
 _log = logging.getLogger(__name__)
 _OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
@@ -30,8 +30,11 @@ MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "check
 
 def finished(output: Path) -> bool:
     """Whether the folder holds a run that came to its end."""
-    written = any((output / name).exists() for name in (WEIGHTS, NNABLAS))  # older versions wrote the second alone
-    return written and checkpoint.exists(output) and bool(checkpoint.read_extra(output).get("finished"))
+    if not checkpoint.exists(output) or not any((output / name).exists() for name in (WEIGHTS, NNABLA_WEIGHTS)):
+        return False
+    extra = checkpoint.read_extra(output)
+    written = extra.get("weights", [NNABLA_WEIGHTS])  # the one file of older versions
+    return bool(extra.get("finished")) and all((output / name).exists() for name in written)
 
 
 def lasting(options: Options) -> dict[str, Any]:

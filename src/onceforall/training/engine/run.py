@@ -45,7 +45,7 @@ from onceforall.training.loop import StepReport, run_epoch
 from onceforall.training.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
 from onceforall.training.stage import stage_of
 from onceforall.weights.forms import form_to_write
-from onceforall.weights.nets import NNABLAS, WEIGHTS, Trained, classes_of, save
+from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS, Trained, classes_of, save
 
 _log = logging.getLogger(__name__)
 _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the next: a look waits for the GPU
@@ -275,11 +275,10 @@ class _Run:
             else:
                 assert isinstance(net, Subnet)
                 trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), self.data.facts)
-            save(trained, self.output / WEIGHTS)
-            if form_to_write(self.output / NNABLAS).has(net):
-                save(trained, self.output / NNABLAS)
-            else:
-                _log.info("%s is not written: NNablaNAS has no names for this family of networks", NNABLAS)
+            for name in self._weights:
+                save(trained, self.output / name)
+            if NNABLA_WEIGHTS not in self._weights:
+                _log.info("%s is not written: NNablaNAS has no names for this family of networks", NNABLA_WEIGHTS)
         self._save(Position(self.stage.epochs), finished=True)
         _log.info("finished: %s", self.output / WEIGHTS)
 
@@ -289,12 +288,19 @@ class _Run:
             extra = {"finished": finished, "scaler": self.learner.scaler.state_dict(),
                      "options": lasting(self.options), "totals": asdict(self.totals), "guard": asdict(self.guard),
                      "pictures_a_step": self._pictures_a_step, "made_by": self._made_by(), "files": self.files,
-                     "pictures": self.identity, "depth": asdict(self.data.depth)}
+                     "pictures": self.identity, "depth": asdict(self.data.depth), "weights": self._weights}
             checkpoint.save(self.output, self.learner.net, self.learner.optimizer, position=position, extra=extra,
                             good=good)
             if finished:
                 checkpoint.settle(self.output)
         wait(self.options.processes)
+
+    @property
+    def _weights(self) -> list[str]:
+        """The weights files that the run leaves."""
+        net = self.learner.net
+        assert isinstance(net, Supernet | Subnet)
+        return [name for name in (WEIGHTS, NNABLA_WEIGHTS) if form_to_write(Path(name)).has(net)]
 
     @property
     def _pictures_a_step(self) -> int:
