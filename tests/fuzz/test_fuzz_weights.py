@@ -112,7 +112,7 @@ def test_other_descriptions_in_weights(place, nets, data, name):
 @pytest.mark.slow
 @cases(60)
 @given(st.sampled_from([{"num_classes": 10_000_000}, {"counts": {"x": 2**63}}, {"counts": {"x": -1}},
-                        {"space": {**ABOUT["space"], "name": "mobilenet_v3_large_32px?width_mult=8"}},
+                        {"space": search_space("mobilenet_v3_large_32px", width_mult=8).to_dict()},
                         {"arch": str(SPACE.largest)}, {"kind": "subnet"}, {"misspelt": 1}, {"bn": [0.1, 0]}]),
        st.sampled_from(FILES))
 def test_descriptions_of_other_nets(nets, change, name):
