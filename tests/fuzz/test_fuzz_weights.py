@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from onceforall.deploy.description import Channels
 from onceforall.deploy.folder import Extracted, open_subnet, save_subnet
 from onceforall.nn import Subnet, Supernet
+from onceforall.space import search_space
 from onceforall.weights.about import About
 from onceforall.weights.nets import open_weights, space_of
 
