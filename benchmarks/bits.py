@@ -92,7 +92,7 @@ def fit(tree: Tree, short: bool) -> list[str]:
 def tutorial(tree: Tree, _: bool) -> list[str]:
     """The largest network, and elastic kernel sizes with it as the teacher; two processes of two steps an epoch."""
     for name, epochs in (("fullnet", 1), ("kernel", 2)):
-        config = _small(f"ofa_imagenet_search_{name}.json", size=64, batch=20, epochs=epochs)
+        config = _small(f"ofa_imagenet_search_{name}.json", size=128, batch=20, epochs=epochs)
         config["hparams"]["mini_batch_train"] = 10
         if name == "kernel":
             config["network"]["ofa"]["weights"] = "fullnet/weights.h5"
@@ -125,7 +125,7 @@ def finetune(tree: Tree, _: bool) -> list[str]:
 def families(tree: Tree, _: bool) -> list[str]:
     """Twenty steps each of two other networks, with what their configurations leave out of weight decay."""
     for name in ("xception", "resnet50"):
-        tree.stage(name, _small(f"ofa_{name}/ofa_imagenet_search_fullnet.json", size=64, batch=8, epochs=1))
+        tree.stage(name, _small(f"ofa_{name}/ofa_imagenet_search_fullnet.json", size=128, batch=8, epochs=1))
     return ["net:xception", "net:resnet50"]
 
 
@@ -138,7 +138,7 @@ def _small(example: str, *, size: int, batch: int, epochs: int) -> dict[str, Any
     config: dict[str, Any] = json.loads((EXAMPLES / example).read_text())
     config["dataloader"] = {"imagenet": {
         "train_path": "pictures", "train_file": "list.txt", "valid_path": "pictures", "valid_file": "list.txt",
-        "train_portion": 1.0, "colortwist": True, "workers": 0}}
+        "train_portion": 0.75, "colortwist": True, "workers": 0}}
     hparams = config["hparams"]
     hparams.update({
         "epoch": epochs, "cosine_warmup_epoch": 0, "batch_size_train": batch, "mini_batch_train": batch,
