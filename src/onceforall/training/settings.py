@@ -55,15 +55,17 @@ class Optimizer(Setting):
                                                "or regular expressions to search for in names")] = ("norm", "bias")
     no_decay_rate: Annotated[float, Field(ge=0, le=1, description="weight decay of those")] = 0.0
 
-    def __init__(self, **values: Any) -> None:  # as it is inherited: type checkers take the class's own arguments then
+    # Written again, so that type checkers accept arguments of the class of `torch.optim`.
+    def __init__(self, **values: Any) -> None:
         super().__init__(**values)
 
     @model_validator(mode="before")
     @classmethod
     def _tuples(cls, values: Any) -> Any:
         """JSON's lists as the tuples that the classes of `torch.optim` take."""
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()} \
-            if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
     @field_validator("no_decay")
     @classmethod

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ class _Run:
                 checkpoint.settle(self.output)
         wait(self.options.processes)
 
-    @property
+    @cached_property
     def _weights(self) -> list[str]:
         """The weights files that the run leaves."""
         net = self.learner.net
