@@ -89,6 +89,22 @@ def write(path: Path, content: Content) -> None:
         header[ELASTIC] = content.stored.text
         arrays |= {STATISTICS + number: array for number, array in content.stored.statistics.items()}
     save_file(arrays, path, {"format": "pt", **header})
+    _sort_entries(path)
+
+
+def _sort_entries(path: Path) -> None:
+    """Bring the entries of a header in order, so that equal weights make equal files.
+
+    safetensors writes the entries in an order that differs from one call to the next.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length  # arrays stay where they are
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _about(path: Path, header: dict[str, str]) -> About:
