@@ -167,6 +167,7 @@ def few():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "digits", replace(RECIPES["digits"], batch=128, calibration_images=100))
         patch.setattr(fit, "Request", partial(fit.Request, collect=20, elastic=ELASTIC))
+        patch.setattr(fit, "Evolution", partial(fit.Evolution, population=100, generations=50))
         yield
 
 
@@ -402,7 +403,7 @@ def test_the_dumped_configurations_give_the_same_training(run, capsys, tmp_path)
 
 
 @pytest.mark.slow
-def test_fit_on_a_folder_of_pictures(capsys, tmp_path):
+def test_fit_on_a_folder_of_pictures(few, capsys, tmp_path):
     """Two colours, two classes, one of them with a name of several words; the recipe follows from the size."""
     from PIL import Image
     for split, count in (("train", 40), ("val", 10)):

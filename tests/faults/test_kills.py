@@ -21,6 +21,9 @@ known = RECIPES["digits"]
 ends = {name: (getattr(known, name)[0], getattr(known, name)[-1])
         for name in ("stages", "epochs", "lr", "warmup", "subnets", "strategy")}
 RECIPES["digits"] = replace(known, batch=128, calibration_images=100, **ends)
+from functools import partial
+from onceforall.recipes import fit as pipeline
+pipeline.Evolution = partial(pipeline.Evolution, population=100, generations=50)
 """
 
 

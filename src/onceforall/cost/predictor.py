@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from onceforall.cost.features import Features, Floats, features
 from onceforall.cost.measured import Errors, Measured, errors
 from onceforall.cost.population import Codes, CostTable
 from onceforall.space import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _EVIDENCE_ROWS = 1500  # more change the variances little and cost their cube
 _MEMBERS, _WIDTH, _EPOCHS = 5, 64, 400
@@ -78,29 +81,36 @@ def fit_linear(space: SearchSpace, codes: Codes, top1: Floats, seed: int) -> Cos
 def fit_mlp(space: SearchSpace, codes: Codes, top1: Floats, seed: int) -> Mlp:
     """An ensemble of small perceptrons, the authors' kind of predictor: better than a linear one with many rows."""
     import torch
-    from torch import nn
 
     columns = _columns(space, codes)
     mean, spread = _standard(top1)
     matrix = torch.from_numpy(columns.matrix(codes, times_size=False)).float()
     target = torch.from_numpy((top1 - mean) / spread).float()
-    members = []
-    for member in range(_MEMBERS):
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed * 1000 + member)
-            net = nn.Sequential(nn.Linear(matrix.shape[1], _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(),
-                                nn.Linear(_WIDTH, 1))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=_EPOCHS)
-        for _ in range(_EPOCHS):
-            optimizer.zero_grad()
-            nn.functional.mse_loss(net(matrix)[:, 0], target).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-        members.append([p.detach().numpy() for p in net.parameters()])
-    stacked = [np.stack(parts) for parts in zip(*members, strict=True)]
-    layers = tuple(zip(stacked[::2], stacked[1::2], strict=True))
-    return Mlp(columns, layers, spread, mean)
+    members = [_perceptron(matrix.shape[1], seed * 1000 + member) for member in range(_MEMBERS)]
+    layers = [torch.stack(parts).requires_grad_() for parts in zip(*members, strict=True)]  # weights, bias, weights, ..
+    optimizer = torch.optim.AdamW(layers, lr=3e-3, weight_decay=0.1, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=_EPOCHS)
+    for _ in range(_EPOCHS):
+        out = matrix.expand(_MEMBERS, -1, -1)
+        for i in range(0, len(layers), 2):
+            out = torch.baddbmm(layers[i + 1][:, None], out.relu() if i else out, layers[i].transpose(1, 2))
+        optimizer.zero_grad()
+        (out[:, :, 0] - target).square().mean(1).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    arrays = [layer.detach().numpy() for layer in layers]
+    return Mlp(columns, tuple(zip(arrays[::2], arrays[1::2], strict=True)), spread, mean)
+
+
+def _perceptron(inputs: int, seed: int) -> list[Tensor]:
+    """Weights and bias of each layer, as torch begins with them."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(inputs, _WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.Linear(_WIDTH, 1))
+    return [parameter.detach() for parameter in net.parameters()]
 
 
 REGRESSORS: dict[str, Fit] = {"linear": fit_linear, "mlp": fit_mlp}
