@@ -155,7 +155,7 @@ def run_in_process(values: dict, folder: Path) -> subprocess.Popen:
 def test_a_killed_run_ends_with_the_same_bits(fullnet, tmp_path):
     """SIGKILL in the middle of an epoch, twice; checkpoints within epochs too."""
     weights = fullnet / "weights.h5"
-    values = config("kernel", weights=weights, teacher=weights, epoch=3, checkpoint_every=0.002).to_dict()
+    values = config("kernel", weights=weights, teacher=weights, epoch=2, checkpoint_every=0.002).to_dict()
     whole = run_in_process(values, tmp_path / "whole")
     assert whole.wait(300) == 0, whole.stderr.read()
     for wanted in (1, 2):
