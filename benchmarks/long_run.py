@@ -22,11 +22,12 @@ from typing import Any
 import torch
 
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.engine.output import WEIGHTS
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of
 from onceforall.weights.nets import load_supernet
 
 STEPS_AN_EPOCH = 80
@@ -66,8 +67,8 @@ def measured(steps: int, scores: int, folder: Path) -> dict[str, list[dict[str, 
                 out["steps"].append({"done": done[0], **now()})
 
     settings = config(steps)
-    train(settings, folder / "run", Options(search=True, listener=hear))
-    net, data = load_supernet(folder / "run" / WEIGHTS), data_of(data_spec(settings, search=True))
+    train(training_of(settings, search=True), folder / "run", Options(listener=hear))
+    net, data = load_supernet(folder / "run" / WEIGHTS), data_of(pictures_of(settings, search=True))
     evaluator, rng = Evaluator(data, calibration_images=500), random.Random(0)
     for number in range(scores):
         evaluator.score(net, net.space.sample(rng), data.held_out)

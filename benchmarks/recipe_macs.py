@@ -12,30 +12,32 @@ from pathlib import Path
 from statistics import mean
 
 from onceforall.cost import macs
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import RECIPES, Recipe, configs, recipe_named
 from onceforall.space import search_space
-from onceforall.training.stage import Stage, stage_of
+from onceforall.training.stage import Course, course_of
 from onceforall.training.strategy import Moment
 
 STEPS = 200
 
 
-def step(stage: Stage, *, num_classes: int) -> float:
+def step(course: Course, *, num_classes: int) -> float:
     """Multiply-accumulates of the passes with gradients of a step, for one picture: three times those of a forward pass
     of each of its sub-networks, over the resolutions and the course of the stage."""
-    sizes = stage.space.resolutions
-    return mean(sum(3 * macs(stage.space, term.arch.at(size), num_classes=num_classes) for size in sizes for term in
-                    stage.strategy(stage.space, random.Random(i), Moment(i, STEPS))) / len(sizes) for i in range(STEPS))
+    space, sizes = course.space, course.space.resolutions
+    return mean(sum(3 * macs(space, term.arch.at(size), num_classes=num_classes) for size in sizes for term in
+                    course.strategy(space, random.Random(i), Moment(i, STEPS))) / len(sizes) for i in range(STEPS))
 
 
 def epochs(recipe: Recipe, *, num_classes: int = 10) -> float:
     """All stages of a recipe, in epochs of the largest sub-network."""
     space, total = search_space(recipe.space, width_mult=recipe.width_mult), 0.0
     for config in configs(recipe, num_classes=num_classes, run=Path("run"), root="pictures").values():
-        stage = stage_of(config)
-        largest = mean(macs(space, space.largest.at(size), num_classes=num_classes) for size in stage.space.resolutions)
-        teacher = 0.0 if config.teacher is None else largest
-        total += stage.epochs * (step(stage, num_classes=num_classes) + teacher) / (3 * largest)
+        course = course_of(training_of(config))
+        sizes = course.space.resolutions
+        largest = mean(macs(space, space.largest.at(size), num_classes=num_classes) for size in sizes)
+        teacher = 0.0 if course.stage.teacher is None else largest
+        total += course.stage.epochs * (step(course, num_classes=num_classes) + teacher) / (3 * largest)
     return total
 
 

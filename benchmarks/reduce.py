@@ -29,7 +29,7 @@ from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import sgd
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Term
 
 SPACE, BATCH, SIZE, SUBNETS = search_space("mobilenet_v3_large"), 8, 128, 4
@@ -56,8 +56,8 @@ def work(rank: int, world: int, rounds: int, out: Any) -> None:
     optimizer = sgd([{"params": list(net.parameters())}], lr=0.01, momentum=0.9, nesterov=True)
     processes = Processes(rank, world, rank, world)
     learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False), processes)
-    stage = Stage(space=SPACE, strategy=lambda *_: [], epochs=1, batch=BATCH, micro_batch=BATCH,
-                  optimizer=Optimizer(lr=0.01), loss=Loss(kd_weight=1))
+    course = Course(space=SPACE, strategy=lambda *_: [], stage=Stage(
+        epochs=1, batches=Batches(size=BATCH), optimizer=Optimizer(lr=0.01), loss=Loss(kd_weight=1)))
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     times: dict[str, list[float]] = {"step": [], "flat": [], "single": []}
     for number in range(rounds + 1):
@@ -65,7 +65,7 @@ def work(rank: int, world: int, rounds: int, out: Any) -> None:
         terms = [Term(SPACE.sample(rng), "teacher") for _ in range(SUBNETS)]
         dist.barrier()
         began = time.perf_counter()
-        train_step(learner, stage, images, torch.zeros(BATCH, dtype=torch.int64), terms=terms, lr=0.01)
+        train_step(learner, course, images, torch.zeros(BATCH, dtype=torch.int64), terms=terms, lr=0.01)
         times["step"].append(time.perf_counter() - began)
         for name, reduce in (("flat", average_gradients), ("single", one_by_one)):
             dist.barrier()

@@ -38,6 +38,7 @@ from onceforall.cost.spread import spread as spread_over
 from onceforall.data import NOTHING, DataSet, DataSpec, Known
 from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.genotype import operators_of
+from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.nn import Subnet
 from onceforall.recipes.recipe import STAGES, WHOLE, StageRow, optimizer
 from onceforall.space import Arch, SearchSpace, search_space
@@ -47,8 +48,8 @@ from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.engine.output import WEIGHTS
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.loop import Learner
-from onceforall.training.setup import Options, data_of, data_spec, learner_of
-from onceforall.training.stage import Stage, stage_of
+from onceforall.training.setup import Options, data_of, learner_of
+from onceforall.training.stage import Training, course_of
 from onceforall.weights.nets import load, load_supernet
 
 CLASSES = 10  # of all the data sets
@@ -183,9 +184,9 @@ class Setting:
         if arch is not None:
             return 3 * self.macs(arch)
         usual = replace(leg, hparams={key: value for key, value in leg.hparams.items() if key != "sampling"})
-        stage = stage_of(self.config(usual, epochs=1, seed=0))
-        teacher = mean(self.macs(self.space.largest.at(size)) for size in stage.space.resolutions)
-        return step(stage, num_classes=CLASSES) + (teacher if leg.teacher else 0.0)
+        course = course_of(training_of(self.config(usual, epochs=1, seed=0)))
+        teacher = mean(self.macs(self.space.largest.at(size)) for size in course.space.resolutions)
+        return step(course, num_classes=CLASSES) + (teacher if leg.teacher else 0.0)
 
     def learning(self, legs: Sequence[Leg]) -> float:
         """MACs, for one picture of an epoch, to measure what the predictors of some legs learn from."""
@@ -193,7 +194,7 @@ class Setting:
         if not learns:
             return 0.0
         forward = mean(self.macs(arch) for arch in self.population())
-        pictures = len(data_of(data_spec(self.config(legs[0], epochs=1, seed=0), search=True)).train)
+        pictures = len(data_of(pictures_of(self.config(legs[0], epochs=1, seed=0), search=True)).train)
         return learns * MEASURED * (LOOKED_AT + CALIBRATED) * forward / pictures
 
     def epochs(self, legs: Sequence[Leg], *, arch: Arch | None = None) -> tuple[list[int], float]:
@@ -217,9 +218,9 @@ class Setting:
         return counts, spent()
 
 
-def cropped(config: Config, stage: Stage, options: Options, evaluator: Evaluator) -> Learner:
+def cropped(training: Training, options: Options, evaluator: Evaluator) -> Learner:
     """The learner, with kernel matrices that are not trained: smaller kernels are the centre of the largest."""
-    learner = learner_of(config, stage, options, evaluator)
+    learner = learner_of(training, options, evaluator)
     for name, parameter in learner.net.named_parameters():
         if "kernel_" in name:
             parameter.requires_grad_(False)
@@ -255,13 +256,13 @@ def supernet(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, 
             if "sampling" in leg.hparams and before is not None and config is not None:
                 leg = replace(leg, hparams={**leg.hparams, "predictor": str(predictor(before, config, folder))})
             config = setting.config(leg, epochs=count, seed=seed, before=before, full=full)
-            runs.train(config, folder / str(i), Options(search=True))
+            runs.train(training_of(config, search=True), folder / str(i), Options())
             before = folder / str(i) / WEIGHTS
             full = full or before
     assert config is not None
     assert before is not None
     seconds = time.process_time() - began
-    net, evaluator = load_supernet(before), Evaluator(data_of(data_spec(config, search=True)),
+    net, evaluator = load_supernet(before), Evaluator(data_of(pictures_of(config, search=True)),
                                                       calibration_images=CALIBRATED)
     some = evaluator.data.test.subset(range(0, len(evaluator.data.test), 4))
     return {"epochs": epochs, "spent": spent, "seconds": seconds,
@@ -280,7 +281,7 @@ def predictor(weights: Path, config: Config, folder: Path) -> Path:
     """A file that predicts accuracies of the supernet in `weights`, learnt from some of its sub-networks."""
     net = load_supernet(weights)
     space = net.space.restrict(resolutions=net.space.resolutions[-1:])
-    evaluator = Evaluator(few_held_out(data_spec(config, search=True)), calibration_images=CALIBRATED)
+    evaluator = Evaluator(few_held_out(pictures_of(config, search=True)), calibration_images=CALIBRATED)
     codes = spread_over(macs_table(space), MEASURED, np.random.default_rng(0))
     top1 = [evaluator.score(net, space.decode(row), evaluator.data.held_out).top1 for row in codes.tolist()]
     save(fit_best(Measured(space, codes, np.array(top1))).predictor, folder / "predictor.safetensors", about={})
@@ -294,10 +295,10 @@ def alone(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any
     epochs, spent = setting.epochs([leg], arch=arch)
     config = setting.config(leg, epochs=epochs[0], seed=seed, arch=arch)
     with mock.patch.object(runs, "data_of", few_held_out):
-        runs.train(config, folder / "0", Options(subnet=True, search=True))
+        runs.train(training_of(config, "OFATrainer", search=True), folder / "0", Options())
     seconds, net = time.process_time() - began, load(folder / "0" / WEIGHTS)
     assert isinstance(net, Subnet)
-    evaluator = Evaluator(data_of(data_spec(config, search=True)), calibration_images=CALIBRATED)
+    evaluator = Evaluator(data_of(pictures_of(config, search=True)), calibration_images=CALIBRATED)
     score = evaluator.score_net(evaluator.recalibrated(net, arch.resolution), arch.resolution, evaluator.data.test)
     return {"epochs": epochs, "spent": spent, "seconds": seconds, "top1": score.top1}
 

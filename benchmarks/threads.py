@@ -30,7 +30,7 @@ from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import sgd
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Term
 
 STEPS = {  # name: space, pictures, their size, and steps a round
@@ -48,8 +48,8 @@ def steps(name: str, *, threads: int, beside: int | None) -> Work:
     compute.place(net)
     optimizer = sgd([{"params": list(net.parameters())}], lr=0.01, momentum=0.9, nesterov=True)
     learner = Learner(net, net, optimizer, None, compute, torch.amp.GradScaler("cpu", enabled=False), Processes())
-    stage = Stage(space=space, strategy=lambda *_: [], epochs=1, batch=batch, micro_batch=batch,
-                  optimizer=Optimizer(lr=0.01), loss=Loss(kd_weight=0))
+    course = Course(space=space, strategy=lambda *_: [], stage=Stage(
+        epochs=1, batches=Batches(size=batch), optimizer=Optimizer(lr=0.01), loss=Loss(kd_weight=0)))
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last)
     labels, terms = torch.zeros(batch, dtype=torch.int64), [Term(space.largest, "labels")]
@@ -58,7 +58,7 @@ def steps(name: str, *, threads: int, beside: int | None) -> Work:
         if beside is not None:
             os.kill(beside, signal.SIGCONT)
         for _step in range(count):
-            train_step(learner, stage, images, labels, terms=terms, lr=0.01)
+            train_step(learner, course, images, labels, terms=terms, lr=0.01)
         if beside is not None:
             os.kill(beside, signal.SIGSTOP)
 

@@ -26,7 +26,7 @@ from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import sgd
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Term
 
 SPACE = search_space("mobilenet_v3_large")
@@ -59,13 +59,14 @@ def ours(*, shrinking: bool) -> Work:
     groups = [{"params": list(net.parameters()), "weight_decay": DECAY}]
     optimizer = sgd(groups, lr=RATE, momentum=0.9, nesterov=True)
     learner = Learner(net, net, optimizer, teacher, compute, torch.amp.GradScaler("cpu", enabled=False), Processes())
-    stage = Stage(space=SPACE, strategy=lambda *_: [], epochs=1, batch=BATCH, micro_batch=BATCH,
-                  optimizer=Optimizer(lr=RATE), loss=Loss(smoothing=SMOOTHING, kd_weight=1))
+    course = Course(space=SPACE, strategy=lambda *_: [], stage=Stage(
+        epochs=1, batches=Batches(size=BATCH), optimizer=Optimizer(lr=RATE),
+        loss=Loss(smoothing=SMOOTHING, kd_weight=1)))
     images, labels = batch()
 
     def work(round_: int) -> float:
         terms = [Term(arch, "teacher" if shrinking else "labels") for arch in archs_of(round_, shrinking=shrinking)]
-        return float(train_step(learner, stage, images.contiguous(memory_format=torch.channels_last), labels,
+        return float(train_step(learner, course, images.contiguous(memory_format=torch.channels_last), labels,
                                 terms=terms, lr=RATE))
 
     return work

@@ -12,8 +12,8 @@ import pytest
 import onceforall
 
 ROOT = Path(onceforall.__file__).parent
-ROOMS = ["cli", "report", "recipes", "deploy", "searching", "training", "latency", "cost", "data", "interop",
-         "weights", "nn", "space"]
+ROOMS = ["cli", "report", "recipes", "interop", "deploy", "searching", "training", "latency", "cost", "data", "weights",
+         "nn", "space"]
 GROUND = ["errors", "files", "problems"]  # what every room may import
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 import typing
@@ -22,7 +23,7 @@ _LIMITS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at lea
 _FIXED = {"missing": "is missing", "too_short": "is empty", "string_too_short": "is empty"}
 
 
-def as_user_error(error: ValidationError, root: type[BaseModel]) -> UserError:
+def as_user_error(error: ValidationError, root: type) -> UserError:
     """The first problem, with the places of the others behind it."""
     first, *others = [_problem(details, root) for details in error.errors(include_url=False)]
     if not others:
@@ -32,14 +33,14 @@ def as_user_error(error: ValidationError, root: type[BaseModel]) -> UserError:
     return UserError(first.place, first.problem, f"{remedy}and {len(others)} more: {places}")
 
 
-def _problem(details: Mapping[str, Any], root: type[BaseModel]) -> UserError:
+def _problem(details: Mapping[str, Any], root: type) -> UserError:
     loc, kind, value, context = details["loc"], details["type"], details["input"], details.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, UserError):
         place, inner = dotted(loc), cause.place
         joint = "." if place and inner and not inner.startswith("[") else ""
         return UserError(place + joint + inner or "configuration", shortened(cause.problem, 300), cause.remedy)
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown_key(loc, root)
     problem, remedy = _rule(kind, value, context)
     return UserError(dotted(loc) or "configuration", problem, remedy or _description(loc, root))
@@ -66,7 +67,7 @@ def _rule(kind: str, value: Any, context: Mapping[str, Any]) -> tuple[str, str]:
     return problem, remedy
 
 
-def _unknown_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> UserError:
+def _unknown_key(loc: tuple[str | int, ...], root: type) -> UserError:
     section = _section_at(loc[:-1], root)
     known = sorted(_fields(section)) if section else []
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -76,7 +77,7 @@ def _unknown_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> UserError
     return UserError(dotted(loc), "is not a known key", remedy)
 
 
-def _homes(section: type[BaseModel], loc: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _homes(section: type, loc: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The place of every key, sections before what is in them."""
     if len(loc) > 3:
         return
@@ -86,25 +87,32 @@ def _homes(section: type[BaseModel], loc: tuple[str, ...] = ()) -> Iterator[tupl
             yield from _homes(inner, (*loc, key))
 
 
-def _description(loc: Sequence[str | int], root: type[BaseModel]) -> str:
+def _description(loc: Sequence[str | int], root: type) -> str:
     """What the key at `loc`, or the list around it, is for."""
     names = [part for part in loc if isinstance(part, str)]
     section = _section_at(names[:-1], root) if names else None
     return _fields(section).get(names[-1], ("", None))[0] if section else ""
 
 
-def _section_at(loc: Sequence[str | int], root: type[BaseModel]) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = root
+def _section_at(loc: Sequence[str | int], root: type) -> type | None:
+    section: type | None = root
     for key in loc:
         section = _fields(section).get(str(key), ("", None))[1] if section else None
     return section
 
 
-def _fields(section: type[BaseModel]) -> dict[str, tuple[str, type[BaseModel] | None]]:
-    """Key to its description and, where its value is a section, that section's model."""
+def _fields(section: type) -> dict[str, tuple[str, type | None]]:
+    """Key to its description and, where its value is a section, the section's class: a model or a dataclass."""
+    if not issubclass(section, BaseModel):
+        assert dataclasses.is_dataclass(section)
+        return {field.name: ("", None) for field in dataclasses.fields(section)}
     found = {}
     for name, field in section.model_fields.items():
         kinds = typing.get_args(field.annotation) or (field.annotation,)
-        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        model = next((kind for kind in kinds if isinstance(kind, type) and _has_fields(kind)), None)
         found[field.alias or name] = (field.description or "", model)
     return found
+
+
+def _has_fields(kind: type) -> bool:
+    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)

@@ -223,4 +223,4 @@ def test_finetuning_keeps_a_classifier_only_for_its_classes(weights, digits, tmp
     assert code == 0
     assert tuned.plan.head[-1].outputs == 2
     assert about.classes == (["a", "b"] if new else ["b", "a"])
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["network"]["ofa"]["new_classifier"] is new
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["network"]["new_classifier"] is new

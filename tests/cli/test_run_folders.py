@@ -48,11 +48,11 @@ def monkey() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def _pick(request: fit.Request, config: Any, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+def _pick(request: fit.Request, training: Any, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Two sub-networks without a search."""
     weights = weights_file(stage)
     net = fit.load_supernet(weights)
-    evaluator = Evaluator(fit.data_of(fit.data_spec(config, search=True)), options.compute, calibration_images=20)
+    evaluator = Evaluator(fit.data_of(training.data), options.compute, calibration_images=20)
     return [fit._save(evaluator, net, arch, run / "subnets" / name, source=weights)
             for name, arch in (("smallest", net.space.smallest), ("largest", net.space.largest))]
 

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from onceforall.cost import macs
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import RECIPES, STAGES
-from onceforall.training.stage import stage_of
+from onceforall.training.stage import course_of
 from onceforall.weights.nets import load_supernet
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -39,7 +40,7 @@ def test_budgets(way):
     assert all(count >= 1 and (count == 1 or abs(count - leg.epochs * share) < 1)
                for count, leg in zip(epochs, legs, strict=True))
     if "sampling" not in legs[-1].hparams:  # which needs a predictor first
-        assert stage_of(given.config(legs[-1], epochs=1, seed=0)).space.free == given.space
+        assert course_of(training_of(given.config(legs[-1], epochs=1, seed=0))).space.free == given.space
 
 
 def test_what_a_leg_costs():

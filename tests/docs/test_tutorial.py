@@ -21,11 +21,12 @@ from onceforall.cli import main
 from onceforall.cli.app import app
 from onceforall.cost import macs, params
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config, checked, no_decay_patterns, subnet_arch
+from onceforall.interop.nnabla.config import Config, Hparams, checked, no_decay_patterns, subnet_arch
 from onceforall.interop.nnabla.names import entries
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.space import lower, search_space
-from onceforall.training.engine.output import MAY_CHANGE
+from onceforall.training.engine.output import difference
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "classification" / "ofa"
@@ -154,7 +155,7 @@ def test_json_is_a_configuration_or_part_of_one(text: str) -> None:
     part = json.loads(text)
     trainer = "genotype" in text
     config = Config.from_dict(merged(example("train_subnet" if trainer else "search_kernel"), part))
-    checked(config, "OFATrainer" if trainer else "OFASearcher", search=not trainer, files=False)
+    checked(config, "OFATrainer" if trainer else "OFASearcher", search=not trainer)
 
 
 def test_network_sections_are_those_of_the_files() -> None:
@@ -232,7 +233,16 @@ def test_stage_table_agrees_with_the_recipes() -> None:
 
 def test_what_may_change_before_resuming() -> None:
     listed = re.search(r"precision and configuration, (.*?) aside", " ".join(TUTORIAL.split()))
-    assert listed is not None and set(quoted(listed[1])) == MAY_CHANGE
+    changes = {"workers": 1, "download": True, "print_frequency": 7, "checkpoint_every": 3.0, "setbacks": 1,
+               "checkpoint_every_steps": 9, "setback_rate": 0.25, "setback_clip": 1.0}
+    assert listed is not None and set(quoted(listed[1])) == changes.keys()
+    before = example("search_fullnet")
+    for key, value in {**changes, "seed": 3, "train_portion": 0.5}.items():
+        after = example("search_fullnet")
+        section = after["hparams"] if key in Hparams.model_fields else after["dataloader"]["imagenet"]
+        section[key] = value
+        two = [training_of(Config.from_dict(values), search=True).to_dict() for values in (before, after)]
+        assert two[0] != two[1] and (not difference(*two)) == (key in changes), key
     assert f"{Config.from_dict(example('search_kernel')).hparams.calibration_images:,} by default" in TUTORIAL
 
 
@@ -316,7 +326,7 @@ def broken(change: str) -> tuple[dict[str, Any], bool]:
 def test_configuration_mistakes_say_this(change: str, message: str) -> None:
     config, trainer = broken(change)
     with pytest.raises(UserError) as caught:
-        checked(Config.from_dict(config), "OFATrainer" if trainer else "OFASearcher", search=not trainer, files=False)
+        checked(Config.from_dict(config), "OFATrainer" if trainer else "OFASearcher", search=not trainer)
     assert str(caught.value) == message
 
 

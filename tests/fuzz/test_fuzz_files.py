@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from onceforall.cost.measured import read_rows
 from onceforall.cost.population import macs_table
 from onceforall.cost.predictor_file import load, save
-from onceforall.interop.nnabla.config import Config, checked
+from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.latency.table import all_parts, read_table
 from onceforall.searching.front import Row
 from onceforall.searching.record import Record, front_arch, read_record
 from onceforall.space import Arch
-from onceforall.training.stage import stage_of
+from onceforall.training.stage import Training, course_of
 from onceforall.training.strategy import Moment
 
 _GROUP = {"name": "Nesterov", "lr": 0.1, "momentum": 0.9, "weight_decay": 3e-5, "lr_scheduler": "CosineScheduler"}
@@ -65,15 +66,17 @@ def place(tmp_path_factory) -> Path:
 def test_configurations(place, data, algorithm):
     path = place / "config.json"
     path.write_bytes(data)
-    config = judged(lambda: checked(Config.read(path), algorithm))
-    if config is not None:
+    config = judged(lambda: Config.read(path))
+    training = None if config is None else judged(lambda: training_of(config, algorithm))
+    if training is not None:
         assert Config.from_dict(config.to_dict()) == config
-        stage = judged(lambda: stage_of(config)) if algorithm == "OFASearcher" else None
-        if stage is not None:
+        assert Training.from_dict(json.loads(json.dumps(training.to_dict()))) == training
+        course = judged(lambda: course_of(training))
+        if course is not None:
             for step in (0, 5, 9):
-                terms = stage.strategy(stage.space, random.Random(0), Moment(step, 10))
+                terms = course.strategy(course.space, random.Random(0), Moment(step, 10))
                 assert terms
-                assert all(stage.space.contains(term.arch) for term in terms)
+                assert all(course.space.contains(term.arch) for term in terms)
 
 
 @cases(150)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import RECIPES, configs
 from onceforall.recipes.recipe import STAGES
 from onceforall.training.engine.output import check_output
-from onceforall.training.engine.places import read_run_config, write_paths
+from onceforall.training.engine.places import read_run, write_config, write_paths
 from onceforall.training.setup import Options
 
 RECIPE = replace(RECIPES["digits"], data="folder", loader={}, stages=STAGES[:2])
@@ -65,20 +66,20 @@ def test_spellings(place, data):
     for folder, config in _configs(data.draw(spelled(place, "d")), begun).items():
         Path(begun, folder).mkdir(parents=True)
         (Path(begun) / folder / "weights.h5").write_bytes(b"")
-        write_paths(config, Path(begun) / folder)
-        config.write(Path(begun) / folder / "config.json")
+        write_paths(training_of(config, search=True), Path(begun) / folder)
+        write_config(training_of(config, search=True), Path(begun) / folder)
     if data.draw(st.booleans()):
         run = shutil.move(place / "home" / run, place / "home" / f"moved{run}").name
     os.chdir(place / data.draw(st.sampled_from(WHERE)))
     again = data.draw(spelled(place, run))
     with watched():
         for folder, config in _configs(data.draw(spelled(place, "d")), again).items():
-            check_output(config, Path(again) / folder, Options())
-            assert Path(read_run_config(Path(again) / folder).data.root or "").samefile(place / "home/d")
+            check_output(training_of(config, search=True), Path(again) / folder, Options())
+            assert Path(read_run(Path(again) / folder).data.root or "").samefile(place / "home/d")
         FIGURES.accepted += 1
     with watched():
         folder, config = next(iter(_configs(data.draw(spelled(place, "other")), again).items()))
-        with pytest.raises(UserError, match=r"dataloader\.folder\.root is .* there, and .*other.* is asked for"):
-            check_output(config, Path(again) / folder, Options())
+        with pytest.raises(UserError, match=r"data\.root is .* there, and .*other.* is asked for"):
+            check_output(training_of(config, search=True), Path(again) / folder, Options())
         FIGURES.refused += 1
     shutil.rmtree(place / "home" / run)

@@ -20,7 +20,7 @@ from onceforall.training.loop import Learner, train_step
 from onceforall.training.losses import distillation
 from onceforall.training.schedule import CosineWarmup
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Moment, Term, authors_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicit dimension choice")  # theirs
@@ -102,12 +102,12 @@ def test_a_shrinking_step(authors, tmp_path, subnets, dtype):
 
     terms = authors_order(subnets, teacher=True)(ours.space, random.Random(0), Moment(step, 10_000))
     assert [t.arch for t in terms] == archs
-    stage = Stage(space=ours.space, strategy=authors_order(subnets, teacher=True), epochs=1, batch=4, micro_batch=4,
-                  optimizer=Optimizer(lr=0.1), loss=Loss(kd_weight=1))
+    course = Course(space=ours.space, strategy=authors_order(subnets, teacher=True), stage=Stage(
+        epochs=1, batches=Batches(size=4), optimizer=Optimizer(lr=0.1), loss=Loss(kd_weight=1)))
     optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
     learner = Learner(ours, ours, optimizer, teacher, Compute(), torch.amp.GradScaler("cpu", enabled=False),
                       Processes())
-    loss = train_step(learner, stage, images, labels, terms=terms, lr=0.0)
+    loss = train_step(learner, course, images, labels, terms=terms, lr=0.0)
     assert float(loss) == pytest.approx(expected, rel=1e-7 if dtype == torch.float64 else 1e-5)
     reference = dict(theirs.named_parameters())
     trained = [e for e in names_of(ours) if e.trained]

@@ -29,7 +29,9 @@ from onceforall.interop.nnabla.config import (
     subnet_arch,
     valid_archs,
 )
+from onceforall.interop.nnabla.settings import their_places, training_of
 from onceforall.space import search_space
+from onceforall.training.engine.output import check_there
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "classification" / "ofa"
 T = TypeVar("T")
@@ -69,7 +71,7 @@ def test_nnablanas_files_are_accepted_as_they_are(oracle: Path, name: str) -> No
     assert config.network_place == "network.ofa_mbv3"
     assert len(valid_archs(config)) > 0
     algorithm = "OFATrainer" if name == "train_subnet" else "OFASearcher"
-    assert checked(config, algorithm, search=True, files=False) == config
+    assert checked(config, algorithm, search=True) == config
     assert config.network.compound == ("comp" in name)
 
 
@@ -111,7 +113,7 @@ def test_stages_start_from_each_others_folders() -> None:
 def test_each_stage_contains_the_one_before(space: str) -> None:
     folder = "" if space == "mobilenet_v3_large" else f"{space}/"
     configs = [Config.read(EXAMPLES / folder / f"ofa_imagenet_{name}.json") for name in NAMES[:6]]
-    spaces = [stage_space(checked(config, "OFASearcher", files=False)) for config in configs]
+    spaces = [stage_space(checked(config, "OFASearcher")) for config in configs]
     for before, after in itertools.pairwise(spaces):
         assert after.covers(before)
     assert spaces[5] == search_space(space)
@@ -124,7 +126,7 @@ def test_every_script_of_commands(script: Path) -> None:
     commands = COMMAND.findall(script.read_text())
     assert len(commands) == script.read_text().count("mpirun")
     for _, file, algorithm, output in commands:
-        config = checked(Config.read(EXAMPLES.parents[2] / file), algorithm, files=False)
+        config = checked(Config.read(EXAMPLES.parents[2] / file), algorithm)
         assert config.network.weights in {None, *written}
         assert config.teacher is None or config.teacher.weights in written
         written.add(f"{output}weights.h5")
@@ -232,7 +234,7 @@ def test_what_comes_later_is_read_but_not_used(path: str, value: Any, line: str)
     config = Config.from_dict(put(example("search_kernel"), path, value))
     assert [fault.startswith(line) for fault in config.unsupported()] == [True]
     with pytest.raises(UserError, match=re.escape(line)):
-        checked(config, "OFASearcher", files=False)
+        checked(config, "OFASearcher")
 
 
 ABSENT: Any = ...
@@ -368,7 +370,7 @@ def test_what_does_not_go_together_is_found_before_training(name: str, path: str
                                                             line: str) -> None:
     config = Config.from_dict(put(example(name), path, value))
     with pytest.raises(UserError, match=re.escape(line)):
-        checked(config, algorithm, search=True, files=False)
+        checked(config, algorithm, search=True)
 
 
 @pytest.mark.parametrize(("network", "hparams", "line"), [
@@ -387,7 +389,7 @@ def test_strategies_that_do_not_go_together(network: Any, hparams: Any, line: st
     if network.get("space"):
         values["hparams"] |= {"lambda_kd": 0, "teacher_network": None}
     with pytest.raises(UserError, match=re.escape(line)):
-        checked(Config.from_dict(values), "OFASearcher", files=False)
+        checked(Config.from_dict(values), "OFASearcher")
 
 
 def test_strategies_without_effect() -> None:
@@ -413,15 +415,17 @@ def test_strategies_without_effect() -> None:
 def test_named_files_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = Config.from_dict(example("search_kernel"))
-    assert checked(config, "OFASearcher", files=False) is config
+    training = training_of(config, search=True)
     for path, kind in [("log/classification/ofa/imagenet/search/K7_E6_D4/weights.h5", "file"),
                        ("data/imagenet/train.txt", "file"), ("data/imagenet/val.txt", "file"),
                        ("data/imagenet/train", "folder"), ("data/imagenet/val", "folder")]:
-        with pytest.raises(UserError, match=re.escape(f"there is no {kind} '{path}'; paths start from the folder")):
-            checked(config, "OFASearcher")
+        line = re.escape(f"there is no {kind} '{path}'; paths start from the folder")
+        with pytest.raises(UserError, match=line) as at, their_places(config):
+            check_there(training)
+        assert at.value.place.split(".")[:2] in (["network", "ofa"], ["dataloader", "imagenet"])
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch() if kind == "file" else Path(path).mkdir()
-    assert checked(config, "OFASearcher") is config
+    check_there(training)
 
 
 @pytest.mark.parametrize(("content", "line"), [
@@ -505,7 +509,7 @@ def _read_and_use(values: dict[str, Any]) -> None:
         return
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert isinstance(config.ignored("OFATrainer") + config.unsupported(), list)
-    _tried(lambda: checked(config, "OFASearcher", files=False))
+    _tried(lambda: checked(config, "OFASearcher"))
     _tried(lambda: checked(config, "OFATrainer", search=True))
     _tried(lambda: stage_space(config))
     assert all(pattern.pattern for pattern in no_decay_patterns(config))

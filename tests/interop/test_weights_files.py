@@ -23,6 +23,7 @@ from onceforall.errors import UserError
 from onceforall.interop.convert import convert
 from onceforall.interop.mit.weights import key
 from onceforall.interop.nnabla.names import entries
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, search_space
 from onceforall.weights.nets import Trained, load, load_weights, open_weights, save
@@ -485,8 +486,8 @@ def test_training_starts_from_any_form(files, tmp_path):
         config = Config.from_dict({"dataloader": {"digits": {}}, "network": {"ofa": {
             "space": "mobilenet_v3_large_32px", "width_mult": 0.25, "num_classes": 10, "weights": str(path)}},
             "optimizer": {"train": {"name": "Nesterov", "lr": 0.1}, "train_no_decay": {"name": "Nesterov", "lr": 0.1}},
-            "hparams": {}})
-        net = supernet_of(config)
+            "hparams": {"task": "kernel"}})
+        net = supernet_of(training_of(config))
         assert torch.equal(net.head["classifier"].weight, load(files["native"]).head["classifier"].weight)
         assert space_of(path) == SMALL
 

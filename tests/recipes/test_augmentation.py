@@ -13,9 +13,10 @@ from onceforall.cli.progress import Progress
 from onceforall.data import Loader, TrainBatches
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.fit import Request, plan
-from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of
 
 LINE = "augmentation: random crops of 60 to 100 % of the area, {}, colours kept"
 HINT = "hint: a mirrored picture may be of another class here (left, right); --no-flip leaves training pictures as " \
@@ -37,13 +38,13 @@ def arrows(tmp_path):
 
 def said(config: Config) -> list[str]:
     heard: list[str] = []
-    say_augmentation(config, Options(search=True, listener=lambda record: heard.append(record["text"])))
+    say_augmentation(training_of(config, search=True), Options(listener=lambda record: heard.append(record["text"])))
     return heard
 
 
 def mirrored(config: Config) -> float:
     """The share of training pictures that get darker from left to right."""
-    spec = data_spec(config, search=True)
+    spec = pictures_of(config, search=True)
     batches = TrainBatches(data_of(spec).train, (16,), augment=spec.augment, loader=Loader(32, workers=0), seed=0)
     images = [image for epoch in range(8) for batch in batches.epoch(epoch) for image in batch.images.float()]
     return float(np.mean([bool(image[:, :, :8].mean() > image[:, :, 8:].mean()) for image in images]))

@@ -15,6 +15,7 @@ from onceforall.cli.progress import closing_table
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import fit as fitting
 from onceforall.recipes.fit import Request, fit, plan
 from onceforall.training.engine.run import train
@@ -60,7 +61,7 @@ def test_what_cannot_be_trained_is_refused_before_training(capsys, tmp_path, cou
     assert not (tmp_path / "run").exists()
     config = configuration(root)
     with pytest.raises(UserError, match=problem):
-        train(config, tmp_path / "run")
+        train(training_of(config), tmp_path / "run")
 
 
 def test_two_pictures_of_each_class_are_enough(tmp_path):
@@ -88,7 +89,7 @@ def test_the_log_says_what_validates(tmp_path, val):
                     | ({"val/ant": val, "val/bee": val} if val else {}))
     config = configuration(root)
     heard: list[Any] = []
-    train(config, tmp_path / "run", Options(search=True, listener=heard.append))
+    train(training_of(config, search=True), tmp_path / "run", Options(listener=heard.append))
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "2 classes" in log
     assert "training  2  train/" in log

@@ -19,12 +19,13 @@ from onceforall.data import ArrayPictures, DataSpec, load_data
 from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import pictures_of
 from onceforall.nn import Supernet
 from onceforall.recipes.finetune import Request, _config, _Start, finetune
 from onceforall.space import search_space
+from onceforall.training.engine.places import read_config
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.setup import Options, data_spec
+from onceforall.training.setup import Options
 from onceforall.weights.nets import Trained, save
 
 SPACE = search_space("mobilenet_v3_large_32px", width_mult=0.15).restrict(resolutions=[12, 16])
@@ -120,10 +121,11 @@ def test_what_was_exported_is_exported_and_verified_anew(runs, tmp_path, capsys)
 
 
 def test_it_begins_with_the_sub_network_as_it_is(runs, whole):
-    config = Config.read(whole / "config.json")
-    assert (config.network.drop_rate, config.network.bn_param) == (0.2, (0.9, 1e-5))
-    assert (config.data.crop_scale, config.data.flip) == ((0.7, 1.0), False)
-    assert (config.hparams.img_size, config.hparams.batch_size_train) == (12, 32)
+    trained = read_config(whole)
+    assert (trained.network.dropout, trained.network.eps) == (0.2, 1e-5)
+    assert trained.network.bn_momentum == pytest.approx(0.1)
+    assert (trained.data.augment.crop_scale, trained.data.augment.flip) == ((0.7, 1.0), False)
+    assert (trained.network.subnet.resolution, trained.stage.batches.size) == (12, 32)
     last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["top1"] == read_description(whole).accuracy.top1  # validation as in OFATrainer: no recalibration
     assert last["top1"] > read_description(runs / "small").accuracy.top1 + 0.2
@@ -153,10 +155,10 @@ def test_a_teacher_teaches(runs, tmp_path, capsys):
     command = ("finetune", runs / "small", "--epochs", 1, "--batch", 256)
     for name, more in (("alone", ()), ("taught", ("--teacher", runs / "supernet"))):
         assert ofa(capsys, *command, "-o", tmp_path / name, *more)[0] == 0
-    config = Config.read(tmp_path / "taught" / "config.json")
-    assert config.hparams.lambda_kd == 1
-    assert config.teacher.weights == str(runs / "supernet" / "weights.h5")
-    assert config.optimizer.train.lr == 0.0849  # 0.03 x 256 / 32, x the root of 1 / 8 epochs
+    stage = read_config(tmp_path / "taught").stage
+    assert stage.loss.kd_weight == 1
+    assert stage.teacher.network.weights == str(runs / "supernet" / "weights.h5")
+    assert stage.optimizer.lr == 0.0849  # 0.03 x 256 / 32, x the root of 1 / 8 epochs
     assert not same_weights(tmp_path / "alone", tmp_path / "taught")
 
 
@@ -187,7 +189,7 @@ def test_defaults_follow_from_the_pictures(runs, digits):
     assert _config(Request(runs / "small"), start, large, processes=1).hparams.batch_size_train == 64
     spec = DataSpec("list", train_path="a", train_file="b", valid_path="c", valid_file="d", train_portion=1.0)
     listed = _config(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
-    assert data_spec(listed, search=False) == replace(spec, augment=data_spec(listed, search=False).augment)
+    assert pictures_of(listed, search=False) == replace(spec, augment=pictures_of(listed, search=False).augment)
     flips = [_config(Request(runs / "small", flip=flip), start, digits, processes=1).data.flip
              for flip in (None, True, False)]
     assert flips == [False, True, False]
@@ -227,7 +229,7 @@ def test_folders_that_hold_something_else_are_refused(runs, whole, tmp_path, cap
         assert before == {p: p.stat().st_mtime_ns for p in output.rglob("*")}
         return err
     assert "is the folder of the sub-network itself; give another -o" in refused(runs / "small" / ".." / "small")
-    assert "optimizer.train.lr is 0.015 there, and 0.01 is asked for" in refused(whole, "--lr", 0.01)
+    assert "stage.optimizer.lr is 0.015 there, and 0.01 is asked for" in refused(whole, "--lr", 0.01)
     shutil.copytree(runs / "small", tmp_path / "other")
     assert "other: holds another sub-network; give another -o" in refused(tmp_path / "other")
     assert "holds another run; give another -o" in refused(runs)

@@ -45,7 +45,7 @@ def test_the_stages_of_the_digits(tmp_path):
     assert (last.hparams.strategy, last.hparams.subnets_per_step, last.hparams.lambda_kd) == ("sandwich", 3, 0)
     assert last.teacher is None
     assert last.network.weights == str(tmp_path / "K357_E46_D234" / "weights.h5")
-    checked(last, "OFASearcher", search=True, files=False)
+    checked(last, "OFASearcher", search=True)
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from small import config
 
 from onceforall.data import Depth, Known
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.training import setup
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.run import train
-from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of
 from onceforall.weights.nets import open_weights
 
 TWELVE_BITS, KIND = Depth(uint16=4095), KINDS["12 in 16 bits"]
@@ -42,19 +43,19 @@ def test_a_stopped_run_goes_on_at_its_depth(on_pictures: Config, tmp_path, caplo
     def stop(record):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), caplog.at_level("INFO", "onceforall"):
-        train(on_pictures, tmp_path / "run", Options(search=True, listener=stop))
+        train(training_of(on_pictures, search=True), tmp_path / "run", Options(listener=stop))
     assert Depth(**checkpoint.read_extra(tmp_path / "run")["depth"]) == TWELVE_BITS
     assert "4095" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     monkeypatch.setattr("onceforall.data.sources.decided_depth", lambda *_: Depth(uint16=16383))
     setup._kept.clear()
-    assert data_of(data_spec(on_pictures, search=True)).depth == Depth(uint16=16383)
-    train(on_pictures, tmp_path / "run", Options(search=True))
+    assert data_of(pictures_of(on_pictures, search=True)).depth == Depth(uint16=16383)
+    train(training_of(on_pictures, search=True), tmp_path / "run", Options())
     setup._kept.clear()
     assert Depth(**open_weights(tmp_path / "run").pictures["depth"]) == TWELVE_BITS
 
 
 def test_pictures_are_kept_by_their_depth(on_pictures: Config) -> None:
-    spec = data_spec(on_pictures, search=True)
+    spec = pictures_of(on_pictures, search=True)
     decided = data_of(spec)
     assert decided.depth == TWELVE_BITS
     assert data_of(spec, Known(depth=TWELVE_BITS)) is decided

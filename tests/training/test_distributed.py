@@ -47,7 +47,7 @@ from onceforall.training.engine.distributed import detect, joined
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.settings import Optimizer
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
 import random
 space = search_space("mobilenet_v3_large_32px?width_mult=0.25")
@@ -56,16 +56,16 @@ generator = torch.Generator().manual_seed(3)
 net = Supernet(space, 5, dropout=0.0, generator=generator).double().train()
 images, labels = torch.rand(4, 16, 3, 16, 16, generator=generator).double(), torch.arange(16) % 5
 share = 16 // me.world
-stage = Stage(space=space, strategy=progressive_shrinking(2, teacher=False), epochs=1, batch=share, micro_batch=8,
-              optimizer=Optimizer(lr=0.1))
+course = Course(space=space, strategy=progressive_shrinking(2, teacher=False),
+                stage=Stage(epochs=1, batches=Batches(size=share, micro=8), optimizer=Optimizer(lr=0.1)))
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
 learner = Learner(net, net, optimizer, None, Compute(), torch.amp.GradScaler("cpu", enabled=False), me)
 with joined(me, torch.device("cpu")) as me:
     learner.processes = me
     for step in range(4):
         part = slice(me.rank * share, (me.rank + 1) * share)
-        terms = stage.strategy(space, random.Random(step), Moment(step, 4))
-        train_step(learner, stage, images[step][part], labels[part], terms=terms, lr=0.1)
+        terms = course.strategy(space, random.Random(step), Moment(step, 4))
+        train_step(learner, course, images[step][part], labels[part], terms=terms, lr=0.1)
 if me.rank == 0:
     torch.save({n: p.detach() for n, p in net.named_parameters()}, sys.argv[1])
 """

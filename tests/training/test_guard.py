@@ -13,6 +13,7 @@ from small import config
 
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.training import loop
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine import run as run_module
@@ -64,7 +65,7 @@ def broken_steps(monkeypatch, *, of_epoch: int, times: int) -> None:
 
 def heard_by(folder: Path, configuration: Config) -> list[dict]:
     records: list[dict] = []
-    train(configuration, folder, Options(search=True, listener=lambda r: records.append(dict(r))))
+    train(training_of(configuration, search=True), folder, Options(listener=lambda r: records.append(dict(r))))
     return records
 
 
@@ -87,10 +88,10 @@ def test_a_loss_that_is_not_finite_goes_back(monkeypatch, tmp_path):
 def test_too_many_in_a_row_end_the_run(monkeypatch, tmp_path):
     broken_steps(monkeypatch, of_epoch=1, times=100)
     with pytest.raises(UserError, match="run epoch 2: the training loss is not finite, after going back 3 times in a "
-                                        "row, last to 0.125 of the learning rate; lower optimizer.train.lr"):
-        train(config(epoch=3), tmp_path / "run", Options(search=True))
+                                        "row, last to 0.125 of the learning rate; lower stage.optimizer.lr"):
+        train(training_of(config(epoch=3), search=True), tmp_path / "run", Options())
     monkeypatch.undo()
-    train(config(epoch=3), tmp_path / "run", Options(search=True))  # the good epoch is still there to go on from
+    train(training_of(config(epoch=3), search=True), tmp_path / "run", Options())  # from the good epoch
     assert (tmp_path / "run" / "weights.h5").exists()
 
 
@@ -98,8 +99,8 @@ def test_guards_can_be_off(tmp_path):
     values = config(epoch=1, setbacks=0).to_dict()
     for group in values["optimizer"].values():
         group["lr"] = 1000.0
-    with pytest.raises(UserError, match="the training loss is not finite; lower optimizer.train.lr"):
-        train(Config.from_dict(values), tmp_path / "run", Options(search=True))
+    with pytest.raises(UserError, match="the training loss is not finite; lower stage.optimizer.lr"):
+        train(training_of(Config.from_dict(values), search=True), tmp_path / "run", Options())
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_a_setback_survives_a_stop(monkeypatch, tmp_path):
     """Stopped right after it, the run ends with the same bits as one that was not."""
     configuration = config(epoch=3, setback_clip=1.0)
     broken_steps(monkeypatch, of_epoch=1, times=1)
-    train(configuration, tmp_path / "whole", Options(search=True))
+    train(training_of(configuration, search=True), tmp_path / "whole", Options())
     monkeypatch.undo()
     broken_steps(monkeypatch, of_epoch=1, times=1)
 
@@ -115,12 +116,12 @@ def test_a_setback_survives_a_stop(monkeypatch, tmp_path):
         if record["kind"] == "setback":
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        train(configuration, tmp_path / "stopped", Options(search=True, listener=stop))
+        train(training_of(configuration, search=True), tmp_path / "stopped", Options(listener=stop))
     monkeypatch.undo()
     clipped = []
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a: clipped.append(a[1]) or clip(*a))
-    train(configuration, tmp_path / "stopped", Options(search=True))
+    train(training_of(configuration, search=True), tmp_path / "stopped", Options())
     one, two = (load_file(tmp_path / name / checkpoint.NEWEST) for name in
                 ("whole", "stopped"))
     assert one.keys() == two.keys()

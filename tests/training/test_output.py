@@ -11,23 +11,26 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from small import config
+from small import SPACE, config
 
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.training.engine import checkpoint, output
 from onceforall.training.engine.checkpoint import NEWEST, Position
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.output import check_alike, check_files, check_output, check_pictures, files_of, identity
+from onceforall.training.engine.places import write_config
 from onceforall.training.engine.run import train
-from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of
+from onceforall.training.stage import Training
 
-TWO = Options(search=True, processes=Processes(0, 2, 0, 2))
+TWO = Options(processes=Processes(0, 2, 0, 2))
 
 
-def changed(configuration: Config, **hparams) -> Config:
+def changed(configuration: Config, **hparams) -> Training:
     values = configuration.to_dict()
-    return Config.from_dict({**values, "hparams": {**values["hparams"], **hparams}})
+    return training_of(Config.from_dict({**values, "hparams": {**values["hparams"], **hparams}}), search=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,27 +42,27 @@ def started(tmp_path_factory) -> Path:
         if record["kind"] == "step" and record["step"] == 9:
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        train(config(checkpoint_every_steps=8), folder, Options(search=True, listener=stop))
+        train(training_of(config(checkpoint_every_steps=8), search=True), folder, Options(listener=stop))
     return folder
 
 
 def test_another_number_of_processes(started):
-    check_output(config(), started, Options(search=True))
-    for same in (config(), changed(config(), batch_size_train=32, mini_batch_train=16)):
+    check_output(training_of(config(), search=True), started, Options())
+    for same in (changed(config()), changed(config(), batch_size_train=32, mini_batch_train=16)):
         check_output(same, started, TWO)
-    with pytest.raises(UserError, match="hparams.batch_size_train is 64 there, and 16 is asked for"):
+    with pytest.raises(UserError, match="stage.batches.size is 64 there, and 16 is asked for"):
         check_output(changed(config(), batch_size_train=16, mini_batch_train=16), started, TWO)
-    with pytest.raises(UserError, match="hparams.batch_size_train is 64 there, and 32 is asked for"):
-        check_output(changed(config(), batch_size_train=32, mini_batch_train=32), started, Options(search=True))
-    with pytest.raises(UserError, match="hparams.mini_batch_train is 64 there, and 32 is"):
-        check_output(changed(config(), mini_batch_train=32), started, Options(search=True))
-    with pytest.raises(UserError, match="hparams.seed is 0 there, and 1 is asked for"):
+    with pytest.raises(UserError, match="stage.batches.size is 64 there, and 32 is asked for"):
+        check_output(changed(config(), batch_size_train=32, mini_batch_train=32), started, Options())
+    with pytest.raises(UserError, match="stage.batches.micro is 64 there, and 32 is"):
+        check_output(changed(config(), mini_batch_train=32), started, Options())
+    with pytest.raises(UserError, match="stage.seed is 0 there, and 1 is asked for"):
         check_output(changed(config(), seed=1), started, TWO)
 
 
 def test_a_run_goes_on_with_the_options_it_began_with(started):
-    with pytest.raises(UserError, match="holds a run with search True, not False; go on as it began"):
-        check_output(config(), started, Options(search=False))
+    with pytest.raises(UserError, match="data.train_portion is 0.9 there, and 1.0 is asked for"):
+        check_output(training_of(config()), started, Options())
 
 
 def test_the_position_is_kept_in_pictures(started, monkeypatch, tmp_path, caplog):
@@ -78,7 +81,7 @@ def test_the_position_is_kept_in_pictures(started, monkeypatch, tmp_path, caplog
         heard.append(record)
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), caplog.at_level("WARNING", "onceforall"):
-        train(config(), tmp_path, replace(TWO, listener=stop))
+        train(training_of(config(), search=True), tmp_path, replace(TWO, listener=stop))
     assert (heard[0]["kind"], heard[0]["epoch"], heard[0]["step"]) == ("stage", 0, 4)
     assert "goes on with 2 processes instead of 1: the same pictures in the same order, other bits" in caplog.text
     assert checkpoint._meta(started / NEWEST)["step"] == 8
@@ -94,19 +97,19 @@ def test_another_torch_is_said(started, tmp_path, caplog):
     extra = {**meta["extra"], "made_by": {**meta["extra"]["made_by"], "torch": "1.0"}}
     save_file(load_file(tmp_path / NEWEST), tmp_path / NEWEST, {"onceforall": json.dumps({**meta, "extra": extra})})
     with caplog.at_level("WARNING", "onceforall"):
-        train(config(), tmp_path, Options(search=True))
+        train(training_of(config(), search=True), tmp_path, Options())
     assert f"began with torch 1.0 and goes on with {torch.__version__}: the last bits will differ" in caplog.text
 
 
-@pytest.mark.parametrize("place", ["hparams.predictor", "hparams.teacher_network.ofa.weights"])
+@pytest.mark.parametrize("place", ["stage.predictor", "stage.teacher.network.weights"])
 def test_files_that_a_run_reads_again(place, started, tmp_path):
     (tmp_path / "file").write_bytes(b"one")
-    choices = {"sampling": "best_up", "predictor": str(tmp_path / "file")} if place == "hparams.predictor" else {
-        "lambda_kd": 1.0, "teacher_network": {"ofa": {"weights": str(tmp_path / "file")}}}
+    choices = {"sampling": "best_up", "predictor": str(tmp_path / "file")} if place == "stage.predictor" else {
+        "lambda_kd": 1.0, "teacher_network": {"ofa": {**SPACE, "weights": str(tmp_path / "file")}}}
     settings = changed(config(), **choices)
     before = files_of(settings)
     check_files(before, before)
-    assert list(before) == [place] and files_of(config()) == {}
+    assert list(before) == [place] and files_of(changed(config())) == {}
     (tmp_path / "file").write_bytes(b"another")
     with pytest.raises(UserError, match=f"{place}: names another file than the run began with; put that one back"):
         check_files(files_of(settings), before)
@@ -114,18 +117,18 @@ def test_files_that_a_run_reads_again(place, started, tmp_path):
 
 
 @pytest.mark.parametrize(("other", "message"), [
-    ({"files": {"hparams.predictor": 1}}, r"\(files.hparams.predictor differs\)"),
+    ({"files": {"stage.predictor": 1}}, r"\(files.stage.predictor differs\)"),
     ({"torch": "1.0"}, r"process 1 of 2: runs something else than process 0 \(torch differs\); give all processes the"),
-    ({"configuration": changed(config(), seed=7).to_dict()}, r"\(configuration.hparams.seed differs\)"),
+    ({"settings": changed(config(), seed=7).to_dict()}, r"\(settings.stage.seed differs\)"),
     ({"checkpoint-every": (1.0, None)}, r"\(checkpoint-every differs\)"),
     ({"training pictures": (1, 2)}, r"\(training pictures differs\)")])
 def test_processes_that_differ(monkeypatch, other, message):
-    data = data_of(data_spec(config(), search=True))
+    data = data_of(pictures_of(config(), search=True))
     monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, mine])
-    check_alike(config(), data, TWO)
+    check_alike(changed(config()), data, TWO)
     monkeypatch.setattr(output, "gathered", lambda mine, _: [mine, {**mine, **other}])
     with pytest.raises(UserError, match=message):
-        check_alike(config(), data, TWO)
+        check_alike(changed(config()), data, TWO)
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +145,15 @@ def six(tmp_path_factory) -> Path:
     def stop(record):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        train(on_folder(folder), folder / "run", Options(search=True, listener=stop))
+        train(on_folder(folder), folder / "run", Options(listener=stop))
     return folder
 
 
-def on_folder(folder: Path) -> Config:
+def on_folder(folder: Path) -> Training:
     values = config(batch_size_train=8, mini_batch_train=8).to_dict()
     values["network"]["ofa"]["num_classes"] = 2
-    return Config.from_dict({**values, "dataloader": {"folder": {"root": str(folder / "data")}}})
+    values["dataloader"] = {"folder": {"root": str(folder / "data")}}
+    return training_of(Config.from_dict(values), search=True)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -165,13 +169,13 @@ def test_other_pictures_are_refused(six, tmp_path, change, message):
     shutil.copytree(six, tmp_path / "six")
     change(tmp_path / "six" / "data")
     settings = on_folder(tmp_path / "six")
-    settings.write(tmp_path / "six" / "run" / "config.json")  # it lies elsewhere now
+    write_config(settings, tmp_path / "six" / "run")  # it lies elsewhere now
     with pytest.raises(UserError, match=message):
-        train(settings, tmp_path / "six" / "run", Options(search=True))
+        train(settings, tmp_path / "six" / "run", Options())
 
 
 def test_other_test_pictures_are_said_where_none_of_them_chooses(six, tmp_path, caplog):
-    data = data_of(data_spec(on_folder(six), search=True))
+    data = data_of(on_folder(six).data)
     fewer = identity(replace(data, test=data.test.subset(range(5))))
     caplog.clear()
     check_pictures(tmp_path, identity(data), identity(data))
@@ -189,6 +193,6 @@ def test_a_run_begins_with_a_good_checkpoint(tmp_path):
     def stop(record):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        train(config(), tmp_path / "run", Options(search=True, listener=stop))
+        train(training_of(config(), search=True), tmp_path / "run", Options(listener=stop))
     meta = checkpoint._meta(tmp_path / "run" / checkpoint.GOOD)
     assert Position(meta["epoch"], meta["step"]) == Position()

@@ -20,6 +20,7 @@ import onceforall
 from onceforall.cli import main
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.interop.nnabla.weights import read
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.output import finished
@@ -31,7 +32,7 @@ from onceforall.weights.nets import load
 @pytest.fixture(scope="module")
 def fullnet(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "K7"
-    train(config(), folder, Options(search=True))
+    train(training_of(config(), search=True), folder, Options())
     return folder
 
 
@@ -69,7 +70,7 @@ def test_the_file_gives_the_net_back(fullnet):
 def test_a_finished_run_is_left_alone(fullnet, caplog):
     before = (fullnet / "weights.h5").stat().st_mtime_ns
     with caplog.at_level("INFO", "onceforall"):
-        train(config(), fullnet, Options(search=True))
+        train(training_of(config(), search=True), fullnet, Options())
     assert "is finished: nothing to do" in caplog.text
     assert (fullnet / "weights.h5").stat().st_mtime_ns == before
 
@@ -78,22 +79,22 @@ def test_a_weights_file_that_was_removed_is_written_again(fullnet, tmp_path):
     shutil.copytree(fullnet, tmp_path / "run")
     (tmp_path / "run" / "weights.h5").unlink()
     assert not finished(tmp_path / "run")
-    train(config(), tmp_path / "run", Options(search=True))
+    train(training_of(config(), search=True), tmp_path / "run", Options())
     assert finished(tmp_path / "run")
     assert same_weights(fullnet, tmp_path / "run")
 
 
 def test_another_configuration_is_refused(fullnet):
-    with pytest.raises(UserError, match="holds a run of another configuration: hparams.epoch is 2 there, and 3 is"):
-        train(config(epoch=3), fullnet, Options(search=True))
+    with pytest.raises(UserError, match="holds a run of another configuration: stage.epochs is 2 there, and 3 is"):
+        train(training_of(config(epoch=3), search=True), fullnet, Options())
 
 
 def test_a_run_goes_on_as_it_began(fullnet, tmp_path):
     for name in ("config.json", "checkpoint.safetensors"):  # a run whose weights.h5 is not there yet: stopped
         (tmp_path / name).write_bytes((fullnet / name).read_bytes())
-    with pytest.raises(UserError, match=r"holds a run with search True, not False; go on as it began"):
-        train(config(), tmp_path, Options(search=False))
-    train(config(), tmp_path, Options(search=True))  # stopped between its last epoch and the end
+    with pytest.raises(UserError, match=r"data.train_portion is 0.9 there, and 1.0 is asked for"):
+        train(training_of(config()), tmp_path, Options())
+    train(training_of(config(), search=True), tmp_path, Options())  # stopped between its last epoch and the end
     assert finished(tmp_path)
     assert same_weights(fullnet, tmp_path)
 
@@ -108,7 +109,8 @@ def test_search_validates_on_held_out_pictures(fullnet):
 def test_the_next_stage_starts_from_the_weights(fullnet, tmp_path, caplog):
     weights = fullnet / "weights.h5"
     with caplog.at_level("INFO", "onceforall"):
-        train(config("kernel", weights=weights, teacher=weights, epoch=1), tmp_path / "K357", Options(search=True))
+        kernel = config("kernel", weights=weights, teacher=weights, epoch=1)
+        train(training_of(kernel, search=True), tmp_path / "K357", Options())
     assert "narrower space: 40 kernel matrices start at identity" in caplog.text
     net = load(tmp_path / "K357")
     assert net.space.stages[0].choices["kernel"] == (3, 5, 7)
@@ -119,8 +121,8 @@ def test_weights_of_another_network_are_refused_before_training(fullnet, tmp_pat
     wrong = Config.from_dict({**config(weights=fullnet / "weights.h5").to_dict()})
     values = wrong.to_dict()
     values["network"]["ofa"]["num_classes"] = 11
-    with pytest.raises(UserError, match=r"ofa.weights: .*linear/_W: has shape \(.*, 10\); \(.*, 11\) is needed"):
-        train(Config.from_dict(values), tmp_path / "out", Options(search=True))
+    with pytest.raises(UserError, match=r"network.weights: .*linear/_W: has shape \(.*, 10\); \(.*, 11\) is needed"):
+        train(training_of(Config.from_dict(values), search=True), tmp_path / "out", Options())
     assert not (tmp_path / "out").exists()
 
 
@@ -130,7 +132,7 @@ def test_a_subnet_is_fine_tuned_and_evaluated(fullnet, tmp_path, capsys):
     values["network"]["ofa"]["genotype"] = [0] * 20
     values["hparams"] |= {"img_size": 16, "epoch": 1}
     del values["hparams"]["train_image_size_list"]
-    train(Config.from_dict(values), tmp_path / "subnet", Options(subnet=True))
+    train(training_of(Config.from_dict(values), "OFATrainer"), tmp_path / "subnet", Options())
     arrays = read(tmp_path / "subnet" / "weights.h5").arrays
     assert "blocks/1/conv/inverted_bottleneck/conv/_W" in arrays  # the static net's names
     with pytest.raises(SystemExit) as end:
@@ -194,4 +196,4 @@ def test_a_damaged_checkpoint_is_one_line(fullnet, tmp_path, kept):
     config().write(folder / "config.json")
     (folder / "checkpoint.safetensors").write_bytes((fullnet / "checkpoint.safetensors").read_bytes()[:kept])
     with pytest.raises(UserError, match=r"is not a readable checkpoint .*; remove it to start the stage again"):
-        train(config(), folder, Options(search=True))
+        train(training_of(config(), search=True), folder, Options())

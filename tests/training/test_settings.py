@@ -20,15 +20,14 @@ from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import OPTIMIZERS, optimizer_of, spared
 from onceforall.training.settings import Loss, Optimizer, Schedule
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
 
 SPACE = search_space("mobilenet_v3_large_32px?width_mult=0.15")
 
 
 def stage(**changes):
-    return Stage(**{"space": SPACE, "strategy": progressive_shrinking(1, teacher=False), "epochs": 1, "batch": 4,
-                    "micro_batch": 4, "optimizer": Optimizer(lr=1e-3), **changes})
+    return Stage(**{"epochs": 1, "batches": Batches(size=4), "optimizer": Optimizer(lr=1e-3), **changes})
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -47,14 +46,14 @@ def stage(**changes):
     (lambda: Optimizer(lr=0.1, name="rprop", no_decay_rate=0.1), "no_decay_rate: torch.optim.rprop has no weight"),
     (lambda: Optimizer(lr=0.1, no_decay=("(",)), r"no_decay\[0\]: '\(' is not a regular expression"),
     (lambda: Optimizer(lr=0.1, no_decay=("a{99999999999999}",)), r"no_decay\[0\]: .* is not a regular expression"),
-    (lambda: Schedule(shape="cosinus"), "^shape: 'cosinus' is no schedule; known: cosine, stairs; or a function$"),
+    (lambda: Schedule(shape="cosinus"), "^shape: 'cosinus' is no schedule; did you mean cosine\\?$"),
     (lambda: Schedule(shape="stairs", warmup_epochs=2), "^warmup_epochs: has no effect on stairs; leave it out$"),
     (lambda: Schedule(shape=lambda step, steps: 1.0, factor=0.5), "^factor: has no effect on a function; leave"),
     (lambda: Schedule(warmup=3), r"warmup: is not a known key; did you mean warmup_(lr|epochs)\?"),
     (lambda: Loss(smoothing=1.0), "smoothing: 1.0 is not below 1"),
-    (lambda: Loss(kd="alfa"), "^kd: 'alfa' is no loss; known: cross_entropy, alpha; or a function$"),
-    (lambda: stage(batch=6, micro_batch=4), "batch: 6 is not a multiple of micro_batch, 4"),
-    (lambda: stage(schedule=Schedule(warmup_epochs=2)), "warmup_epochs: 2 is above epochs, 1"),
+    (lambda: Loss(kd="alfa"), "^kd: 'alfa' is no loss; did you mean alpha\\?$"),
+    (lambda: stage(batches={"size": 6, "micro": 4}), "^batches.size: 6 is not a multiple of micro, 4$"),
+    (lambda: stage(schedule=Schedule(warmup_epochs=2)), "schedule.warmup_epochs: 2 is above epochs, 1"),
 ])
 def test_what_breaks_a_rule_is_one_line(make, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -109,11 +108,12 @@ def learner(net, settings):
 
 
 def steps(learner, settings, numbers):
-    generator, trained = torch.Generator(), stage(optimizer=settings)
+    generator = torch.Generator()
+    course = Course(space=SPACE, strategy=progressive_shrinking(1, teacher=False), stage=stage(optimizer=settings))
     for number in numbers:
         images = torch.rand(4, 3, 16, 16, generator=generator.manual_seed(number))
-        terms = trained.strategy(SPACE, random.Random(number), Moment(number, 6))
-        train_step(learner, trained, images, torch.arange(4), terms=terms, lr=settings.lr)
+        terms = course.strategy(SPACE, random.Random(number), Moment(number, 6))
+        train_step(learner, course, images, torch.arange(4), terms=terms, lr=settings.lr)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -13,12 +13,12 @@ from onceforall.errors import UserError
 from onceforall.interop.nnabla import names
 from onceforall.interop.nnabla.config import Config, no_decay_patterns
 from onceforall.interop.nnabla.names import decay_names, names_of
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.optimizer import optimizer_of
 from onceforall.training.setup import Options, learner_of, teacher_of
-from onceforall.training.stage import stage_of
 from onceforall.training.start import supernet_of
 from onceforall.weights.nets import Trained, load, save
 
@@ -48,7 +48,7 @@ def importance(net: Supernet, stage: int, block: int) -> torch.Tensor:
 
 def test_the_first_expand_phase_starts_from_sorted_channels(files, digits):
     settings = config("expand", weights=files["kernel"], teacher=files["fullnet"])
-    net = learner_of(settings, stage_of(settings), Options(), Evaluator(digits)).net
+    net = learner_of(training_of(settings), Options(), Evaluator(digits)).net
     for stage in range(5):
         for block in range(4):
             assert (importance(net, stage, block).diff() <= 0).all()
@@ -93,12 +93,12 @@ def test_channel_sorting_of_the_other_codes(files, digits):
 def made(values, digits):
     """The net at the start of the stage that a configuration describes."""
     settings = Config.from_dict(values)
-    return learner_of(settings, stage_of(settings), Options(), Evaluator(digits)).net
+    return learner_of(training_of(settings), Options(), Evaluator(digits)).net
 
 
 def test_weight_decay_spares_norms_and_biases(files):
-    net = supernet_of(config("kernel", weights=files["kernel"]))
-    decayed, spared = optimizer_of(stage_of(config("kernel")).optimizer, net).param_groups
+    net = supernet_of(training_of(config("kernel", weights=files["kernel"])))
+    decayed, spared = optimizer_of(training_of(config("kernel")).stage.optimizer, net).param_groups
     assert (len(decayed["params"]), len(spared["params"])) == (130, 153)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (3e-5, 0.0)
     assert any(p is net.stages[0][0].depthwise.conv.kernel_7to5 for p in decayed["params"])
@@ -107,7 +107,7 @@ def test_weight_decay_spares_norms_and_biases(files):
 
 
 def test_weight_decay_spares_the_same_where_nnablanas_has_no_names(monkeypatch):
-    net = supernet_of(config("kernel"))
+    net = supernet_of(training_of(config("kernel")))
     usual, patterns = decay_names(net), no_decay_patterns(config())
     monkeypatch.setattr(names, "entries", lambda *_: [])
     own = decay_names(net)
@@ -120,37 +120,37 @@ def test_weight_decay_spares_the_same_where_nnablanas_has_no_names(monkeypatch):
 def test_the_teacher_is_the_largest_and_normalises_as_asked(files):
     for mode in ("train", "eval"):
         settings = config("kernel", weights=files["kernel"], teacher=files["fullnet"], teacher_mode=mode)
-        teacher = teacher_of(settings, Compute(), tuple("0123456789"))
+        teacher = teacher_of(training_of(settings), Compute(), tuple("0123456789"))
         assert teacher.training == (mode == "train")
         assert not any(p.requires_grad for p in teacher.parameters())
     largest = extract(load(files["fullnet"]), load(files["fullnet"]).space.largest)
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(teacher(images), largest(images), rtol=1e-4, atol=1e-5)
-    assert teacher_of(config(), Compute(), ()) is None
+    assert teacher_of(training_of(config()), Compute(), ()) is None
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path):
-    net = supernet_of(config())
+    net = supernet_of(training_of(config()))
     save(Trained(net, net.space, None, {"classes": tuple("abcdefghij")}), tmp_path / "weights.h5")
     settings = config("kernel", weights=tmp_path / "weights.h5", teacher=tmp_path / "weights.h5")
-    assert teacher_of(settings, Compute(), tuple("abcdefghij")) is not None
+    assert teacher_of(training_of(settings), Compute(), tuple("abcdefghij")) is not None
     with pytest.raises(UserError, match="weights: is of a network for a, b, .*, and the pictures are of j, i, "):
-        teacher_of(settings, Compute(), tuple("jihgfedcba"))
+        teacher_of(training_of(settings), Compute(), tuple("jihgfedcba"))
 
 
 def test_weights_of_a_wider_space_are_refused(files):
     values = config("kernel", weights=files["expand"]).to_dict()
     with pytest.raises(UserError, match="was trained in a space that this one does not contain"):
-        supernet_of(Config.from_dict(values))
+        supernet_of(training_of(Config.from_dict(values)))
 
 
 def test_the_stage_has_the_configurations_schedule():
-    stage = stage_of(config(epoch=4, cosine_warmup_epoch=1, warmup_lr=0.01))
-    rate = stage.rate(10)
+    training = training_of(config(epoch=4, cosine_warmup_epoch=1, warmup_lr=0.01))
+    rate = training.stage.rate(10)
     assert rate(0) == pytest.approx(0.01 + 0.04 / 10)
     assert rate(9) == pytest.approx(0.05)
     assert rate(39) < 0.001
-    assert stage.space.resolutions == (12, 16)
+    assert training.part.resolutions == (12, 16)
 
 
 def test_an_evaluated_subnet_has_the_samples_statistics(files, digits):

@@ -11,9 +11,11 @@ from small import config
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import search_space
 from onceforall.training.evaluate import Evaluator
+from onceforall.training.stage import Training
 from onceforall.training.start import subnet_of
 from onceforall.weights.nets import Trained, save
 
@@ -33,10 +35,10 @@ def subnet() -> Subnet:
     return net
 
 
-def settings(weights: Path, *, operators: tuple[str, ...] = ("MB3 3x3",), img_size: int = 16, **network) -> Config:
+def settings(weights: Path, *, operators: tuple[str, ...] = ("MB3 3x3",), img_size: int = 16, **network) -> Training:
     values = config(weights=weights, img_size=img_size).to_dict()
     values["network"]["ofa"] |= {"op_candidates": list(operators), "genotype": [0] * 20, **network}
-    return Config.from_dict(values)
+    return training_of(Config.from_dict(values), "OFATrainer")
 
 
 @pytest.fixture(params=["net.h5", "net.safetensors", "net.pth"])
@@ -63,10 +65,10 @@ def test_a_new_classifier_and_nothing_else_is_new(subnet, weights, evaluator):
 
 
 @pytest.mark.parametrize(("network", "message"), [
-    ({"operators": ("MB3 5x5",)}, r"ofa.weights: .* is of the sub-network 16:k3e3.*, not of 16:k5e3.*; give its geno"),
+    ({"operators": ("MB3 5x5",)}, r"network.weights: .* is of the sub-network 16:k3e3.*, not of 16:k5e3.*; give that"),
     ({"img_size": 12}, "not of 12:k3e3"),
     ({"width_mult": 0.5}, r"is of .*width_mult=0.15, not of .*width_mult=0.5; give its space"),
-    ({"num_classes": 11}, "ofa.num_classes: 11 is not 10, as .* tells apart; give 10, or new_classifier true"),
+    ({"num_classes": 11}, "network.num_classes: 11 is not 10, as .* tells apart; give 10, or new_classifier true"),
 ])
 def test_another_sub_network_is_one_line(subnet, tmp_path, evaluator, network, message):
     save(Trained(subnet, SPACE, ARCH), tmp_path / "net.h5")

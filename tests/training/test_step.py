@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,17 +21,17 @@ from onceforall.training.losses import distillation
 from onceforall.training.optimizer import sgd
 from onceforall.training.schedule import CosineWarmup
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Batches, Course, Stage
 from onceforall.training.strategy import Term, progressive_shrinking
 from onceforall.weights.nets import load_weights
 
 SMALL = search_space("mobilenet_v3_large_32px?width_mult=0.25")
 
 
-def stage(space=SMALL, **changes):
-    plain = Stage(space=space, strategy=progressive_shrinking(2, teacher=False), epochs=1, batch=8, micro_batch=8,
-                  optimizer=Optimizer(lr=0.1), loss=Loss(kd_weight=1))
-    return replace(plain, **changes)
+def course(space=SMALL, size=8, micro=None, **changes):
+    stage = Stage(**{"epochs": 1, "batches": Batches(size=size, micro=micro), "optimizer": Optimizer(lr=0.1),
+                     "loss": Loss(kd_weight=1), **changes})
+    return Course(space=space, strategy=progressive_shrinking(2, teacher=False), stage=stage)
 
 
 def learner(net, teacher=None):
@@ -68,7 +67,7 @@ def test_the_step_of_nnablanas(oracle):
     assert smoothed.item() == pytest.approx(float(expected["loss_ce_ls"]), rel=1e-5)
     assert distillation(logits, probabilities).item() == pytest.approx(float(expected["loss_kd"]), rel=1e-5)
     ours = learner(net, teacher)
-    loss = train_step(ours, stage(space, batch=2, micro_batch=2), images, labels, terms=[Term(arch, "teacher")], lr=0.0)
+    loss = train_step(ours, course(space, size=2), images, labels, terms=[Term(arch, "teacher")], lr=0.0)
     assert loss.item() == pytest.approx(float(expected["loss_total"]), rel=1e-5)
     largest = max(np.linalg.norm(expected[k]) for k in expected.files if k.startswith("grad/"))
     compared = 0
@@ -92,10 +91,10 @@ def test_gradients_of_a_steps_subnets_add_up(net, batch):
     singles = []
     for arch in archs:
         one = learner(copy.deepcopy(net))
-        train_step(one, stage(), *batch, terms=[Term(arch, "labels")], lr=0.0)
+        train_step(one, course(), *batch, terms=[Term(arch, "labels")], lr=0.0)
         singles.append({n: p.grad for n, p in one.net.named_parameters()})
     both = learner(copy.deepcopy(net))
-    train_step(both, stage(), *batch, terms=[Term(arch, "labels") for arch in archs], lr=0.0)
+    train_step(both, course(), *batch, terms=[Term(arch, "labels") for arch in archs], lr=0.0)
     for name, parameter in both.net.named_parameters():
         parts = [s[name] for s in singles if s[name] is not None]
         if parts:
@@ -108,8 +107,8 @@ def test_distillation_is_weighted_and_reaches_no_teacher(net, batch):
     teacher = extract(net, SMALL.largest).requires_grad_(False)
     plain, taught = learner(copy.deepcopy(net), teacher), learner(copy.deepcopy(net), copy.deepcopy(teacher))
     terms = [Term(SMALL.middle, "teacher")]
-    without = train_step(plain, stage(loss=Loss(kd_weight=0)), *batch, terms=terms, lr=0.0)
-    with_it = train_step(taught, stage(loss=Loss(kd_weight=2)), *batch, terms=terms, lr=0.0)
+    without = train_step(plain, course(loss=Loss(kd_weight=0)), *batch, terms=terms, lr=0.0)
+    with_it = train_step(taught, course(loss=Loss(kd_weight=2)), *batch, terms=terms, lr=0.0)
     logits = copy.deepcopy(net)(batch[0], SMALL.middle)
     soft = distillation(logits, torch.softmax(copy.deepcopy(teacher)(batch[0]), 1))
     assert with_it.item() == pytest.approx(without.item() + 2 * soft.item(), rel=1e-6)
@@ -119,11 +118,11 @@ def test_distillation_is_weighted_and_reaches_no_teacher(net, batch):
 def test_a_parameter_no_subnet_used_keeps_its_value(net, batch):
     """Neither weight decay nor momentum touches it (torch's optimisers skip a gradient of None)."""
     ours = learner(net)
-    train_step(ours, stage(), *batch, terms=[Term(SMALL.largest, "labels")], lr=0.1)
+    train_step(ours, course(), *batch, terms=[Term(SMALL.largest, "labels")], lr=0.1)
     deep = net.stages[2][3].project.conv.weight
     before = deep.detach().clone()
     used = net.stages[2][0].project.conv.weight.detach().clone()
-    train_step(ours, stage(), *batch, terms=[Term(SMALL.smallest, "labels")], lr=0.1)
+    train_step(ours, course(), *batch, terms=[Term(SMALL.smallest, "labels")], lr=0.1)
     assert torch.equal(deep, before)
     assert not torch.equal(net.stages[2][0].project.conv.weight, used)
 
@@ -132,8 +131,8 @@ def test_micro_batches_average_without_batch_norm_the_same(net, batch):
     """With BN in evaluation mode the split of a batch does not matter."""
     whole, split = learner(copy.deepcopy(net).eval()), learner(copy.deepcopy(net).eval())
     terms = [Term(SMALL.middle, "labels")]
-    a = train_step(whole, stage(), *batch, terms=terms, lr=0.1)
-    b = train_step(split, stage(micro_batch=2), *batch, terms=terms, lr=0.1)
+    a = train_step(whole, course(), *batch, terms=terms, lr=0.1)
+    b = train_step(split, course(micro=2), *batch, terms=terms, lr=0.1)
     assert a.item() == pytest.approx(b.item(), rel=1e-6)
     for p, q in zip(whole.net.parameters(), split.net.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-10)
@@ -148,7 +147,7 @@ def test_parameters_that_a_step_does_not_use(net, batch, update_unused, momentum
     ours.optimizer, optimizer = (torch.optim.SGD(n.parameters(), lr=0.1, momentum=momentum, nesterov=momentum > 0,
                                                  weight_decay=1e-2) for n in (ours.net, theirs))
     for arch in (SMALL.middle, SMALL.smallest, SMALL.largest, SMALL.smallest):
-        train_step(ours, stage(update_unused=update_unused), images, labels, terms=[Term(arch, "labels")], lr=0.1)
+        train_step(ours, course(update_unused=update_unused), images, labels, terms=[Term(arch, "labels")], lr=0.1)
         for parameter in theirs.parameters():
             parameter.grad = torch.zeros_like(parameter) if update_unused else None
         Loss(smoothing=0.1).of_labels(theirs(images, arch), labels).backward()
@@ -171,7 +170,7 @@ def test_twenty_steps_are_those_of_a_plain_loop(net):
     rng = random.Random(4)
     for _ in range(20):
         archs = [SMALL.sample(rng) for _ in range(3)]
-        loss = train_step(ours, stage(batch=8, micro_batch=8), images, labels, lr=0.002,
+        loss = train_step(ours, course(), images, labels, lr=0.002,
                           terms=[Term(arch, "teacher") for arch in archs])
         reference.zero_grad()
         probabilities, total = torch.softmax(theirs(images), 1), 0.0

@@ -12,12 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small import config
-from test_step import SMALL, batch, learner, net, stage  # noqa: F401  fixtures
+from test_step import SMALL, batch, course, learner, net  # noqa: F401  fixtures
 
 from onceforall.cost.population import macs_table, tabulate
 from onceforall.cost.predictor_file import save
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config, checked
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Supernet, extract
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.search import Request, search
@@ -29,7 +30,7 @@ from onceforall.training.losses import alpha_divergence, distillation
 from onceforall.training.sampling import attentive
 from onceforall.training.settings import Loss
 from onceforall.training.setup import Options, teacher_of
-from onceforall.training.stage import stage_of
+from onceforall.training.stage import course_of
 from onceforall.training.strategy import STRATEGIES as REGISTERED
 from onceforall.training.strategy import Moment, Term, authors_order, delayed, only, progressive_shrinking, sandwich
 from onceforall.weights.nets import Trained, load_supernet, open_weights, weights_file
@@ -123,20 +124,20 @@ def test_training(choice, tmp_path):
         hparams["predictor"] = str(tmp_path / "kernels.safetensors")
     settings = checked(Config.from_dict(values), "OFASearcher", search=True)
     assert settings.ignored("OFASearcher") == []
-    stage = stage_of(settings)
+    course = course_of(training_of(settings, search=True))
     for step in (0, 7):
-        terms = stage.strategy(stage.space, random.Random(1), Moment(step, 8))
+        terms = course.strategy(course.space, random.Random(1), Moment(step, 8))
         kernels = [{block["kernel"] for block in blocks} for term in terms for blocks in term.arch.stages]
         assert "fixed_kernel" not in choice or kernels == [{3}, {5}, {3}, {3}, {5}]
-    train(settings, tmp_path / "whole", Options(search=True))
+    train(training_of(settings, search=True), tmp_path / "whole", Options())
 
     def stop(record):
         if record["kind"] == "train":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(settings, tmp_path / "stopped", Options(search=True, listener=stop))
-    train(settings, tmp_path / "stopped", Options(search=True))
+        train(training_of(settings, search=True), tmp_path / "stopped", Options(listener=stop))
+    train(training_of(settings, search=True), tmp_path / "stopped", Options())
     whole, stopped = (load_supernet(tmp_path / name / "weights.h5").state_dict() for name in ("whole", "stopped"))
     assert all(torch.equal(tensor, stopped[name]) for name, tensor in whole.items())
 
@@ -151,12 +152,12 @@ def test_configurations_reach_their_strategies(tmp_path):
         values = config("expand", predictor=str(tmp_path / "kernels.safetensors"), **hparams).to_dict()
         del values["network"]["ofa"]["op_candidates"], values["network"]["ofa"]["depth_candidates"]
         values["network"]["ofa"] |= {"space": "mobilenet_v3_large_32px", "width_mult": 0.15} | (network or {})
-        return stage_of(checked(Config.from_dict(values), "OFASearcher", search=True))
+        return course_of(training_of(Config.from_dict(values), search=True))
 
     def terms(step=0, network=None, **hparams):
-        stage = made(network, **hparams)
+        course = made(network, **hparams)
         return [term for seed in range(20)
-                for term in stage.strategy(stage.space, random.Random(seed), Moment(step, 100))]
+                for term in course.strategy(course.space, random.Random(seed), Moment(step, 100))]
 
     def kernels(**hparams):
         return np.mean([block["kernel"] for term in terms(**hparams) for stage in term.arch.stages for block in stage])
@@ -171,7 +172,7 @@ def test_configurations_reach_their_strategies(tmp_path):
     taught = {"lambda_kd": 1.0, "teacher_network": {"ofa": {
         "space": "mobilenet_v3_large_32px", "num_classes": 10, "weights": str(tmp_path / "full.h5")}}}
     assert [term.target for term in terms(delay=0.5, **taught)] == ["teacher"] * 20
-    assert (made(kd_loss="alpha").loss.kd, made().loss.kd) == ("alpha", "cross_entropy")
+    assert (made(kd_loss="alpha").stage.loss.kd, made().stage.loss.kd) == ("alpha", "cross_entropy")
     ratios = {len(blocks): {block["expand"] for block in blocks}
               for term in terms(network={"compound": True}) for blocks in term.arch.stages}
     assert ratios == {2: {3}, 3: {4}, 4: {6}}
@@ -184,7 +185,7 @@ def test_fixed_kernels_are_those_of_the_weights(tmp_path):
     network = values["network"]["ofa"]
     del network["op_candidates"], network["depth_candidates"]
     network["fixed_kernel"] = True
-    train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path, Options(search=True))
+    train(training_of(Config.from_dict(values), search=True), tmp_path, Options())
 
     def kernels(plan):
         return [{block["depthwise"].kernel for block in blocks} for blocks in plan.stages]
@@ -193,7 +194,7 @@ def test_fixed_kernels_are_those_of_the_weights(tmp_path):
     assert kernels(trained.plan(trained.space.largest)) == [{3}, {5}, {3}, {3}, {5}]
     values["hparams"] |= {"lambda_kd": 1.0, "teacher_network": {
         "ofa": {**network, "weights": str(tmp_path / "weights.h5")}}}
-    teacher = teacher_of(checked(Config.from_dict(values), "OFASearcher", search=True), Compute(), tuple("0123456789"))
+    teacher = teacher_of(training_of(Config.from_dict(values), search=True), Compute(), tuple("0123456789"))
     assert kernels(teacher.plan) == [{3}, {5}, {3}, {3}, {5}]
     network["genotype"] = [8] * 20
     with pytest.raises(UserError, match="network.ofa.genotype: arch stage 1 block 1: kernel 7 is not one of 3"):
@@ -206,12 +207,12 @@ def test_a_compound_supernet_is_searched_where_it_was_trained(tmp_path):
     values = config("expand").to_dict()
     network = values["network"]["ofa"]
     network |= {"compound": True, "depth_candidates": [2, 3, 4]}  # over expand ratios 4 and 6
-    train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "first", Options(search=True))
+    train(training_of(Config.from_dict(values), search=True), tmp_path / "first", Options())
     first = load_supernet(tmp_path / "first").space
     assert {b["expand"] for blocks in first.smallest.stages for b in blocks} == {4}
     del network["op_candidates"]
     network["weights"] = str(tmp_path / "first" / "weights.h5")
-    train(checked(Config.from_dict(values), "OFASearcher", search=True), tmp_path / "second", Options(search=True))
+    train(training_of(Config.from_dict(values), search=True), tmp_path / "second", Options())
     trained = open_weights(tmp_path)  # the wider one of the two
     shutil.copytree(tmp_path / "second", tmp_path / "third")
     assert weights_file(tmp_path) == tmp_path / "third" / "weights.safetensors"  # of equals the last
@@ -227,7 +228,7 @@ def test_a_compound_supernet_is_searched_where_it_was_trained(tmp_path):
     assert open_weights(tmp_path / "wide.h5").arch == wide
     network |= {"genotype": [8, 8, 9, 9] * 5, "weights": str(tmp_path / "second" / "weights.h5")}
     values["hparams"]["epoch"] = 1
-    train(checked(Config.from_dict(values), "OFATrainer"), tmp_path / "alone", Options(subnet=True))
+    train(training_of(Config.from_dict(values), "OFATrainer"), tmp_path / "alone", Options())
     alone = open_weights(tmp_path / "alone" / "weights.h5").arch
     assert {(len(blocks), block["expand"]) for blocks in alone.stages for block in blocks} == {(2, 6)}
 
@@ -238,7 +239,7 @@ def test_a_step_of_the_sandwich(net, batch):  # noqa: F811
     archs = [SMALL.largest, SMALL.smallest, SMALL.middle]
     terms = [Term(archs[0], "labels"), Term(archs[1], "largest", 0.5), Term(archs[2], "largest")]
     ours = learner(net)
-    loss = train_step(ours, stage(), images, labels, terms=terms, lr=0.0)
+    loss = train_step(ours, course(), images, labels, terms=terms, lr=0.0)
     found = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     net.zero_grad()
     logits = net(images, archs[0])
@@ -260,10 +261,10 @@ def test_the_distillation_of_a_stage(net, batch):  # noqa: F811
     def nothing(logits, probabilities):
         return 0 * logits.sum()
 
-    plain = train_step(learner(net), stage(), images, labels, terms=[Term(SMALL.largest, "labels")], lr=0.0)
+    plain = train_step(learner(net), course(), images, labels, terms=[Term(SMALL.largest, "labels")], lr=0.0)
     for terms in ([Term(SMALL.largest, "labels"), Term(SMALL.smallest, "largest")], [Term(SMALL.largest, "teacher")]):
         taught = replace(learner(net), teacher=lambda images: torch.zeros(len(images), 5).double())
-        loss = train_step(taught, stage(loss=Loss(kd=nothing, kd_weight=1)), images, labels, terms=terms, lr=0.0)
+        loss = train_step(taught, course(loss=Loss(kd=nothing, kd_weight=1)), images, labels, terms=terms, lr=0.0)
         assert float(loss) == pytest.approx(float(plain), rel=1e-9)
 
 

@@ -10,6 +10,7 @@ from small import config
 
 from onceforall.cli import main
 from onceforall.cli.running import compute_of
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.training.engine import checkpoint, threads
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.run import train
@@ -106,7 +107,7 @@ def stopped(folder, options):
         if record["kind"] == "step":
             raise Stopped
     with pytest.raises(Stopped):
-        train(config(), folder, replace(options, listener=stop))
+        train(training_of(config(), search=True), folder, replace(options, listener=stop))
 
 
 def recorded(folder):
@@ -115,23 +116,23 @@ def recorded(folder):
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(tmp_path, caplog, monkeypatch):
     torch.set_num_threads(1)
-    stopped(tmp_path, Options(search=True))
+    stopped(tmp_path, Options())
     assert recorded(tmp_path) == 1
     torch.set_num_threads(2)
     with caplog.at_level("WARNING", "onceforall"):
-        stopped(tmp_path, Options(search=True))
+        stopped(tmp_path, Options())
     assert (torch.get_num_threads(), recorded(tmp_path)) == (1, 1)
     assert "goes on with 1 thread, as the run began" in caplog.text
     assert "last bits" not in caplog.text
     torch.set_num_threads(2)
     with monkeypatch.context() as patch:  # so that the search after the last stage scores with the same bits
         patch.setattr("onceforall.training.engine.run.finished", lambda _: True)
-        train(config(), tmp_path, Options(search=True))
+        train(training_of(config(), search=True), tmp_path, Options())
     assert torch.get_num_threads() == 1
     caplog.clear()
     torch.set_num_threads(2)
     with caplog.at_level("WARNING", "onceforall"):
-        stopped(tmp_path, Options(search=True, threads=2))  # the user insists
+        stopped(tmp_path, Options(threads=2))  # the user insists
     assert torch.get_num_threads() == 2
     assert "began with threads 1 and goes on with 2: the last bits will differ" in caplog.text
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from small import config
 
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.training import loop
 from onceforall.training.engine import run as run_module
 from onceforall.training.engine.distributed import Processes
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "K7"
-    train(config(epoch=1), folder, Options(search=True))
+    train(training_of(config(epoch=1), search=True), folder, Options())
     return folder / "weights.h5"
 
 
@@ -42,7 +43,7 @@ def kernel(weights):
 @pytest.fixture(scope="module")
 def plain(kernel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("plain") / "run"
-    train(kernel, folder, Options(search=True))
+    train(training_of(kernel, search=True), folder, Options())
     return folder
 
 
@@ -54,7 +55,7 @@ def heard() -> list:
 @pytest.fixture(scope="module")
 def run(kernel, heard, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("profiled") / "run"
-    train(kernel, folder, Options(search=True, profile=True, listener=heard.append))
+    train(training_of(kernel, search=True), folder, Options(profile=True, listener=heard.append))
     return folder
 
 
@@ -128,7 +129,7 @@ def stopped(configuration, folder: Path, options: Options, *, after: int) -> Non
         if record["kind"] == "step" and record["step"] + 1 == after:
             raise StoppedError
     with pytest.raises(StoppedError):
-        train(configuration, folder, Options(search=True, listener=listener, profile=options.profile))
+        train(training_of(configuration, search=True), folder, Options(listener=listener, profile=options.profile))
 
 
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
@@ -137,7 +138,7 @@ def test_a_run_is_resumed_with_and_without(plain, kernel, tmp_path, before, afte
                                                                     "checkpoint_every": 1e-6}})
     stopped(often, tmp_path / "run", Options(profile=before), after=WARM_UP + 3)
     assert not (tmp_path / "run" / PROFILE / TRACE).exists()  # in the middle of what is profiled
-    train(often, tmp_path / "run", Options(search=True, profile=after))
+    train(training_of(often, search=True), tmp_path / "run", Options(profile=after))
     assert same_weights(plain, tmp_path / "run")
     assert (tmp_path / "run" / PROFILE / TRACE).exists() == after
     if after:  # eight steps were left of the first epoch: the second one is profiled
@@ -172,7 +173,8 @@ def test_only_the_first_process_profiles(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "average_gradients", lambda *_: None)
     monkeypatch.setattr("onceforall.training.evaluate.summed", lambda values, _: values)
     monkeypatch.setattr(run_module, "profiled", lambda *_, **__: pytest.fail("the second process profiles"))
-    train(config(epoch=1), tmp_path / "run", Options(search=True, profile=True, processes=Processes(1, 2, 1, 2)))
+    train(training_of(config(epoch=1), search=True), tmp_path / "run",
+          Options(profile=True, processes=Processes(1, 2, 1, 2)))
     assert not (tmp_path / "run").exists()
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from onceforall.cli.running import compute_of
-from onceforall.cli.source import Which, arch_of, run_config
+from onceforall.cli.source import Which, arch_of, run_training
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.data import DataSet, DataSpec, Known, Pictures
     from onceforall.deploy.folder import Scored
-    from onceforall.interop.nnabla.config import Config
     from onceforall.training.evaluate import Compute, Evaluator
+    from onceforall.training.stage import Training
     from onceforall.weights.nets import Trained
 
 _log = logging.getLogger(__name__)
@@ -67,20 +67,20 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
     from onceforall.training.evaluate import Evaluator
-    from onceforall.training.setup import data_of, data_spec
+    from onceforall.training.setup import data_of
 
     try:
-        config, search = run_config(source)
+        training = run_training(source)
     except UserError:
         if data is None:
             raise
-        config, search = None, False  # the --data given does without
+        training = None  # the --data given does without
     if root is not None and data is None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     if data is not None:
-        spec = DataSpec(data, root=root) if data in NAMED else _folder(source, config, root or data)
-    elif config is not None:
-        spec = data_spec(config, search=search)
+        spec = DataSpec(data, root=root) if data in NAMED else _folder(source, training, root or data)
+    elif training is not None:
+        spec = training.data
     else:
         spec = _described(source)
     trained_on, depth = trained.pictures, None
@@ -89,12 +89,12 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     known = Known(tuple(trained_on.get("classes", ())) or None, depth)
     pictures = data_of(spec, known)
     if isinstance(trained.net, Supernet) and (data is not None or not len(pictures.train)):
-        pictures = _calibrated(pictures, source, config, known, search=search)
+        pictures = _calibrated(pictures, source, training, known)
     _check_classes(pictures, trained, source)
-    if config is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
+    if training is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
         pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
                            std=tuple(trained_on.get("std", IMAGENET_STD)))
-    images = 2000 if config is None else config.hparams.calibration_images
+    images = 2000 if training is None else training.stage.batches.calibration
     return Evaluator(pictures, compute, calibration_images=images,
                      workers=spec.workers if workers is None else workers, strict=spec.strict)
 
@@ -105,14 +105,14 @@ def show_found(data: DataSet) -> None:
         typer.echo(data.found.text(), err=True)
 
 
-def _folder(source: Path, config: Config | None, folder: str) -> DataSpec:
+def _folder(source: Path, training: Training | None, folder: str) -> DataSpec:
     """The folder of --data: one without training pictures is there to be scored alone. One without splits has test
     pictures of its own if SOURCE was trained on it, and is scored as a whole if not."""
     from onceforall.data import DataSpec
     from onceforall.data.sources import splits_of
 
     names = splits_of(folder)
-    root = config.data.root if config is not None else _described_root(source)
+    root = training.data.root if training is not None else _described_root(source)
     own = root is not None and Path(root).resolve() == Path(folder).resolve()
     return DataSpec("folder", root=folder, score_only="train" not in names and not (own and not names))
 
@@ -124,7 +124,7 @@ def _described_root(source: Path) -> str | None:
         return None  # nothing says
 
 
-def _calibrated(pictures: DataSet, source: Path, config: Config | None, known: Known, *, search: bool) -> DataSet:
+def _calibrated(pictures: DataSet, source: Path, training: Training | None, known: Known) -> DataSet:
     """The pictures, with those of the supernet's own run to recalibrate BN on where the given ones have none of some
     class that the network knows: statistics of a part of the classes are not those that it was trained with."""
     from onceforall.data.labels import absent, listed
@@ -133,7 +133,7 @@ def _calibrated(pictures: DataSet, source: Path, config: Config | None, known: K
     if not missing:
         return pictures
     try:
-        train = _calibration(source, config, known, search=search)
+        train = _calibration(source, training, known)
     except UserError:
         if not len(pictures.train):
             raise
@@ -148,16 +148,16 @@ def _calibrated(pictures: DataSet, source: Path, config: Config | None, known: K
     return replace(pictures, train=train)
 
 
-def _calibration(source: Path, config: Config | None, known: Known, *, search: bool) -> Pictures:
+def _calibration(source: Path, training: Training | None, known: Known) -> Pictures:
     """The training pictures of a supernet's own run, to recalibrate BN on."""
-    from onceforall.training.setup import data_of, data_spec
+    from onceforall.training.setup import data_of
 
     remedy = "put the pictures of the run back, or give a folder with train/"
-    if config is None:
+    if training is None:
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and no configuration beside "
                         "the weights names others", remedy)
     try:
-        return data_of(data_spec(config, search=search), known).train
+        return data_of(training.data, known).train
     except UserError as error:
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and the run's own cannot be "
                         f"read ({error})", remedy) from None

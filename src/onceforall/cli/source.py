@@ -12,7 +12,7 @@ from onceforall.errors import UserError
 from onceforall.space import CATALOG, Arch, SearchSpace
 
 if TYPE_CHECKING:
-    from onceforall.interop.nnabla.config import Config
+    from onceforall.training.stage import Training
     from onceforall.weights.nets import Trained
 
 
@@ -84,15 +84,13 @@ def arch_of(trained: Trained, which: Which) -> Arch:
     return trained.arch
 
 
-def run_config(source: Path) -> tuple[Config | None, bool]:
-    """The configuration beside the weights of SOURCE (None where there is none), and whether --search was given."""
+def run_training(source: Path) -> Training | None:
+    """What the run beside the weights of SOURCE trained; None where there is no run."""
     from onceforall.deploy.elastic_file import is_elastic
-    from onceforall.training.engine import checkpoint
-    from onceforall.training.engine.places import CONFIG, read_run_config
+    from onceforall.training.engine.places import CONFIG, read_run
     from onceforall.weights.nets import stages_in, weights_file
 
     folder = weights_file(source).parent
     if is_elastic(source) and stages_in(folder):  # in a run's folder, of its widest stage
         folder = weights_file(folder).parent
-    search = checkpoint.read_extra(folder).get("options", {}).get("search", True) if checkpoint.exists(folder) else True
-    return (read_run_config(folder) if (folder / CONFIG).exists() else None), search
+    return read_run(folder) if (folder / CONFIG).exists() else None

@@ -40,18 +40,19 @@ def train(
     if config_file is None:
         raise UserError("--config-file", "is missing", "give -f FILE.json; `ofa train --print-schema` shows its form")
     config = Config.read(config_file)
+    from onceforall.interop.nnabla.settings import their_places, training_of
     from onceforall.training.engine.distributed import detect
     from onceforall.training.engine.run import train as run
 
     processes = detect(os.environ)
     log_to_stderr(processes)
-    if algorithm not in ("OFASearcher", "OFATrainer"):
-        raise UserError("--algorithm", f"{algorithm!r} is not known", "take OFASearcher or OFATrainer")
+    training = training_of(config, algorithm, search=search)
     if processes.first:
         for flag, given in (("--save-nnp", save_nnp), ("--no-visualize", no_visualize)):
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
     compute = compute_of(context, device_id, type_config, processes, option="--context", threads=threads)
-    with running(compute, processes, every=checkpoint_every, subnet=algorithm == "OFATrainer", search=search,
-                 profile=profile, threads=threads) as options:
-        run(config, output_path or Path("log") / config_file.stem, options)
+    notes = tuple(config.ignored(algorithm))
+    with (running(compute, processes, every=checkpoint_every, profile=profile, threads=threads, notes=notes) as options,
+          their_places(config)):
+        run(training, output_path or Path("log") / config_file.stem, options)

@@ -1,15 +1,25 @@
 """What to load, how to augment it and how to serve it, as values that a JSON configuration can hold."""
 
+from __future__ import annotations
+
+import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from onceforall.errors import UserError
+from onceforall.problems import as_user_error
 
 NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by name
 DEFAULT_ROOT = "datasets"
 BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there when no root is given
-PATHS = ("root", "train_path", "train_file", "valid_path", "valid_file")  # of a DataSpec
+PATHS = ("root", "train_file", "valid_file", "train_path", "valid_path")  # of a DataSpec
 MAX_DEFAULT_WORKERS = 16
+_FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,8 @@ class Augment:
     `crop_scale` is the crop's share of the picture's area, `ratio` its width / height; `brightness` and
     `saturation` draw a factor from [max(0, 1 - value), 1 + value]; 0 leaves the colours alone.
     """
+
+    __pydantic_config__ = _FORM
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -60,6 +72,8 @@ class DataSpec:
     one without splits is the test split as a whole.
     """
 
+    __pydantic_config__ = _FORM
+
     name: str
     root: str | None = None
     train_path: str | None = None
@@ -77,6 +91,27 @@ class DataSpec:
         if not 0 < self.train_portion <= 1:
             raise UserError("data.train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
         check_workers("data.workers", self.workers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> DataSpec:
+        """The value of `to_dict`.
+
+        Raises:
+            UserError: a key is unknown or missing, or its value breaks a rule.
+        """
+        try:
+            return _form().validate_json(json.dumps(values))
+        except ValidationError as error:
+            raise as_user_error(error, DataSpec) from None
+
+
+@cache
+def _form() -> TypeAdapter[DataSpec]:
+    return TypeAdapter(DataSpec)
 
 
 @dataclass(frozen=True)

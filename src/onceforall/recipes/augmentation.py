@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from onceforall.data import DataSet, mirrored_classes
 from onceforall.errors import printable
-from onceforall.interop.nnabla.config import Config
-from onceforall.training.setup import Options, data_of, data_spec
+from onceforall.training.setup import Options, data_of
+from onceforall.training.stage import Training
 
 _NAMED = 4  # classes that a hint names
 _RARE = 10  # times as many pictures in the largest class as in the smallest
 
 
-def say_augmentation(config: Config, options: Options) -> None:
+def say_augmentation(training: Training, options: Options) -> None:
     """Tell the listener how training pictures are augmented, of classes that mirroring may mix up, and of rare ones."""
     if options.listener is None:
         return
-    spec = data_spec(config, search=options.search)
+    spec = training.data
     options.listener({"kind": "note", "text": f"augmentation: {spec.augment.words}"})
     data = data_of(spec)
-    if not config.data.balanced and (rare := _rare(data)):
+    if not training.stage.batches.balanced and (rare := _rare(data)):
         options.listener({"kind": "note", "text": f"hint: {rare}; --balanced draws every class equally often"})
     mixed = mirrored_classes(data.classes) if spec.augment.flip else ()
     if mixed:

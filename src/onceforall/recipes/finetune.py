@@ -18,6 +18,7 @@ from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.genotype import has_operators, operators_of
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Subnet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import SMALL, recipe_of
@@ -31,6 +32,7 @@ from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.setup import Options, announce, check_trainable, data_of
+from onceforall.training.stage import Training
 from onceforall.weights.nets import open_weights, stages_in, weights_file
 
 _log = logging.getLogger(__name__)
@@ -93,21 +95,20 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     start = _Start(*open_subnet(request.subnet))
     data = _data(_spec(request, start.about), start.about)
     check_trainable(data)
-    config = _config(request, start, data, processes=options.processes.world)
+    training = training_of(_config(request, start, data, processes=options.processes.world), "OFATrainer")
     done = finished(output) and (output / ABOUT).exists()
-    options = replace(options, subnet=True, search=False)
-    check_output(config, output, options)
+    check_output(training, output, options)
     if not done:
         announce(data, options)
-        say_augmentation(config, options)
-    train(config, output, options)
+        say_augmentation(training, options)
+    train(training, output, options)
     if done:
         if read_description(output).provenance.get("sha256") != sha256(request.subnet / WEIGHTS):
             raise UserError(str(output), f"was fine-tuned from other weights than {request.subnet} holds now",
                             "give another -o")
         _log.warning("%s is finished: nothing to do", output)
     elif options.processes.first:
-        _describe(request, config, output, start=start, data=data, compute=Compute(options.compute.device))
+        _describe(request, training, output, start=start, data=data, compute=Compute(options.compute.device))
     wait(options.processes)
     return read_description(output)
 
@@ -226,7 +227,7 @@ def _teacher(request: Request, data: DataSet, resolution: int, classes: int) -> 
     return {**_network(space, classes), "drop_rate": 0.0, "weights": str(weights_file(Path(source)))}
 
 
-def _describe(request: Request, config: Config, output: Path, *, start: _Start, data: DataSet,
+def _describe(request: Request, training: Training, output: Path, *, start: _Start, data: DataSet,
               compute: Compute) -> None:
     """Score the net before and after as `ofa evaluate` does, and write its description beside it."""
     space, arch, _ = start.about.network(request.subnet / ABOUT)
@@ -235,14 +236,14 @@ def _describe(request: Request, config: Config, output: Path, *, start: _Start, 
 
     def evaluator(subnet: Subnet, pictures: DataSet) -> Evaluator:
         compute.place(subnet)
-        return Evaluator(pictures, compute, workers=config.data.workers, strict=config.data.strict_data)
+        return Evaluator(pictures, compute, workers=training.data.workers, strict=training.data.strict)
 
     seen, before = start.about.preprocessing, None
-    if not config.network.new_classifier:
+    if not training.network.new_classifier:
         as_before = data_of(_spec(request, start.about), Known(data.classes, seen.depth))
         before = evaluator(start.net, replace(as_before, mean=seen.mean, std=seen.std)).score_net(
             start.net, arch.resolution, as_before.test)
-    finetuned = {"epochs": config.hparams.epoch, "lr": config.optimizer.train.lr, "teacher": request.teacher,
+    finetuned = {"epochs": training.stage.epochs, "lr": training.stage.optimizer.lr, "teacher": request.teacher,
                  "top1_before": None if before is None else before.top1}
     found = Scored.of(evaluator(trained, data), trained, space, arch)
     save_subnet(found.extracted, output, source=request.subnet / WEIGHTS, finetuned=finetuned)

@@ -19,6 +19,7 @@ from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
 from onceforall.files import unreadable, write_text
 from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.nn import Supernet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
@@ -36,7 +37,8 @@ from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import check_output, check_pictures, finished, identity
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.setup import Options, announce, check_trainable, data_of, data_spec
+from onceforall.training.setup import Options, announce, check_trainable, data_of
+from onceforall.training.stage import Training
 from onceforall.weights.nets import load_supernet, weights_file
 
 _log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[
     recipe = _recipe(request, gpu=gpu)
     root = root_of(request.data, request.root)
     made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
-    data = data_of(data_spec(next(iter(made.values())), search=True))
+    data = data_of(pictures_of(next(iter(made.values())), search=True))
     check_trainable(data)
     return configs(recipe, num_classes=len(data.classes), run=run, root=root, processes=processes)
 
@@ -85,30 +87,30 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
-    options = replace(options, search=True)
-    stages = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
+    planned = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
+    stages = {folder: training_of(config, search=True) for folder, config in planned.items()}
     for row in (*STAGES, WHOLE):
         if row.folder not in stages and (run / row.folder).exists():
             raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
                             "go on with that one's --recipe, or take another output folder: -o")
     if all(finished(run / folder) for folder in stages) and (run / SUMMARY).exists():
-        for folder, config in stages.items():
-            train(config, run / folder, options)  # which refuses another configuration
+        for folder, training in stages.items():
+            train(training, run / folder, options)  # which refuses another configuration
         _log.warning("%s is finished: nothing to do", run)
         return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
         return _fit(request, stages, run, options)
 
 
-def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Options) -> dict[str, Any]:
+def _fit(request: Request, stages: Mapping[str, Training], run: Path, options: Options) -> dict[str, Any]:
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
-    data = data_of(data_spec(first, search=True))
+    data = data_of(first.data)
     _check_pictures(stages, run, data)
     announce(data, options)
     say_augmentation(first, options)
-    for folder, config in stages.items():
-        train(config, run / folder, options)
+    for folder, training in stages.items():
+        train(training, run / folder, options)
     last = list(stages)[-1]
     subnets = _pick(request, stages[last], run / last, run, options)
     if not options.processes.first:
@@ -120,7 +122,7 @@ def _fit(request: Request, stages: Mapping[str, Config], run: Path, options: Opt
     return summary
 
 
-def _check_pictures(stages: Mapping[str, Config], run: Path, data: DataSet) -> None:
+def _check_pictures(stages: Mapping[str, Training], run: Path, data: DataSet) -> None:
     """Refuse to train the next stage on other pictures than the one before it."""
     done = [folder for folder in stages if finished(run / folder)]
     if done:
@@ -206,19 +208,19 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
             "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
 
 
-def _pick(request: Request, config: Config, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+def _pick(request: Request, training: Training, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
     The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
     measures; the first one alone gets rows.
     """
     weights = weights_file(stage)
-    data, net = data_of(data_spec(config, search=True)), load_supernet(weights)
-    evaluator = Evaluator(data, options.compute, workers=config.data.workers,
-                          calibration_images=config.hparams.calibration_images)
+    data, net = data_of(training.data), load_supernet(weights)
+    evaluator = Evaluator(data, options.compute, workers=training.data.workers,
+                          calibration_images=training.stage.batches.calibration)
     options.compute.place(net)
     scorer = Scorer(net, evaluator, run / SEARCH, processes=options.processes, listener=options.listener)
-    wanted = Wanted(plan=Plan(request.collect, rounds=1), evolution=Evolution(seed=config.hparams.seed), measure=0)
+    wanted = Wanted(plan=Plan(request.collect, rounds=1), evolution=Evolution(seed=training.stage.seed), measure=0)
     with shared(scorer) as first:
         if not first:
             return []

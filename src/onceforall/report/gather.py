@@ -10,13 +10,11 @@ from typing import Any
 
 from onceforall.deploy.description import ABOUT, Description, read_description
 from onceforall.errors import UserError, printable
-from onceforall.interop.nnabla.config import Config
 from onceforall.recipes.fit import SEARCH
 from onceforall.recipes.recipe import STAGES
 from onceforall.searching.record import FRONT, read_record
 from onceforall.training.engine.journal import METRICS, read_records
-from onceforall.training.engine.places import CONFIG
-from onceforall.training.setup import data_spec
+from onceforall.training.engine.places import CONFIG, read_config
 
 _log = logging.getLogger(__name__)
 Records = Sequence[Mapping[str, Any]]
@@ -66,7 +64,7 @@ def _augmentation(configs: Sequence[Path]) -> tuple[str, ...]:
     for path in configs:
         try:
             if path.is_file():
-                found[data_spec(Config.read(path), search=True).augment.words] = None
+                found[read_config(path.parent).data.augment.words] = None
         except UserError as error:
             _log.warning("left out: %s", error)
     return tuple(found)

@@ -17,7 +17,8 @@ from onceforall.nn import Shared, Supernet
 from onceforall.space import Arch
 from onceforall.training.engine.distributed import Processes, average_gradients
 from onceforall.training.evaluate import Compute
-from onceforall.training.stage import Stage
+from onceforall.training.settings import Loss
+from onceforall.training.stage import Course
 from onceforall.training.strategy import Moment, Target, Term
 
 Mark = Callable[[str], AbstractContextManager[None]]  # a context around one part of a step, by name
@@ -65,13 +66,14 @@ class StepReport:
     waited: float
 
 
-def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: DataSet, epoch: int,
+def run_epoch(learner: Learner, course: Course, batches: TrainBatches, *, data: DataSet, epoch: int,
               start: int = 0) -> Generator[StepReport]:
     """Train the steps `start`, `start` + 1, .. of an epoch, yielding after each.
 
     All randomness of a step derives from (seed, epoch, step), and dropout's from the rank too.
     """
     steps = batches.steps_per_epoch
+    stage = course.stage
     rates = stage.rate(steps)
     served = batches.epoch(epoch, start)
     learner.net.train()
@@ -84,15 +86,15 @@ def run_epoch(learner: Learner, stage: Stage, batches: TrainBatches, *, data: Da
         waited = time.perf_counter() - began
         key = f"{stage.seed}/{epoch}/{step}"
         moment = Moment(epoch * steps + step, stage.epochs * steps)
-        terms = stage.strategy(stage.space, random.Random(key), moment)
+        terms = course.strategy(course.space, random.Random(key), moment)
         rate = learner.rate * rates(moment.step)
         with _seeded(f"{key}/{learner.processes.rank}", learner.compute.device):
-            loss = train_step(learner, stage, images, labels, terms=terms, lr=rate)
+            loss = train_step(learner, course, images, labels, terms=terms, lr=rate)
         yield StepReport(epoch, step, steps, batch.resolution, rate, loss, len(images) * learner.processes.world,
                          time.perf_counter() - began, waited)
 
 
-def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *, terms: list[Term],
+def train_step(learner: Learner, course: Course, images: Tensor, labels: Tensor, *, terms: list[Term],
                lr: float) -> Tensor:
     """One update: gradients of all terms added up, averaged over micro-batches and processes. Returns the loss.
 
@@ -101,7 +103,8 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
     """
     learner.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), dtype=torch.float64, device=images.device)
-    micro = zip(torch.split(images, stage.micro_batch), torch.split(labels, stage.micro_batch), strict=True)
+    each = course.stage.batches.each
+    micro = zip(torch.split(images, each), torch.split(labels, each), strict=True)
     for part, targets in micro:
         share = len(part) / len(images)
         wanted = {term.target for term in terms}
@@ -110,8 +113,8 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
         for term in terms:
             with learner.mark("forward"):
                 logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
-                loss = term.weight * _loss(stage, term, logits, targets, taught)
-                if "largest" in wanted and term.arch == stage.space.largest:
+                loss = term.weight * _loss(course.stage.loss, term, logits, targets, taught)
+                if "largest" in wanted and term.arch == course.space.largest:
                     taught["largest"] = torch.softmax(logits.detach(), dim=1)
             with learner.mark("backward"):
                 learner.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
@@ -119,22 +122,22 @@ def train_step(learner: Learner, stage: Stage, images: Tensor, labels: Tensor, *
         if shared is not None:
             with learner.mark("backward"):
                 shared.backward()
-    _update(learner, stage, lr)
+    _update(learner, lr, unused=course.stage.update_unused)
     return total
 
 
-def _loss(stage: Stage, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
+def _loss(settings: Loss, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
     """The loss of one sub-network by its target; `taught`: the probabilities of each target that gives some."""
     if term.target == "largest":
-        return stage.loss.of_teacher(logits, taught["largest"])
-    loss = stage.loss.of_labels(logits, labels)
+        return settings.of_teacher(logits, taught["largest"])
+    loss = settings.of_labels(logits, labels)
     if term.target == "teacher":
-        return loss + stage.loss.kd_weight * stage.loss.of_teacher(logits, taught["teacher"])
+        return loss + settings.kd_weight * settings.of_teacher(logits, taught["teacher"])
     return loss
 
 
-def _update(learner: Learner, stage: Stage, lr: float) -> None:
-    if stage.update_unused:
+def _update(learner: Learner, lr: float, *, unused: bool) -> None:
+    if unused:
         for parameter in learner.net.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     with learner.mark("reduce"):

@@ -6,12 +6,13 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Annotated, Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from onceforall.errors import UserError
@@ -22,6 +23,7 @@ from onceforall.training.schedule import CosineWarmup, Stairs
 
 LabelLoss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) to a mean over the batch
 Rate = Callable[[int], float]  # the learning rate of step 0, 1, ..
+T = TypeVar("T")
 DISTILLATIONS: dict[str, Distillation] = {"cross_entropy": distillation, "alpha": alpha_divergence}
 _SHAPES = {"cosine": ("warmup_epochs", "warmup_lr"), "stairs": ("factor", "every")}  # and the fields that each reads
 
@@ -37,6 +39,59 @@ class Setting(BaseModel):
         except ValidationError as error:
             raise as_user_error(error, type(self)) from None
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values. A function is written as `module:name`."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The value of `to_dict`.
+
+        Raises:
+            UserError: a key is unknown or missing, or its value breaks a rule.
+        """
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            raise UserError("", "is not an object {...} of settings")
+        return cls(**values)
+
+
+def _named(value: Any) -> Any:
+    """A function by the name that `function_of` finds it by; a text as it is."""
+    return value if isinstance(value, str) else f"{value.__module__}:{getattr(value, '__qualname__', repr(value))}"
+
+
+def function_of(value: T | str, known: Mapping[str, T], *, place: str) -> T:
+    """What a field means that holds a function, a known name of one, or `module:name`.
+
+    Raises:
+        UserError: there is no function of that name.
+    """
+    if not isinstance(value, str):
+        return value
+    if value in known:
+        return known[value]
+    module, _, name = value.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(place, f"{value!r} is no function that can be imported ({error})",
+                        "give a module on the Python path and a function at its top") from None
+    return found  # type: ignore[no-any-return]
+
+
+def check_function(value: Any, known: Mapping[str, Any], *, place: str, what: str) -> None:
+    """Raise UserError for a text that neither is a known name nor has the form `module:name`."""
+    if isinstance(value, str) and value not in known and not re.fullmatch(r"[\w.]+:[\w.<>]+", value):
+        near = difflib.get_close_matches(value, known, n=1)
+        raise UserError(place, f"{value!r} is no {what}", f"did you mean {near[0]}?" if near else
+                        f"known: {', '.join(known)}; or a function, in a file as module:name")
+
+
+Function = Annotated[Callable[..., Any], PlainSerializer(_named)]
+Listed = Annotated[tuple[T, ...], Field(strict=False)]  # JSON has lists
+
 
 class Optimizer(Setting):
     """How weights are updated: a class of `torch.optim`, and its arguments as further fields.
@@ -47,13 +102,13 @@ class Optimizer(Setting):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Annotated[str, Field(description="class of torch.optim, in lower case")] = "sgd"
-    lr: Annotated[float, Field(gt=0, le=1000, description="learning rate after the warm-up")]
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay of all parameters that no_decay "
-                                         "leaves")] = 0.0
-    no_decay: Annotated[tuple[str, ...], Field(strict=False, description="parameters that decay otherwise: norm, bias, "
-                                               "or regular expressions to search for in names")] = ("norm", "bias")
-    no_decay_rate: Annotated[float, Field(ge=0, le=1, description="weight decay of those")] = 0.0
+    name: str = Field(default="sgd", description="class of torch.optim, in lower case")
+    lr: float = Field(gt=0, le=1000, description="learning rate after the warm-up")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="weight decay of all parameters that no_decay "
+                                "leaves")
+    no_decay: Listed[str] = Field(default=("norm", "bias"), description="parameters that decay otherwise: norm, bias, "
+                                  "or regular expressions to search for in names")
+    no_decay_rate: float = Field(default=0.0, ge=0, le=1, description="weight decay of those")
 
     # Written again, so that type checkers accept arguments of the class of `torch.optim`.
     def __init__(self, **values: Any) -> None:
@@ -115,21 +170,20 @@ class Schedule(Setting):
     A function of one's own is given (step, steps) and returns the rate as a share of the optimizer's `lr`.
     """
 
-    shape: Annotated[str | Callable[[int, int], float], Field(
-        description="cosine to 0, step by step; stairs; or a function")] = "cosine"
-    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000, description="epochs of a linear warm-up, among the "
-                                        "stage's own")] = 0
-    warmup_lr: Annotated[float, Field(ge=0, le=1000, description="learning rate that the warm-up starts from")] = 0.0
-    factor: Annotated[float, Field(gt=0, le=1, description="of stairs: factor of the learning rate at each")] = 0.94
-    every: Annotated[int, Field(ge=1, description="of stairs: epochs from one to the next")] = 2
+    shape: str | Function = Field(default="cosine", description="cosine to 0, step by step; stairs; or a function")
+    warmup_epochs: int = Field(default=0, ge=0, le=1000000, description="epochs of a linear warm-up, among the "
+                               "stage's own")
+    warmup_lr: float = Field(default=0.0, ge=0, le=1000, description="learning rate that the warm-up starts from")
+    factor: float = Field(default=0.94, gt=0, le=1, description="of stairs: factor of the learning rate at each")
+    every: int = Field(default=2, ge=1, description="of stairs: epochs from one to the next")
 
     @model_validator(mode="after")
     def _has_effect(self) -> Schedule:
-        if isinstance(self.shape, str) and self.shape not in _SHAPES:
-            raise UserError("shape", f"{self.shape!r} is no schedule", f"known: {', '.join(_SHAPES)}; or a function")
-        read = _SHAPES[self.shape] if isinstance(self.shape, str) else ()
-        for field in self.model_fields_set - {"shape", *read}:
-            raise UserError(field, f"has no effect on {self.shape if read else 'a function'}", "leave it out")
+        check_function(self.shape, _SHAPES, place="shape", what="schedule")
+        read = _SHAPES.get(self.shape, ()) if isinstance(self.shape, str) else ()
+        for field, about in type(self).model_fields.items():
+            if field not in ("shape", *read) and getattr(self, field) != about.default:
+                raise UserError(field, f"has no effect on {self.shape if read else 'a function'}", "leave it out")
         return self
 
     def rate(self, lr: float, *, epochs: int, steps_per_epoch: int) -> Rate:
@@ -137,9 +191,9 @@ class Schedule(Setting):
         steps = epochs * steps_per_epoch
         if self.shape == "stairs":
             return Stairs(lr, self.factor, self.every * steps_per_epoch)
-        if isinstance(self.shape, str):
+        if self.shape == "cosine":
             return CosineWarmup(lr, self.warmup_lr, warmup=self.warmup_epochs * steps_per_epoch, total=steps)
-        share = self.shape
+        share: Callable[[int, int], float] = function_of(self.shape, {}, place="schedule.shape")
         return lambda step: lr * share(step, steps)
 
 
@@ -150,29 +204,27 @@ class Loss(Setting):
     teacher's probabilities (B, K)).
     """
 
-    labels: Annotated[str | LabelLoss, Field(description="loss against the labels: cross_entropy, or a "
-                                             "function")] = "cross_entropy"
-    smoothing: Annotated[float, Field(ge=0, lt=1, description="probability that cross entropy spreads over all "
-                                      "classes")] = 0.1
-    kd: Annotated[str | Distillation, Field(description="loss against a teacher's probabilities: cross_entropy; alpha, "
-                                            "AlphaNet's alpha-divergence; or a function")] = "cross_entropy"
-    kd_weight: Annotated[float, Field(ge=0, le=1000, description="weight of the teacher's loss beside the "
-                                      "labels'")] = 0.0
+    labels: str | Function = Field(default="cross_entropy", description="loss against the labels: cross_entropy, or a "
+                                   "function")
+    smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability that cross entropy spreads over all "
+                             "classes")
+    kd: str | Function = Field(default="cross_entropy", description="loss against a teacher's probabilities: "
+                               "cross_entropy; alpha, AlphaNet's alpha-divergence; or a function")
+    kd_weight: float = Field(default=0.0, ge=0, le=1000, description="weight of the teacher's loss beside the labels'")
 
     @model_validator(mode="after")
     def _known(self) -> Loss:
-        for field, value, known in (("labels", self.labels, ["cross_entropy"]), ("kd", self.kd, DISTILLATIONS)):
-            if isinstance(value, str) and value not in known:
-                raise UserError(field, f"{value!r} is no loss", f"known: {', '.join(known)}; or a function")
+        check_function(self.labels, {"cross_entropy": None}, place="labels", what="loss")
+        check_function(self.kd, DISTILLATIONS, place="kd", what="loss")
         return self
 
     def of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss against labels (B,)."""
-        if isinstance(self.labels, str):
+        if self.labels == "cross_entropy":
             return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
-        return self.labels(logits, labels)
+        loss: LabelLoss = function_of(self.labels, {}, place="loss.labels")
+        return loss(logits, labels)
 
     def of_teacher(self, logits: Tensor, probabilities: Tensor) -> Tensor:
         """The loss against a teacher's probabilities (B, K), without its weight."""
-        kd = DISTILLATIONS[self.kd] if isinstance(self.kd, str) else self.kd
-        return kd(logits, probabilities)
+        return function_of(self.kd, DISTILLATIONS, place="loss.kd")(logits, probabilities)

@@ -1,4 +1,4 @@
-"""Setup: from a configuration to what the loop needs: data, supernet, teacher, optimiser."""
+"""Setup: from the settings of a run to what the loop needs: data, net, teacher, optimiser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config, network_space
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
@@ -19,20 +18,17 @@ from onceforall.training.engine.stop import Stop
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.loop import Learner
 from onceforall.training.optimizer import optimizer_of
-from onceforall.training.stage import Stage
+from onceforall.training.stage import Training
 from onceforall.training.start import filled, subnet_of, supernet_of
 from onceforall.weights.nets import classes_of, space_of
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, apart from what the configuration says. `subnet`: train its genotype alone (OFATrainer);
-    `search`: validate on what train_portion leaves of the training pictures; `profile`: trace and time a few steps;
-    `every`: minutes, and steps, from one checkpoint to the next, instead of the configuration's; `stop`: what may ask
-    the run to save and end; `threads`: asked for, though a run that goes on began with others."""
+    """How to run, apart from what is trained. `profile`: trace and time a few steps; `every`: minutes, and steps, from
+    one checkpoint to the next, instead of the settings'; `stop`: what may ask the run to save and end; `threads`: asked
+    for, though a run that goes on began with others; `notes`: lines that the log begins with."""
 
-    subnet: bool = False
-    search: bool = False
     compute: Compute = field(default_factory=Compute)
     processes: Processes = field(default_factory=Processes)
     listener: Listener | None = None
@@ -40,17 +36,7 @@ class Options:
     every: tuple[float | None, int | None] | None = None
     stop: Stop = field(default_factory=Stop)
     threads: int | None = None
-
-
-def data_spec(config: Config, *, search: bool) -> DataSpec:
-    """Where the configuration's pictures are and how they are augmented."""
-    d = config.data
-    colour = (d.brightness, d.saturation) if d.colortwist else (0.0, 0.0)
-    return DataSpec(
-        "list" if d.listed else d.name, root=d.root, train_path=d.train_path, train_file=d.train_file,
-        valid_path=d.valid_path, valid_file=d.valid_file, train_portion=d.train_portion if search else 1.0,
-        augment=Augment(d.crop_scale, flip=d.flip, brightness=colour[0], saturation=colour[1]),
-        strict=d.strict_data, workers=d.workers, download=d.download)
+    notes: tuple[str, ...] = ()
 
 
 def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
@@ -70,11 +56,11 @@ def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
 _kept: dict[DataSpec, dict[Known, DataSet]] = {}  # of one specification
 
 
-def check_classes(data: DataSet, num_classes: int, *, place: str) -> None:
+def check_classes(data: DataSet, num_classes: int) -> None:
     """Raise UserError where the data has more classes than the network tells apart."""
     if len(data.classes) > num_classes:
-        raise UserError(place, f"{num_classes} is fewer than the {len(data.classes)} classes of the data",
-                        f"give {len(data.classes)}, or other data")
+        raise UserError("network.num_classes", f"{num_classes} is fewer than the {len(data.classes)} classes of the "
+                        "data", f"give {len(data.classes)}, or other data")
 
 
 def announce(data: DataSet, options: Options) -> None:
@@ -96,52 +82,54 @@ def check_trainable(data: DataSet) -> None:
                         "add pictures: at least three of each class, or a folder val/")
 
 
-def learner_of(config: Config, stage: Stage, options: Options, evaluator: Evaluator) -> Learner:
-    """The net at the start of the stage (supernet, or sub-network under `options.subnet`), and what trains it."""
+def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Learner:
+    """The net at the start of a stage, a supernet or one sub-network, and what trains it."""
     compute = options.compute
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
-    teacher = teacher_of(config, compute, evaluator.data.classes)
-    if not options.subnet:
-        supernet = supernet_of(config)
-        _sort(config, supernet)
+    teacher = teacher_of(training, compute, evaluator.data.classes)
+    if training.network.subnet is None:
+        supernet = supernet_of(training)
+        _sort(training, supernet)
         compute.place(supernet)
-        optimizer = optimizer_of(stage.optimizer, supernet)
+        optimizer = optimizer_of(training.stage.optimizer, supernet)
         return Learner(supernet, supernet, optimizer, teacher, compute, scaler, options.processes)
-    subnet = subnet_of(config, evaluator)
-    optimizer = optimizer_of(stage.optimizer, subnet)
+    subnet = subnet_of(training, evaluator)
+    optimizer = optimizer_of(training.stage.optimizer, subnet)
     return Learner(subnet, lambda images, _: subnet(images), optimizer, teacher, compute, scaler,
                    options.processes)
 
 
-def teacher_of(config: Config, compute: Compute, classes: tuple[str, ...]) -> Subnet | None:
+def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -> Subnet | None:
     """The largest sub-network of the teacher's supernet, without gradients; None where nothing is distilled.
 
     Raises UserError for a teacher whose weights name other `classes` than those of the pictures.
     """
-    network = config.teacher
-    if network is None:
+    given, place = training.stage.teacher, "stage.teacher.network"
+    if given is None:
         return None
+    network = given.network
     told = classes_of(Path(network.weights)) if network.weights else None
     if told is not None and told != classes:
-        raise UserError(f"{config.teacher_place}.weights", f"is of a network for {listed(told)}, and the pictures are "
+        raise UserError(f"{place}.weights", f"is of a network for {listed(told)}, and the pictures are "
                         f"of {listed(classes)}", "teacher and student need the same classes in the same order")
-    net = filled(network, network_space(network), place=config.teacher_place)
+    net = filled(network, network.space, place=place)
     teacher = extract(net, net.space.largest)
     compute.place(teacher)
-    teacher.requires_grad_(False).train(config.hparams.teacher_mode == "train")
+    teacher.requires_grad_(False).train(given.batch_statistics)
     return teacher
 
 
-def _sort(config: Config, supernet: Supernet) -> None:
-    """Sort channels where the stage and its settings ask for it."""
-    weights, sorting = config.network.weights, config.hparams.channel_sorting
-    space = supernet.space
-    if weights and sorting == "always":
+def _sort(training: Training, supernet: Supernet) -> None:
+    """Sort channels where the stage asks for it."""
+    weights, sort, space = training.network.weights, training.stage.sort, supernet.space
+    if not weights or sort == "none":
+        return
+    if sort == "all":
         sort_channels(supernet, space.top)
-    elif weights and config.hparams.task == "expand":
-        before = space_of(Path(weights))
-        sort_channels(supernet, _phase_before(space) if before is None else space.common(before),
-                      keep_squeeze=sorting == "bands")
+        return
+    before = space_of(Path(weights))
+    sort_channels(supernet, _phase_before(space) if before is None else space.common(before),
+                  keep_squeeze=sort == "bands")
 
 
 def _phase_before(space: SearchSpace) -> SearchSpace:

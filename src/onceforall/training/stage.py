@@ -1,130 +1,272 @@
-"""Stage: one stage of progressive shrinking as a value: the part of the space it trains, and how."""
+"""Stage: what one run folder trains, as values: pictures, a network, and how a part of its space is trained."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import torch
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from onceforall.cost.predictor_file import load
+from onceforall.data import DataSpec
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import (
-    Config,
-    full_space,
-    network_space,
-    no_decay_patterns,
-    stage_space,
-    subnet_arch,
-)
-from onceforall.interop.nnabla.names import decay_names
-from onceforall.nn import Subnet, Supernet
-from onceforall.space import SearchSpace, lower
-from onceforall.training.optimizer import spared
+from onceforall.space import Arch, SearchSpace, search_space
 from onceforall.training.sampling import Sampler, attentive
-from onceforall.training.settings import Loss, Optimizer, Rate, Schedule
+from onceforall.training.settings import (
+    Function,
+    Listed,
+    Loss,
+    Optimizer,
+    Rate,
+    Schedule,
+    Setting,
+    check_function,
+    function_of,
+)
 from onceforall.training.strategy import STRATEGIES, Strategy, authors_order, delayed, only
 
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_USUAL = ("smallest", "middle", "largest")
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What the loop runs.
 
-    Args:
-        space: the part of the search space that is trained.
-        strategy: which sub-networks a step runs, and what each learns from.
-        epochs: how often every picture is seen.
-        batch: pictures a step of one process.
-        micro_batch: pictures a forward pass; divides `batch`.
-        seed: what all random draws derive from.
-        optimizer: how weights are updated.
-        schedule: how the learning rate moves.
-        loss: what the sub-networks are judged by. The losses of a step's sub-networks are added up.
-        update_unused: whether weight decay and momentum also move parameters that no sub-network of a step used.
+def _space(value: Any) -> SearchSpace:
+    """A space by its value, its catalogue name, or the rows of `SearchSpace.to_dict`."""
+    if isinstance(value, SearchSpace):
+        return value
+    if isinstance(value, str):
+        return search_space(value)
+    if isinstance(value, Mapping):
+        return SearchSpace.from_dict(value)
+    raise UserError("", "is no search space", "give its catalogue name, or its rows")
+
+
+def _data(value: Any) -> DataSpec:
+    if isinstance(value, DataSpec):
+        return value
+    if isinstance(value, Mapping):
+        return DataSpec.from_dict(value)
+    raise UserError("", "is no data set", 'give an object such as {"name": "folder", "root": "pictures"}')
+
+
+Space = Annotated[SearchSpace, PlainValidator(_space), PlainSerializer(SearchSpace.to_dict)]
+Data = Annotated[DataSpec, PlainValidator(_data), PlainSerializer(DataSpec.to_dict)]
+
+
+class Network(Setting):
+    """A supernet, or one sub-network of a space, and where its weights come from."""
+
+    space: Space = Field(description="search space: a catalogue name, or rows")
+    num_classes: int = Field(ge=2, le=1_000_000, description="classes to tell apart")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the classifier")
+    bn_momentum: float = Field(default=0.1, gt=0, le=1, description="share of a batch in BN's running statistics")
+    bn_eps: float | None = Field(default=None, gt=0, lt=1, description="what BN adds to variances; null: the space's")
+    weights: str | None = Field(default=None, description="weights file to start from; null: random weights")
+    arch: str | None = Field(default=None, description="the one sub-network that is trained; null: the supernet")
+    new_classifier: bool = Field(default=False, description="start the classifier anew, for other classes than the "
+                                 "weights of the sub-network tell apart")
+
+    @model_validator(mode="after")
+    def _one_of_the_space(self) -> Network:
+        if self.arch is not None:
+            Arch.parse(self.space, self.arch)
+        return self
+
+    @property
+    def subnet(self) -> Arch | None:
+        """The one sub-network that is trained; None for a supernet."""
+        return None if self.arch is None else Arch.parse(self.space, self.arch)
+
+    @property
+    def eps(self) -> float:
+        """What BN adds to variances."""
+        return self.space.bn_eps if self.bn_eps is None else self.bn_eps
+
+
+class Teacher(Setting):
+    """The largest sub-network of a trained supernet, whose answers the sub-networks of a step also learn."""
+
+    network: Network = Field(description="the supernet that it is taken from")
+    batch_statistics: bool = Field(default=True, description="whether its BN normalises by the batch's statistics, or "
+                                   "by its own")
+
+
+class Batches(Setting):
+    """How pictures are cut into batches."""
+
+    size: Count = Field(default=64, description="pictures a step of one process")
+    micro: Count | None = Field(default=None, description="pictures a forward pass in training; null: size")
+    valid: Count = Field(default=64, description="pictures a forward pass in validation")
+    calibration: Count = Field(default=2000, description="training pictures that BN is recalibrated on")
+    balanced: bool = Field(default=False, description="draw every class equally often instead of every picture once "
+                           "an epoch")
+    prefetch: int = Field(default=2, ge=1, le=1000, description="batches that each reading process reads ahead")
+    pin_memory: bool | None = Field(default=None, description="copy batches to pinned memory; null: where there is a "
+                                    "GPU")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Batches:
+        if self.size % self.each:
+            raise UserError("size", f"{self.size} is not a multiple of micro, {self.micro}")
+        return self
+
+    @property
+    def each(self) -> int:
+        """Pictures a forward pass in training."""
+        return self.size if self.micro is None else self.micro
+
+
+class Safety(Setting):
+    """What keeps a run safe, and what it says meanwhile. All of it may change when a stopped run goes on."""
+
+    checkpoint_minutes: float | None = Field(default=10.0, gt=0, le=1e6, description="minutes from one checkpoint "
+                                             "within an epoch to the next; null: none within epochs")
+    checkpoint_steps: int | None = Field(default=None, ge=1, description="steps of an epoch from one to the next")
+    setbacks: int = Field(default=3, ge=0, le=100, description="times in a row that training goes back to the last "
+                          "validated epoch, where a loss is not finite or the largest sub-network falls to chance; 0: "
+                          "it ends")
+    setback_rate: float = Field(default=0.5, gt=0, le=1, description="factor of the learning rate from each setback on")
+    setback_clip: float | None = Field(default=None, gt=0, description="largest norm of all gradients from the first "
+                                       "on")
+    print_every: Count = Field(default=20, description="steps between lines in the log")
+
+
+class Stage(Setting):
+    """One stage of training: which part of the space, which sub-networks a step runs, how they learn.
+
+        Stage(choices={"kernel": [7], "depth": [4], "expand": [6]}, epochs=10, optimizer=Optimizer(lr=0.1))
     """
 
-    space: SearchSpace
-    strategy: Strategy
-    epochs: int
-    batch: int
-    micro_batch: int
-    optimizer: Optimizer
-    schedule: Schedule = field(default_factory=Schedule)
-    loss: Loss = field(default_factory=Loss)
-    seed: int = 0
-    update_unused: bool = False
+    choices: dict[str, Listed[float | int]] = Field(
+        default={}, description="the part of the space that is trained: choices of an elastic dimension, of depth or "
+        "of resolution; all of those that are left out")
+    epochs: Count = Field(description="how often every picture is seen, the warm-up counted")
+    optimizer: Optimizer = Field(description="how weights are updated")
+    schedule: Schedule = Field(default=Schedule(), description="how the learning rate moves")
+    loss: Loss = Field(default=Loss(), description="what the sub-networks are judged by; the losses of a step's "
+                       "sub-networks are added up")
+    teacher: Teacher | None = Field(default=None, description="what they also learn from")
+    strategy: str | Function = Field(default="shrinking", description="what a step trains: shrinking, "
+                                     "subnets_per_step random ones; sandwich, the largest, the smallest and random "
+                                     "ones, which learn from the largest; or a function of the space, the step's "
+                                     "randomness and the moment that returns terms")
+    subnets_per_step: int = Field(default=1, ge=1, le=1000, description="sub-networks whose gradients a step sums")
+    sampling: Literal["seed", "authors", "best_up", "worst_up"] = Field(
+        default="seed", description="which sub-networks a step draws: from the seed; those that the authors' code "
+        "draws in that step; or of several of the same MACs the one that predictor gives the highest accuracy, or the "
+        "lowest")
+    predictor: str | None = Field(default=None, description="file of an accuracy predictor, for best_up and worst_up")
+    candidates: int = Field(default=50, ge=2, le=10_000, description="of how many best_up and worst_up take one")
+    delay: float = Field(default=0.0, ge=0, lt=1, description="share of the steps at first in which the largest "
+                         "sub-network is trained alone; DepS has 0.5")
+    rise: float = Field(default=0.0, ge=0, le=1, description="share of the steps after it in which the others' losses "
+                        "rise from 0 to their weight")
+    sort: Literal["none", "bands", "squeeze", "all"] = Field(
+        default="none", description="channels that are sorted by importance before the stage, where weights are "
+        "loaded: none; bands, within the bands that are trained already; squeeze, the same, but SE's squeezed "
+        "channels in full; all, in full")
+    update_unused: bool = Field(default=False, description="whether weight decay and momentum also move parameters "
+                                "that no sub-network of a step used")
+    validate_archs: Listed[str] = Field(default=_USUAL, min_length=1, description="sub-networks that are validated")
+    validate_every: Count = Field(default=1, description="epochs from one validation to the next")
+    batches: Batches = Field(default=Batches(), description="how pictures are cut into batches")
+    safety: Safety = Field(default=Safety(), description="checkpoints, setbacks, and lines in the log")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="what all random draws derive from")
 
-    def __post_init__(self) -> None:
-        if self.batch % self.micro_batch:
-            raise UserError("batch", f"{self.batch} is not a multiple of micro_batch, {self.micro_batch}")
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        check_function(value, STRATEGIES, place="", what="strategy")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Stage:
         if self.schedule.warmup_epochs > self.epochs:
-            raise UserError("warmup_epochs", f"{self.schedule.warmup_epochs} is above epochs, {self.epochs}")
+            raise UserError("schedule.warmup_epochs", f"{self.schedule.warmup_epochs} is above epochs, {self.epochs}")
+        if self.sampling in ("best_up", "worst_up") and self.predictor is None:
+            raise UserError("predictor", f"is missing, and sampling {self.sampling} chooses by it",
+                            "`ofa predictor fit` makes one")
+        return self
+
+    def part(self, space: SearchSpace) -> SearchSpace:
+        """The part of a space that is trained."""
+        choices: dict[str, Any] = dict(self.choices)
+        return space.restrict(resolutions=choices.pop("resolution", None), depth=choices.pop("depth", None), **choices)
 
     def rate(self, steps_per_epoch: int) -> Rate:
         """The learning rate of each step."""
         return self.schedule.rate(self.optimizer.lr, epochs=self.epochs, steps_per_epoch=steps_per_epoch)
 
 
-def stage_of(config: Config, *, subnet: bool = False) -> Stage:
-    """The stage that a configuration describes; `subnet`: the training of its genotype alone."""
-    hparams, teacher = config.hparams, config.teacher is not None
-    if subnet:
-        arch = subnet_arch(config)
-        assert arch is not None  # checked before
-        whole = network_space(config.network)
-        space, strategy = whole.at([arch.resolution]), only(arch, teacher=teacher)
-        with torch.device("meta"):
-            net: Supernet | Subnet = Subnet(lower(whole, arch))
-    else:
-        space = stage_space(config)
-        strategy = _strategy(config, space, teacher=teacher)
-        with torch.device("meta"):
-            net = Supernet(space)
-    return Stage(
-        space=space, strategy=strategy, epochs=hparams.epoch, batch=hparams.batch_size_train,
-        micro_batch=hparams.mini_batch_train, seed=hparams.seed, update_unused=hparams.update_unused,
-        optimizer=_optimizer(config, net), schedule=_schedule(config),
-        loss=Loss(smoothing=hparams.label_smoothing, kd=hparams.kd_loss, kd_weight=hparams.lambda_kd))
+class Training(Setting):
+    """What one run folder trains. Its JSON is the folder's config.json, and enough to repeat the run."""
+
+    data: Data = Field(description="where pictures are, and how they are augmented")
+    network: Network = Field(description="what is trained")
+    stage: Stage = Field(description="how it is trained")
+
+    @property
+    def searches(self) -> bool:
+        """Whether some of the training pictures validate, so that the test pictures stay unseen."""
+        return self.data.train_portion < 1
+
+    @property
+    def part(self) -> SearchSpace:
+        """The part of the space that is trained; of a sub-network the space around it."""
+        subnet = self.network.subnet
+        return self.stage.part(self.network.space) if subnet is None else self.network.space.at([subnet.resolution])
+
+    @property
+    def validated(self) -> list[Arch]:
+        """The sub-networks that are validated, each once. Names such as `largest` are of the part that is trained."""
+        subnet, part = self.network.subnet, self.part
+        if subnet is not None:
+            return [subnet]
+        return list(dict.fromkeys(Arch.parse(part if text in _USUAL else self.network.space.free, text)
+                                  for text in self.stage.validate_archs))
 
 
-def _optimizer(config: Config, net: Supernet | Subnet) -> Optimizer:
-    """The configuration's groups; the arrays that it exempts by NNablaNAS's names, by ours."""
-    group, free, names = config.optimizer.train, config.optimizer.train_no_decay, decay_names(net)
-    patterns = no_decay_patterns(config)
-    exempt = {ours for ours, theirs in names.items() if any(p.search(theirs) for p in patterns)}
-    usual = Optimizer.model_fields["no_decay"].default
-    return Optimizer(
-        lr=group.lr, weight_decay=group.weight_decay, no_decay_rate=free.weight_decay, momentum=group.momentum,
-        nesterov=group.name == "Nesterov",
-        no_decay=usual if exempt == spared(names, usual) else tuple(f"^{re.escape(name)}$" for name in sorted(exempt)))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """What the loop runs: a stage on a space.
+
+    Args:
+        space: the part of the search space that is trained.
+        strategy: which sub-networks a step runs, and what each learns from.
+        stage: everything else.
+    """
+
+    space: SearchSpace
+    strategy: Strategy
+    stage: Stage
 
 
-def _schedule(config: Config) -> Schedule:
-    hparams, shape = config.hparams, config.optimizer.train.lr_scheduler
-    factor, every = hparams.step_decay_rate, hparams.epoch_steps
-    if shape == "StepScheduler" and factor is not None and every is not None:
-        return Schedule(shape="stairs", factor=factor, every=every)
-    warmup = hparams.cosine_warmup_epoch if shape == "CosineSchedulerWarmup" else 0
-    return Schedule(warmup_epochs=warmup, warmup_lr=hparams.warmup_lr)
+def course_of(training: Training) -> Course:
+    """What the loop runs; raises UserError for a predictor that cannot be read, or is of another space."""
+    stage, subnet, space = training.stage, training.network.subnet, training.part
+    teacher = stage.teacher is not None
+    strategy = _strategy(stage, training.network.space, space) if subnet is None else only(subnet, teacher=teacher)
+    return Course(space=space, strategy=strategy, stage=stage)
 
 
-def _strategy(config: Config, space: SearchSpace, *, teacher: bool) -> Strategy:
+def _strategy(stage: Stage, whole: SearchSpace, space: SearchSpace) -> Strategy:
     """What a step of a supernet's stage trains."""
-    hparams = config.hparams
-    if hparams.sampling == "authors":
-        return authors_order(hparams.subnets_per_step, teacher=teacher)
+    teacher = stage.teacher is not None
+    if stage.sampling == "authors":
+        return authors_order(stage.subnets_per_step, teacher=teacher)
+    if not isinstance(stage.strategy, str) or stage.strategy not in STRATEGIES:
+        own: dict[str, Strategy] = {}
+        return function_of(stage.strategy, own, place="stage.strategy")
     sampler: Sampler = SearchSpace.sample
-    if hparams.sampling in ("best_up", "worst_up"):
-        assert hparams.predictor is not None  # checked before
-        predictor = load(Path(hparams.predictor), space=full_space(config.network))
+    if stage.sampling in ("best_up", "worst_up"):
+        assert stage.predictor is not None  # checked when the stage was made
+        predictor = load(Path(stage.predictor), space=whole.free)
         if not predictor.space.covers(space.at(predictor.space.resolutions)):
-            raise UserError("hparams.predictor", f"{hparams.predictor} does not know all of {space.name} that "
-                            "is trained", "fit it on this supernet")
-        sampler = attentive(sampler, predictor, best=hparams.sampling == "best_up", candidates=hparams.candidates)
-    if hparams.strategy not in STRATEGIES:
-        raise UserError("hparams.strategy", f"{hparams.strategy!r} is not one of {', '.join(STRATEGIES)}")
-    strategy = STRATEGIES[hparams.strategy](hparams.subnets_per_step, teacher=teacher, sampler=sampler)
-    if not hparams.delay and not hparams.rise:
+            raise UserError("stage.predictor", f"{stage.predictor} does not know all of {space.name} that is trained",
+                            "fit it on this supernet")
+        sampler = attentive(sampler, predictor, best=stage.sampling == "best_up", candidates=stage.candidates)
+    strategy = STRATEGIES[stage.strategy](stage.subnets_per_step, teacher=teacher, sampler=sampler)
+    if not stage.delay and not stage.rise:
         return strategy
-    return delayed(strategy, until=hparams.delay, rise=hparams.rise, teacher=teacher)
+    return delayed(strategy, until=stage.delay, rise=stage.rise, teacher=teacher)

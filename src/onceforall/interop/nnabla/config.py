@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import get_args
 
 from onceforall.errors import UserError
@@ -104,10 +103,10 @@ def no_decay_patterns(config: Config) -> list[re.Pattern[str]]:
     return decay_exemptions(config.hparams.no_decay_keys)
 
 
-def checked(config: Config, for_algorithm: str, *, search: bool = False, files: bool = True) -> Config:
+def checked(config: Config, for_algorithm: str, *, search: bool = False) -> Config:
     """`config` itself after every check that can be made before training; raises UserError for what fails.
 
-    `search`: validation uses what train_portion leaves; `files`: look whether the named files exist.
+    `search`: validation uses what train_portion leaves. Whether the named files exist is not looked at.
     """
     if for_algorithm not in get_args(Algorithm):
         raise UserError("--algorithm", f"{for_algorithm!r} is not known", f"take {' or '.join(get_args(Algorithm))}")
@@ -118,8 +117,6 @@ def checked(config: Config, for_algorithm: str, *, search: bool = False, files: 
                         "NNablaNAS's examples have 0.99")
     _check_teacher(config, sizes)
     _check_schedule(config)
-    if files:
-        _check_files(config)
     return config
 
 
@@ -206,21 +203,3 @@ def _check_teacher(config: Config, sizes: tuple[int, ...]) -> None:
     if missing:
         raise UserError(f"{place}.space", f"{teacher.space} has no resolution {missing[0]}",
                         f"the student trains at it; {config.network.space} has it")
-
-
-def _check_files(config: Config) -> None:
-    data, place = config.data, config.data_place
-    named = [(f"{config.network_place}.weights", config.network.weights, Path.is_file)]
-    if config.hparams.predictor is not None:
-        named.append(("hparams.predictor", config.hparams.predictor, Path.is_file))
-    if config.teacher is not None:
-        named.append((f"{config.teacher_place}.weights", config.teacher.weights, Path.is_file))
-    named += [(f"{place}.{key}", getattr(data, key), Path.is_file) for key in ("train_file", "valid_file")]
-    named += [(f"{place}.{key}", getattr(data, key), Path.is_dir) for key in ("train_path", "valid_path")]
-    if data.name in ("imagenet", "folder"):
-        named.append((f"{place}.root", data.root, Path.is_dir))
-    for key, path, exists in named:
-        if path is not None and not exists(Path(path)):
-            kind = "file" if exists is Path.is_file else "folder"
-            raise UserError(key, f"there is no {kind} {path!r}", f"paths start from the folder the command runs in, "
-                            f"{Path.cwd()}" if not Path(path).is_absolute() else "")

@@ -108,7 +108,7 @@ class Config(Section):
         """Write `to_dict` as JSON, all of it or nothing; makes the folder; raises UserError where it cannot."""
         write_text(Path(path), json_text(self.to_dict()) + "\n")
 
-    def ignored(self, for_algorithm: Algorithm | None = None) -> list[str]:
+    def ignored(self, for_algorithm: str | None = None) -> list[str]:
         """Keys that are given and have no effect, a line each: dotted path and why."""
         return [f"{place} has no effect: {why}" for place, why in self._ignored(for_algorithm)]
 
@@ -128,7 +128,7 @@ class Config(Section):
         for place, network in networks:
             yield from (UserError(f"{place}.{key}", *why) for key, *why in _unsupported(network))
 
-    def _ignored(self, for_algorithm: Algorithm | None) -> Iterator[tuple[str, str]]:
+    def _ignored(self, for_algorithm: str | None) -> Iterator[tuple[str, str]]:
         hparams, data = self.hparams, self.data
         for key, why in _WITHOUT_EFFECT.items():
             if getattr(hparams, key) is not None:
@@ -169,7 +169,7 @@ class Config(Section):
         elif hparams.warmup_lr and not hparams.cosine_warmup_epoch:
             yield "hparams.warmup_lr", "cosine_warmup_epoch is 0"
 
-    def _superseded(self, for_algorithm: Algorithm | None) -> Iterator[tuple[str, str]]:
+    def _superseded(self, for_algorithm: str | None) -> Iterator[tuple[str, str]]:
         """Keys that another key's value leaves without effect."""
         hparams, data = self.hparams, self.data
         if not data.colortwist and (data.brightness, data.saturation) != _jitter_defaults(data):

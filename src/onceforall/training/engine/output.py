@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
-from onceforall.data import DataSet, digest
+from onceforall.data import NAMED, DataSet, digest
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
 from onceforall.files import shown
-from onceforall.interop.nnabla.config import Config
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, gathered
-from onceforall.training.engine.places import CONFIG, moved, paths_of, shown_path, without_paths
+from onceforall.training.engine.places import CONFIG, moved, paths_of, read_config, shown_path, without_paths
 from onceforall.training.setup import Options
+from onceforall.training.stage import Training
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
 
 _log = logging.getLogger(__name__)
-_OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_frequency"})  # what each process heeds alone
-MAY_CHANGE = frozenset({"workers", "print_frequency", "checkpoint_every", "checkpoint_every_steps", "download",
-                        "setbacks", "setback_rate", "setback_clip"})  # between a run's start and its resuming
+_OF_ONE = frozenset({"workers", "prefetch", "pin_memory", "print_every"})  # what each process heeds alone
+MAY_CHANGE = frozenset({"workers", "download", "safety"})  # between a run's start and its resuming
+_SHARES = frozenset({"size", "micro"})  # how the processes divide a step's pictures
 
 
 def finished(output: Path) -> bool:
@@ -39,16 +39,27 @@ def finished(output: Path) -> bool:
 
 def lasting(options: Options) -> dict[str, Any]:
     """What has to stay the same when a stopped run is resumed; but for the number of processes, all of it."""
-    return {"search": options.search, "subnet": options.subnet, "type": str(options.compute.dtype),
-            "processes": options.processes.world}
+    return {"type": str(options.compute.dtype), "processes": options.processes.world}
 
 
-def files_of(config: Config) -> dict[str, int]:
+def files_of(training: Training) -> dict[str, int]:
     """Checksums of the files that a run reads again when it is resumed, by the keys that name them."""
-    teacher, hparams = config.teacher, config.hparams
-    files = {f"{config.teacher_place}.weights": teacher.weights if teacher is not None else None,
-             "hparams.predictor": hparams.predictor if hparams.sampling in ("best_up", "worst_up") else None}
+    stage = training.stage
+    files = {"stage.teacher.network.weights": None if stage.teacher is None else stage.teacher.network.weights,
+             "stage.predictor": stage.predictor if stage.sampling in ("best_up", "worst_up") else None}
     return {place: zlib.crc32(Path(file).read_bytes()) for place, file in files.items() if file is not None}
+
+
+def check_there(training: Training) -> None:
+    """Raise UserError for a path of the training where there is nothing of its kind."""
+    for key, path in paths_of(training).items():
+        if key == "data.root" and training.data.name in NAMED:
+            continue  # which may be downloaded
+        is_folder = key in ("data.root", "data.train_path", "data.valid_path")
+        if not (Path(path).is_dir() if is_folder else Path(path).is_file()):
+            remedy = f"paths start from the folder the command runs in, {Path.cwd()}"
+            raise UserError(key, f"there is no {'folder' if is_folder else 'file'} {path!r}",
+                            "" if Path(path).is_absolute() else remedy)
 
 
 def check_files(files: Mapping[str, int], before: Mapping[str, int]) -> None:
@@ -59,38 +70,37 @@ def check_files(files: Mapping[str, int], before: Mapping[str, int]) -> None:
                             "put that one back, or take another output folder")
 
 
-def check_output(config: Config, output: Path, options: Options) -> None:
-    """Raise UserError for a folder that holds a run of another configuration, or one that began otherwise."""
+def check_output(training: Training, output: Path, options: Options) -> None:
+    """Raise UserError for a folder that holds a run of another training, or one that began otherwise."""
     before = checkpoint.read_extra(output).get("options", {}) if checkpoint.exists(output) else {}
     world = options.processes.world
-    _check_config(config, output, options.processes, world=before.get("processes", world))
+    _check_config(training, output, options.processes, world=before.get("processes", world))
     for name, value in lasting(options).items():
         if name != "processes" and before.get(name, value) != value:
             raise UserError(str(output), f"holds a run with {name} {before[name]}, not {value}",
                             "go on as it began, or take another output folder")
 
 
-def _check_config(config: Config, output: Path, processes: Processes, *, world: int) -> None:
+def _check_config(training: Training, output: Path, processes: Processes, *, world: int) -> None:
     """`world`: processes that the run had before. Another number may divide a step's pictures otherwise.
 
     The first process alone compares paths, since the others may run in other folders.
     """
-    path = output / CONFIG
-    if not path.exists():
+    if not (output / CONFIG).exists():
         if output.exists() and not output.is_dir():
             raise UserError(str(output), "is a file, not a folder", "give another -o")
         return
-    before = Config.read(path)
-    old, new = without_paths(before), without_paths(config)
+    before = read_config(output)
+    old, new = without_paths(before), without_paths(training)
     place = difference(old, new)
-    whole = [values["hparams"]["batch_size_train"] * n for values, n in ((old, world), (new, processes.world))]
+    whole = [said.stage.batches.size * n for said, n in ((before, world), (training, processes.world))]
     if place and world != processes.world and whole[0] == whole[1]:
-        place = difference(_without_batch(old), _without_batch(new))
+        place = difference(old, new, apart_from=MAY_CHANGE | _SHARES)
     if place:
         raise _another(output, place, _value(old, place), _value(new, place))
-    if processes.first and (place := moved(before, config, output)):
+    if processes.first and (place := moved(before, training, output)):
         raise _another(output, place, shown_path(place, paths_of(before).get(place), output),
-                       shown_path(place, paths_of(config).get(place)))
+                       shown_path(place, paths_of(training).get(place)))
 
 
 def _another(output: Path, place: str, old: str, new: str) -> UserError:
@@ -104,13 +114,6 @@ def _value(values: Mapping[str, Any], place: str) -> str:
     for key in place.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return "nothing" if found is None else shown(found)
-
-
-def _without_batch(values: dict[str, Any]) -> dict[str, Any]:
-    """The configuration apart from how the processes divide a step's pictures."""
-    hparams = {key: value for key, value in values["hparams"].items() if key not in ("batch_size_train",
-                                                                                     "mini_batch_train")}
-    return {**values, "hparams": hparams}
 
 
 def difference(a: Any, b: Any, place: str = "", *, apart_from: frozenset[str] = MAY_CHANGE) -> str:
@@ -155,11 +158,11 @@ def check_pictures(output: Path, now: Mapping[str, Any], before: Mapping[str, An
         _log.warning("%s goes on with other %s (%s): scores on them cannot be compared", output, name, counts)
 
 
-def check_alike(config: Config, data: DataSet, options: Options) -> None:
-    """Raise UserError where a process runs another configuration, other pictures or another torch than the first."""
+def check_alike(training: Training, data: DataSet, options: Options) -> None:
+    """Raise UserError where a process runs another training, other pictures or another torch than the first."""
     if options.processes.world == 1:
         return
-    mine = {"configuration": config.to_dict(), "files": files_of(config), "torch": torch.__version__,
+    mine = {"settings": training.to_dict(), "files": files_of(training), "torch": torch.__version__,
             "checkpoint-every": options.every, "depth": asdict(data.depth), **identity(data)}
     first, *others = gathered(mine, options.processes)
     for rank, other in enumerate(others, 1):

@@ -1,4 +1,4 @@
-"""Places: where the files and folders lie that a run's configuration names.
+"""Places: what a run's folder says of its training, and where the files and folders lie that this names.
 
 config.json has paths as the user wrote them, which start from the working directory of the command. paths.json beside
 it says where they were. So a command in another folder finds them, and another spelling of the same path is known.
@@ -10,41 +10,90 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT
+from onceforall.data.spec import PATHS as DATA_PATHS
 from onceforall.errors import UserError
-from onceforall.files import unreadable, write_text
-from onceforall.interop.nnabla.config import Config
+from onceforall.files import parse_json, unreadable, write_text
+from onceforall.training.engine import checkpoint
+from onceforall.training.stage import Training
 
 _log = logging.getLogger(__name__)
 CONFIG, PATHS = "config.json", "paths.json"
+FOREIGN = {"dataloader": "onceforall.interop.nnabla.settings"}  # by a key that a foreign form has: who reads it
 _FORM = TypeAdapter(dict[str, list[str]])
 
 
-def paths_of(config: Config) -> dict[str, str]:
-    """The paths that a configuration gives, by their dotted keys."""
-    data, teacher = config.data, config.hparams.teacher_network
-    found = {f"{config.data_place}.{key}": getattr(data, key) for key in ("root", *data.list_keys)}
-    found |= {f"{config.network_place}.weights": config.network.weights,
-              f"{config.teacher_place}.weights": None if teacher is None else teacher.section.weights,
-              "hparams.predictor": config.hparams.predictor}
+class Foreign(Protocol):
+    """The functions of a module that reads the folders of runs that a foreign form describes."""
+
+    def read(self, values: Mapping[str, Any], options: Mapping[str, Any]) -> Training:
+        """What was trained; `options`: what the checkpoint says of how the run was started."""
+
+    def own_key(self, key: str) -> str:
+        """Our key of what the foreign form has under a dotted key."""
+
+
+def read_config(output: Path) -> Training:
+    """What a run's folder says that it trains, with paths as they were given."""
+    values = _values(output / CONFIG)
+    foreign = _foreign(values)
+    if foreign is None:
+        try:
+            return Training.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{output / CONFIG}: {error.place}", error.problem, error.remedy) from None
+    options = checkpoint.read_extra(output).get("options", {}) if checkpoint.exists(output) else {}
+    return foreign.read(values, options)
+
+
+def _values(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
+        raise UserError(str(path), f"cannot be read: {error}") from None
+    values = parse_json(text, str(path))
+    if not isinstance(values, dict):
+        raise UserError(str(path), "holds no JSON object at the top", "put the file back that the run wrote")
+    return values
+
+
+def _foreign(values: Mapping[str, Any]) -> Foreign | None:
+    module = next((module for key, module in FOREIGN.items() if key in values), None)
+    return None if module is None else cast(Foreign, import_module(module))
+
+
+def write_config(training: Training, output: Path) -> None:
+    """Write config.json into a run's output folder."""
+    write_text(output / CONFIG, json.dumps(training.to_dict(), indent=4) + "\n")
+
+
+def paths_of(training: Training) -> dict[str, str]:
+    """The paths that a training names, by their dotted keys."""
+    stage, data = training.stage, training.data
+    found = {"network.weights": training.network.weights, "stage.predictor": stage.predictor,
+             "stage.teacher.network.weights": None if stage.teacher is None else stage.teacher.network.weights,
+             **{f"data.{key}": getattr(data, key) for key in DATA_PATHS}}
     return {key: path for key, path in found.items() if path is not None}
 
 
-def without_paths(config: Config) -> dict[str, Any]:
-    """The configuration's values apart from its paths."""
-    values = config.to_dict()
-    for key in paths_of(config):
+def without_paths(training: Training) -> dict[str, Any]:
+    """The training's values apart from its paths."""
+    values = training.to_dict()
+    for key in paths_of(training):
         section, name = _section(values, key)
         del section[name]
     return values
 
 
-def write_paths(config: Config, output: Path) -> None:
+def write_paths(training: Training, output: Path) -> None:
     """Write paths.json into a run's output folder.
 
     For each path it lists the places to look in, in this order: the absolute path, and for what lies in the folder
@@ -52,30 +101,30 @@ def write_paths(config: Config, output: Path) -> None:
     the folder is moved.
     """
     home, values = output.resolve(), {}
-    for key, path in (_default_root(config) | paths_of(config)).items():
+    for key, path in (_default_root(training) | paths_of(training)).items():
         values[key] = [str(Path(path).absolute())]
         if Path(path).resolve().is_relative_to(home.parent):
             values[key].append(os.path.relpath(Path(path).resolve(), home))
     write_text(output / PATHS, json.dumps(values, indent=4) + "\n")
 
 
-def read_run_config(output: Path) -> Config:
-    """The configuration of a run, with the absolute paths of what is there now."""
-    config = Config.read(output / CONFIG)
-    values, places, default = config.to_dict(), _recorded(output), _default_root(config)
-    for key, given in (default | paths_of(config)).items():
+def read_run(output: Path) -> Training:
+    """What a run trained, with the absolute paths of what is there now."""
+    training = read_config(output)
+    values, places, default = training.to_dict(), _recorded(output), _default_root(training)
+    for key, given in (default | paths_of(training)).items():
         candidates = [*places.get(key, ()), Path(given).absolute()]
         found = next((path for path in candidates if path.exists()), candidates[0]).absolute()
         if key in default and (not found.exists() or (found / "train").is_dir()):
             continue  # such a root would stand for a folder of pictures, and none does not
         section, name = _section(values, key)
         section[name] = str(found)
-    return Config.from_dict(values)
+    return Training.from_dict(values)
 
 
-def moved(old: Config, new: Config, output: Path) -> str:
-    """The key of the first path of `new` that is another file or folder than the run in `output` began with under its
-    configuration `old`; empty where there is none."""
+def moved(old: Training, new: Training, output: Path) -> str:
+    """The key of the first path of `new` that is another file or folder than the run in `output` began with as
+    `old`; empty where there is none."""
     before, now, places = paths_of(old), paths_of(new), _recorded(output)
     if before.keys() != now.keys():
         before, now = _default_root(old) | before, _default_root(new) | now
@@ -99,10 +148,10 @@ def shown_path(key: str, path: str | None, output: Path | None = None) -> str:
     return f"{path} ({recorded[0] if recorded else Path(path).absolute()})"
 
 
-def _default_root(config: Config) -> dict[str, str]:
+def _default_root(training: Training) -> dict[str, str]:
     """Where a data set by name is looked for when no root is given, by the key of the root."""
-    by_default = config.data.root is None and config.data.name in BY_DEFAULT
-    return {f"{config.data_place}.root": DEFAULT_ROOT} if by_default else {}
+    by_default = training.data.root is None and training.data.name in BY_DEFAULT
+    return {"data.root": DEFAULT_ROOT} if by_default else {}
 
 
 def _recorded(output: Path) -> Mapping[str, list[Path]]:
@@ -117,7 +166,9 @@ def _recorded(output: Path) -> Mapping[str, list[Path]]:
     except ValidationError as error:
         raise UserError(str(path), f"is damaged ({error.errors()[0]['msg']})", "delete it: paths start from the "
                         "folder the command runs in then") from None
-    return {key: [output / place for place in found] for key, found in values.items()}
+    foreign = _foreign(_values(output / CONFIG)) if (output / CONFIG).exists() else None
+    return {key if foreign is None else foreign.own_key(key): [output / place for place in found]
+            for key, found in values.items()}
 
 
 def _unrecorded(key: str, path: str, output: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Run: one configuration, trained in one output folder, from its start or from where it stopped."""
+"""Run: one stage, trained in one output folder, from its start or from where it stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from torch import Tensor
 from onceforall.cost import macs
 from onceforall.data import BEFORE, DataSet, Depth, Known, Loader, TrainBatches
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config, checked, network_space, subnet_arch, valid_archs
 from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch
 from onceforall.training.engine import checkpoint
@@ -32,19 +31,20 @@ from onceforall.training.engine.output import (
     check_files,
     check_output,
     check_pictures,
+    check_there,
     files_of,
     finished,
     identity,
     lasting,
 )
-from onceforall.training.engine.places import CONFIG, write_paths
+from onceforall.training.engine.places import write_config, write_paths
 from onceforall.training.engine.stop import Stopped
 from onceforall.training.engine.threads import keep_threads
 from onceforall.training.engine.trace import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.training.evaluate import Evaluator, Score
 from onceforall.training.loop import StepReport, run_epoch
-from onceforall.training.setup import Options, check_classes, check_trainable, data_of, data_spec, learner_of
-from onceforall.training.stage import stage_of
+from onceforall.training.setup import Options, check_classes, check_trainable, data_of, learner_of
+from onceforall.training.stage import Course, Training, course_of
 from onceforall.weights.forms import form_to_write
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS, Trained, classes_of, save
 
@@ -52,47 +52,47 @@ _log = logging.getLogger(__name__)
 _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the next: a look waits for the GPU
 
 
-def train(config: Config, output: Path, options: Options | None = None) -> None:
-    """Train the configuration in folder `output`; a stopped run goes on, a finished one is left as it is.
+def train(training: Training, output: Path, options: Options | None = None) -> None:
+    """Train in folder `output`; a stopped run goes on, a finished one is left as it is.
 
     Leaves config.json, paths.json, weights.safetensors, weights.h5 (of NNablaNAS's families), a checkpoint,
     metrics.jsonl, TensorBoard events and log.txt. Under `options.profile` also the folder profile: a trace and a table
     of a few of the steps it trains. Several processes
     call it inside `joined`. A run that goes on computes with as many threads as it began with, unless `options.threads`
-    says otherwise. Raises UserError for a configuration that cannot be run, before anything is trained, and
+    says otherwise. Raises UserError for what cannot be run, before anything is trained, and
     Stopped when `options.stop` was asked to.
     """
     options = options or Options()
-    check_output(config, output, options)
+    check_output(training, output, options)
     if options.threads is None and checkpoint.exists(output):
         keep_threads(checkpoint.read_extra(output), options.processes)
     if finished(output):
         _log.info("%s is finished: nothing to %s", output, "profile" if options.profile else "do")
         return
-    checked(config, "OFATrainer" if options.subnet else "OFASearcher", search=options.search)
-    stage_of(config, subnet=options.subnet)
-    data = _load(config, output, options)
+    check_there(training)
+    course = course_of(training)
+    data = _load(training, output, options)
     check_trainable(data)
-    check_classes(data, config.network.num_classes, place=f"{config.network_place}.num_classes")
-    check_alike(config, data, options)
-    run = _Run(config, output, options, data)
+    check_classes(data, training.network.num_classes)
+    check_alike(training, data, options)
+    run = _Run(training, output, options, data=data, course=course)
     wait(options.processes)  # every process has read the folder before the first one writes to it
     with locked(output) if options.processes.first else nullcontext():
         if options.processes.first:
-            write_paths(config, output)
-            config.write(output / CONFIG)
+            write_paths(training, output)
+            write_config(training, output)
         wait(options.processes)
         with Journal(output, writes=options.processes.first, listener=options.listener) as journal:
             run.go(journal)
 
 
-def _load(config: Config, output: Path, options: Options) -> DataSet:
+def _load(training: Training, output: Path, options: Options) -> DataSet:
     """The pictures, with the labels that the network's weights know their classes by, and as deep as a stopped run has
     them.
 
     Where the pictures are to be downloaded the first process does it alone.
     """
-    spec, network, depth = data_spec(config, search=options.search), config.network, None
+    spec, network, depth = training.data, training.network, None
     classes = classes_of(Path(network.weights)) if network.weights and not network.new_classifier else None
     if checkpoint.exists(output):
         depth = Depth(**checkpoint.read_extra(output).get("depth", asdict(BEFORE)))
@@ -118,38 +118,37 @@ class _Totals:
 class _Run:
     """One training run with everything it needs at hand."""
 
-    def __init__(self, config: Config, output: Path, options: Options, data: DataSet) -> None:
-        self.config, self.output, self.options, self.data = config, output, options, data
-        self.stage = stage_of(config, subnet=options.subnet)
+    def __init__(self, training: Training, output: Path, options: Options, *, data: DataSet, course: Course) -> None:
+        self.training, self.output, self.options, self.data, self.course = training, output, options, data, course
+        self.stage, batches = training.stage, training.stage.batches
         self.evaluator = Evaluator(
-            data, options.compute, batch=config.hparams.mini_batch_valid, workers=config.data.workers,
-            strict=config.data.strict_data, calibration_images=config.hparams.calibration_images,
-            processes=options.processes)
-        self.learner = learner_of(config, self.stage, options, self.evaluator)
-        self.pictures = data.held_out if options.search and len(data.held_out) else data.test
+            data, options.compute, batch=batches.valid, workers=training.data.workers, strict=training.data.strict,
+            calibration_images=batches.calibration, processes=options.processes)
+        self.learner = learner_of(training, options, self.evaluator)
+        self.pictures = data.held_out if training.searches and len(data.held_out) else data.test
         self.batches = self._batches()
-        self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(config), identity(data)
+        self.totals, self.guard, self.files, self.identity = _Totals(), Guard(), files_of(training), identity(data)
         self.profiles = options.profile and options.processes.first
         self.threads = gathered(torch.get_num_threads(), options.processes)
 
     def _batches(self) -> TrainBatches:
-        options, data = self.options, self.config.data
-        pin = options.compute.device.type == "cuda" if data.pin_memory is None else data.pin_memory
-        loader = Loader(self.stage.batch, workers=data.workers, strict=data.strict_data, prefetch=data.prefetch,
+        options, data, batches = self.options, self.training.data, self.stage.batches
+        pin = options.compute.device.type == "cuda" if batches.pin_memory is None else batches.pin_memory
+        loader = Loader(batches.size, workers=data.workers, strict=data.strict, prefetch=batches.prefetch,
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
                         local_world=options.processes.local_world)
-        return TrainBatches(self.data.train, self.stage.space.resolutions, loader=loader, seed=self.stage.seed,
-                            augment=data_spec(self.config, search=options.search).augment, balanced=data.balanced)
+        return TrainBatches(self.data.train, self.course.space.resolutions, loader=loader, seed=self.stage.seed,
+                            augment=data.augment, balanced=batches.balanced)
 
     def go(self, journal: Journal) -> None:
         """Train every epoch that is left, validate, save."""
         self.journal = journal
         if self.data.found is not None:
             _log.info("%s", self.data.found.text())
-        if self.options.search and not len(self.data.held_out):
+        if self.training.searches and not len(self.data.held_out):
             _log.warning("no training pictures are held out: the test pictures validate, and choose in a search")
-        for line in self.config.ignored("OFATrainer" if self.options.subnet else "OFASearcher"):
-            _log.warning(line)
+        for line in self.options.notes:
+            _log.warning("%s", line)
         if self.data.depth != Depth():
             _log.info("levels that are white in files of more than 8 bits: %s", asdict(self.data.depth))
         there = told(checkpoint.exists(self.output), self.options.processes)
@@ -172,10 +171,10 @@ class _Run:
 
     def _epoch(self, position: Position) -> bool:
         """Train what is left of an epoch, and validate where it is due: whether validation found it good."""
-        epoch, hparams = position.epoch, self.config.hparams
+        epoch = position.epoch
         if position.step < self.batches.steps_per_epoch:
             self._train(position)
-        validate = (epoch + 1) % hparams.validation_frequency == 0 or epoch + 1 == self.stage.epochs
+        validate = (epoch + 1) % self.stage.validate_every == 0 or epoch + 1 == self.stage.epochs
         if validate and position.step < self.batches.steps_per_epoch:  # a stop while validating loses nothing
             self._save(Position(epoch, self.batches.steps_per_epoch))
             self.options.stop.check()
@@ -189,7 +188,7 @@ class _Run:
         return validate
 
     def _train(self, position: Position) -> None:
-        hparams, totals, processes = self.config.hparams, self.totals, self.options.processes
+        totals, processes = self.totals, self.options.processes
         before = totals.loss[processes.rank] if totals.loss else 0.0
         loss = torch.tensor(before, dtype=torch.float64, device=self.options.compute.device)
         saved = time.perf_counter()
@@ -200,7 +199,7 @@ class _Run:
                 totals.seconds, totals.lr = totals.seconds + report.seconds, report.lr
                 self.journal.hear({"kind": "step", "epoch": report.epoch, "step": report.step, "steps": report.steps,
                                    "images": report.images, "seconds": report.seconds, "waited": report.waited})
-                if (report.step + 1) % hparams.print_frequency == 0:
+                if (report.step + 1) % self.stage.safety.print_every == 0:
                     self._log_step(report)
                 stop, save = self._asked(report, loss, time.perf_counter() - saved)
                 if stop or save:
@@ -216,8 +215,8 @@ class _Run:
 
         Raises Setback, in all of them, where the `loss` of the epoch so far is not finite in one.
         """
-        hparams, every, processes = self.config.hparams, self.options.every, self.options.processes
-        minutes, steps = every or (hparams.checkpoint_every, hparams.checkpoint_every_steps)
+        safety, every, processes = self.stage.safety, self.options.every, self.options.processes
+        minutes, steps = every or (safety.checkpoint_minutes, safety.checkpoint_steps)
         done, device = report.step + 1, self.options.compute.device
         by_steps = steps is not None and done % steps == 0
         if device.type == "cuda" and done % _LOOK and done < report.steps and not by_steps:
@@ -233,7 +232,7 @@ class _Run:
     def _steps(self, position: Position) -> Generator[StepReport]:
         """Train the epoch, profiling a few steps once; not in the short rest of an epoch if a whole one follows."""
         epoch, start = position.epoch, position.step
-        reports = run_epoch(self.learner, self.stage, self.batches, data=self.data, epoch=epoch, start=start)
+        reports = run_epoch(self.learner, self.course, self.batches, data=self.data, epoch=epoch, start=start)
         left = self.batches.steps_per_epoch - start
         if not self.profiles or (start and left < WARM_UP + STEPS and epoch + 1 < self.stage.epochs):
             return reports
@@ -246,9 +245,9 @@ class _Run:
                   report.images / report.seconds, 100 * report.waited / report.seconds)
 
     def _validate(self, epoch: int) -> None:
-        """Score the sub-networks that the configuration validates; raises Setback where the largest has collapsed."""
+        """Score the sub-networks that are validated; raises Setback where the largest has collapsed."""
         follow_first(self.learner.net.buffers(), self.options.processes)  # running statistics are each rank's own
-        space, archs = network_space(self.config.network), self._valid_archs()
+        space, archs = self.training.network.space, self.training.validated
         scores = {arch: self._scored(epoch, arch, of=len(archs)) for arch in archs}
         chance = self.pictures.labels.bincount().max().item() / len(self.pictures)
         largest = scores[max(archs, key=lambda arch: macs(space, arch))]
@@ -264,10 +263,6 @@ class _Run:
                             **asdict(score), "seconds": time.perf_counter() - began})
         return score
 
-    def _valid_archs(self) -> list[Arch]:
-        arch = subnet_arch(self.config) if self.options.subnet else None
-        return valid_archs(self.config) if arch is None else [arch]
-
     def _finish(self) -> None:
         net = self.learner.net
         if self.options.processes.first:
@@ -275,7 +270,8 @@ class _Run:
                 trained = Trained(net, net.space, None, self.data.facts)
             else:
                 assert isinstance(net, Subnet)
-                trained = Trained(net, network_space(self.config.network), subnet_arch(self.config), self.data.facts)
+                network = self.training.network
+                trained = Trained(net, network.space, network.subnet, self.data.facts)
             for name in self._weights:
                 save(trained, self.output / name)
             if NNABLA_WEIGHTS not in self._weights:
@@ -305,7 +301,7 @@ class _Run:
 
     @property
     def _pictures_a_step(self) -> int:
-        return self.stage.batch * self.options.processes.world
+        return self.stage.batches.size * self.options.processes.world
 
     def _made_by(self) -> dict[str, Any]:
         """What else the bits depend on."""
@@ -314,9 +310,9 @@ class _Run:
 
     def _begin(self) -> Position:
         """At the start, which is the first good checkpoint."""
-        if self.config.network.new_classifier and self.options.subnet:
+        if self.training.network.new_classifier:
             _log.warning("the classifier starts anew: %d classes, random from seed %d",
-                         self.config.network.num_classes, self.config.hparams.seed)
+                         self.training.network.num_classes, self.stage.seed)
         convolution.decide(told(convolution.decided(), self.options.processes))
         self._save(Position(), good=True)
         return Position()
@@ -357,19 +353,19 @@ class _Run:
     def _slow_down(self) -> None:
         """Train at the rate, and under the clipping, that setbacks led to."""
         self.learner.rate = self.guard.rate
-        self.learner.clip = self.config.hparams.setback_clip if self.guard.rate < 1 or self.guard.row else None
+        self.learner.clip = self.stage.safety.setback_clip if self.guard.rate < 1 or self.guard.row else None
 
     def _set_back(self, setback: Setback, epoch: int) -> Position:
         """Go back to the last good checkpoint, slower; raises UserError after too many times in a row."""
-        hparams, place = self.config.hparams, f"{self.output} epoch {epoch + 1}"
-        if not hparams.setbacks:
-            raise UserError(place, str(setback), "lower optimizer.train.lr; the checkpoint is of the epoch before")
-        if self.guard.row >= hparams.setbacks:
+        safety, place = self.stage.safety, f"{self.output} epoch {epoch + 1}"
+        if not safety.setbacks:
+            raise UserError(place, str(setback), "lower stage.optimizer.lr; the checkpoint is of the epoch before")
+        if self.guard.row >= safety.setbacks:
             raise UserError(place, f"{setback}, after going back {self.guard.row} times in a row, last to "
-                            f"{self.guard.rate:.3g} of the learning rate", "lower optimizer.train.lr, or give "
-                            "hparams.setback_clip")
+                            f"{self.guard.rate:.3g} of the learning rate", "lower stage.optimizer.lr, or give "
+                            "stage.safety.setback_clip")
         position, _ = self._load(good=True)
-        self.guard = replace(self.guard, row=self.guard.row + 1, rate=self.guard.rate * hparams.setback_rate)
+        self.guard = replace(self.guard, row=self.guard.row + 1, rate=self.guard.rate * safety.setback_rate)
         self._slow_down()
         _log.warning("%s: %s; going back to epoch %d at %.3g of the learning rate", place, setback, position.epoch + 1,
                      self.guard.rate)

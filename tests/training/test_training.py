@@ -1,0 +1,155 @@
+"""Training described in our own words: from Python, to JSON and back, and from a run's folder."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import config
+from torch import Tensor
+
+from onceforall.data import DataSpec
+from onceforall.errors import UserError
+from onceforall.interop.nnabla.config import Config
+from onceforall.interop.nnabla.settings import own_key, training_of
+from onceforall.space import SearchSpace, search_space
+from onceforall.training.engine.places import read_config, read_run
+from onceforall.training.engine.run import train
+from onceforall.training.settings import Loss, Optimizer, Schedule
+from onceforall.training.setup import Options
+from onceforall.training.stage import Batches, Network, Safety, Stage, Teacher, Training, course_of
+from onceforall.training.strategy import Moment, Term
+from onceforall.weights.nets import load_supernet
+
+NAME = "mobilenet_v3_large_32px?width_mult=0.15"
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss of the user's own."""
+    return F.multi_margin_loss(logits, labels)
+
+
+def smallest_first(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
+    """A strategy of the user's own."""
+    return [Term(space.smallest, "labels"), Term(space.sample(rng), "labels")]
+
+
+def linear(step: int, steps: int) -> float:
+    """A schedule of the user's own."""
+    return 1 - step / steps
+
+
+def training(**stage) -> Training:
+    return Training(
+        data=DataSpec("digits"), network=Network(space=NAME, num_classes=10, dropout=0.0),
+        stage=Stage(**{"choices": {"kernel": [3, 5], "expand": [3], "depth": [2], "resolution": [12, 16]}, "epochs": 1,
+                       "optimizer": Optimizer(name="adamw", lr=1e-3), "batches": Batches(size=256),
+                       "validate_archs": ["smallest", "largest"], **stage}))
+
+
+def test_from_python_with_what_is_the_users_own(tmp_path):
+    """Optimiser, loss, schedule and strategy; stopped, and continued by what config.json says."""
+    whole = training(loss=Loss(labels=margin), schedule=Schedule(shape=linear), strategy=smallest_first)
+    train(whole, tmp_path / "whole")
+
+    def stop(record):
+        if record["kind"] == "step" and record["step"] == 2:
+            raise KeyboardInterrupt
+
+    often = Options(listener=stop, every=(None, 2))
+    with pytest.raises(KeyboardInterrupt):
+        train(whole, tmp_path / "stopped", often)
+    said = read_config(tmp_path / "stopped")
+    assert (said.stage.loss.labels, said.stage.schedule.shape) == (f"{__name__}:margin", f"{__name__}:linear")
+    train(said, tmp_path / "stopped")
+    nets = [load_supernet(tmp_path / name) for name in ("whole", "stopped")]
+    assert nets[0].space.resolutions == (12, 16)
+    state = nets[1].state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in nets[0].state_dict().items())
+    assert not any(torch.equal(a, b) for a, b in zip(nets[0].stages[0][0].parameters(), load_of(whole), strict=True)
+                   if a.dim() == 4)
+    with pytest.raises(UserError, match='stage.loss.labels is ".*:margin" there, and "cross_entropy" is asked for'):
+        train(training(schedule=Schedule(shape=linear), strategy=smallest_first), tmp_path / "stopped")
+
+
+def load_of(given: Training) -> list[Tensor]:
+    """The first block's parameters at the start."""
+    from onceforall.training.start import supernet_of
+    return list(supernet_of(given).stages[0][0].parameters())
+
+
+@pytest.mark.parametrize("made", [
+    training, lambda: training_of(config("kernel"), search=True),
+    lambda: training_of(Config.from_dict({**(v := config().to_dict()), "network": {"ofa": {
+        **v["network"]["ofa"], "genotype": [0] * 20}}, "hparams": {**v["hparams"], "img_size": 16}}), "OFATrainer"),
+    lambda: training(teacher=Teacher(network=Network(space=NAME, num_classes=10, weights="full.h5")),
+                     sampling="best_up", predictor="p.safetensors", safety=Safety(checkpoint_minutes=None)),
+    lambda: training(strategy=smallest_first, optimizer=Optimizer(lr=0.1, name="adam", betas=[0.8, 0.9]))])
+def test_json_there_and_back(made):
+    """Functions come back as their names, everything else as it was; a second time nothing changes."""
+    given = made()
+    text = json.dumps(given.to_dict())
+    again = Training.from_dict(json.loads(text))
+    assert json.dumps(again.to_dict()) == text
+    if given.stage.strategy is not smallest_first:
+        assert again == given
+    assert (again.part, again.validated) == (given.part, given.validated)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"stage": {"epoch": 3}}, r"stage.epoch: is not a known key; did you mean epochs\?"),
+    ({"stage": {"optimizer": {"momentun": 1}}}, r"stage.optimizer.momentun: is no argument of torch.optim.adamw"),
+    ({"stage": {"batches": {"size": "64"}}}, 'stage.batches.size: "64" is not a whole number; write 64'),
+    ({"stage": {"choices": {"kernel": 3}}}, "stage.choices.kernel: 3 is not a list"),
+    ({"stage": {"sampling": "best_up"}}, "stage.predictor: is missing, and sampling best_up chooses by it"),
+    ({"stage": {"strategy": "sandwitch"}}, r"stage.strategy: 'sandwitch' is no strategy; did you mean sandwich\?"),
+    ({"data": {"rooot": "x"}}, r"data.rooot: is not a known key; did you mean root\?"),
+    ({"data": {"train_portion": 2.0}}, r"data.*train_portion: 2.0 is not within 0 < portion <= 1"),
+    ({"data": {"augment": {"flip": 1}}}, "data.augment.flip: 1 is not true or false"),
+    ({"network": {"space": "mobilenet_v3_larg"}}, "network.space.*mobilenet_v3_larg.*did you mean mobilenet_v3_large"),
+    ({"network": {"space": {"stages": 3}}}, "network.space.*stages"),
+    ({"network": {"arch": "12:k3"}}, "network.arch"),
+    ({"stage": 3}, "stage: 3 is not an object"),
+])
+def test_what_is_wrong_in_json_is_one_line(values, message):
+    whole = training().to_dict()
+    for section, more in values.items():
+        if isinstance(more, dict):
+            for key, value in more.items():
+                nested = isinstance(value, dict)
+                whole[section][key] = {**whole[section][key], **value} if nested else value
+        else:
+            whole[section] = more
+    with pytest.raises(UserError, match=message) as error:
+        Training.from_dict(whole)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere:loss", "torch:no_such_loss", "tests.training:"])
+def test_a_function_that_is_not_there(name):
+    with pytest.raises(UserError, match=rf"(loss.labels|labels): '{name}' is no"):
+        Loss(labels=name).of_labels(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
+
+
+def test_choices_that_the_space_lacks():
+    for choices in ({"kernel": [9]}, {"gate": [1]}, {"depth": [7]}, {"resolution": [15]}):
+        with pytest.raises(UserError, match=f"{next(iter(choices))}"):
+            course_of(training(choices=choices))
+
+
+def test_a_run_of_a_space_that_is_not_in_the_catalogue(tmp_path):
+    """Its rows are in config.json."""
+    space = search_space(NAME)
+    given = training().to_dict()
+    given["network"]["space"] = {**space.to_dict(), "name": "mine"}
+    train(Training.from_dict(given), tmp_path)
+    assert read_run(tmp_path).network.space.name == load_supernet(tmp_path).space.name == "mine"
+
+
+def test_keys_of_both_forms():
+    assert [own_key(key) for key in ("dataloader.imagenet.train_file", "network.ofa_mbv3.weights", "hparams.predictor",
+                                     "hparams.teacher_network.ofa.weights")] == [
+        "data.train_file", "network.weights", "stage.predictor", "stage.teacher.network.weights"]
