@@ -5,6 +5,10 @@
     net = ofa.Supernet(space, num_classes=1000)
     plain = ofa.extract(net, space.largest)
 
+    run = ofa.fit("pictures", output="runs/mine")
+    front = run.search(max_macs=5e6)
+    run.extract(front.best(macs=3e6).arch).save("subnet")
+
 Names are loaded when first used: importing the package does not import torch.
 """
 
@@ -14,12 +18,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onceforall.api import fit, train
     from onceforall.cost import macs, params
     from onceforall.deploy.elastic import Elastic
     from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
+    from onceforall.run import Run
     from onceforall.space import Arch, Block, SearchSpace, search_space
+    from onceforall.training.settings import Loss, Optimizer, Schedule
+    from onceforall.training.stage import Batches, Network, Safety, Stage, Teacher
     from onceforall.weights.nets import load
 
 __version__ = "0.1.0"
@@ -27,15 +35,20 @@ __version__ = "0.1.0"
 _HOMES = {
     "onceforall.errors": ("UserError",),
     "onceforall.space": ("Arch", "Block", "SearchSpace", "search_space"),
+    "onceforall.api": ("fit", "train"),
     "onceforall.cost": ("macs", "params"),
     "onceforall.deploy.elastic": ("Elastic",),
     "onceforall.deploy.folder": ("load_subnet",),
     "onceforall.weights.nets": ("load",),
+    "onceforall.run": ("Run",),
+    "onceforall.training.settings": ("Loss", "Optimizer", "Schedule"),
+    "onceforall.training.stage": ("Batches", "Network", "Safety", "Stage", "Teacher"),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Block", "Elastic", "SearchSpace", "Subnet", "Supernet", "UserError", "extract", "load",
-           "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels"]
+__all__ = ["Arch", "Batches", "Block", "Elastic", "Loss", "Network", "Optimizer", "Run", "Safety", "Schedule",
+           "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError", "extract", "fit", "load",
+           "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels", "train"]
 
 
 def __getattr__(name: str) -> Any:

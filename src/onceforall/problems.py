@@ -20,12 +20,14 @@ _KINDS = {"int_type": "a whole number", "int_from_float": "a whole number", "int
           "model_type": "an object {...}", "model_attributes_type": "an object {...}"}
 _LIMITS = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at least"),
            "less_than": ("lt", "below"), "less_than_equal": ("le", "at most")}
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _FIXED = {"missing": "is missing", "too_short": "is empty", "string_too_short": "is empty"}
 
 
 def as_user_error(error: ValidationError, root: type) -> UserError:
-    """The first problem, with the places of the others behind it."""
-    first, *others = [_problem(details, root) for details in error.errors(include_url=False)]
+    """The first problem, with the places of the others behind it; unknown keys come first."""
+    found = sorted(error.errors(include_url=False), key=lambda details: details["type"] not in _UNKNOWN)
+    first, *others = [_problem(details, root) for details in found]
     if not others:
         return first
     places = ", ".join(other.place for other in others[:5]) + (", ..." if len(others) > 5 else "")
@@ -40,7 +42,7 @@ def _problem(details: Mapping[str, Any], root: type) -> UserError:
         place, inner = dotted(loc), cause.place
         joint = "." if place and inner and not inner.startswith("[") else ""
         return UserError(place + joint + inner or "configuration", shortened(cause.problem, 300), cause.remedy)
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+    if kind in _UNKNOWN:
         return _unknown_key(loc, root)
     problem, remedy = _rule(kind, value, context)
     return UserError(dotted(loc) or "configuration", problem, remedy or _description(loc, root))

@@ -29,32 +29,11 @@ Every = Annotated[str | None, typer.Option("--checkpoint-every", help="minutes f
 
 def compute_of(context: str, device_id: int, type_config: str, processes: Processes, *,
                option: str = "--device", threads: int | None = None) -> Compute:
-    """Device and precision as asked for by `option`, `auto` is the GPU where there is one; and --threads."""
-    import torch
+    """Device and precision as `option` asks for them; and --threads."""
+    from onceforall.training.setup import compute_of as found
 
-    from onceforall.training.engine.memory import keep_large_blocks
-    from onceforall.training.engine.threads import choose_threads
-    from onceforall.training.evaluate import Compute
-
-    types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
-    if type_config not in types:
-        raise UserError("--type-config", f"{type_config!r} is not one of {', '.join(types)}")
-    names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
-    if context not in names:
-        raise UserError(option, f"{context!r} is not one of {', '.join(names)}")
-    if names[context] == "cpu" or threads is not None:
-        choose_threads(threads, processes)
-    if names[context] == "cpu":
-        keep_large_blocks()
-        return Compute(torch.device("cpu"), types[type_config])
-    if not torch.cuda.is_available():
-        raise UserError(option, f"{context!r} needs a GPU, and torch sees none", f"take {option} cpu")
-    # srun may show each process a single GPU of its own
-    index = processes.local_rank % torch.cuda.device_count() if processes.local_world > 1 else device_id
-    if index >= torch.cuda.device_count():
-        raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
-    torch.cuda.set_device(index)
-    return Compute(torch.device("cuda", index), types[type_config])
+    return found(context, device_id=device_id, precision=type_config, processes=processes, option=option,
+                 threads=threads)
 
 
 def every_of(text: str | None) -> tuple[float | None, int | None] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +44,30 @@ class Record:
     baseline: list[Row] = field(default_factory=list)
     fitted: Fitted | None = None
     tables: Mapping[str, LatencyTable] = field(default_factory=dict)
+
+    def best(self, **limits: float) -> Row:
+        """The most accurate row within limits, such as `best(macs=3e6)`: as measured, else as predicted.
+
+        Args:
+            limits: the most that a cost may be, by its name.
+
+        Raises:
+            UserError: the rows have no such cost, or none keeps the limits.
+        """
+        for name in limits:
+            if name not in self.front[0].costs:
+                raise UserError(name, "is no cost of this front", f"it has {', '.join(self.front[0].costs)}")
+        kept = [row for row in self.front if all(row.costs[name] <= most for name, most in limits.items())]
+        if not kept:
+            least = {name: min(row.costs[name] for row in self.front) for name in limits}
+            raise UserError("best", f"no row of the front keeps {limits}", f"the smallest costs are {least}")
+        return max(kept, key=lambda row: (row.predicted if row.measured is None else row.measured) or 0.0)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.front)
+
+    def __len__(self) -> int:
+        return len(self.front)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

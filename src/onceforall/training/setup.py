@@ -14,7 +14,9 @@ from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.journal import Listener
+from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.engine.stop import Stop
+from onceforall.training.engine.threads import choose_threads
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.loop import Learner
 from onceforall.training.optimizer import optimizer_of
@@ -37,6 +39,43 @@ class Options:
     stop: Stop = field(default_factory=Stop)
     threads: int | None = None
     notes: tuple[str, ...] = ()
+
+
+def compute_of(device: str = "auto", *, device_id: int = 0, precision: str = "float",
+               processes: Processes | None = None, option: str = "device", threads: int | None = None) -> Compute:
+    """Where and how precisely to compute; torch's threads are set on the way.
+
+    Args:
+        device: cpu, cuda, or auto, the GPU where there is one.
+        device_id: which GPU, of one process.
+        precision: float, half or bfloat16.
+        processes: the processes of the run.
+        option: what an error calls `device`.
+        threads: of torch on a CPU; None: OMP_NUM_THREADS, else this process's share of the free cores.
+
+    Raises:
+        UserError: there is no such device or precision.
+    """
+    me = processes or Processes()
+    types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
+    if precision not in types:
+        raise UserError("--type-config", f"{precision!r} is not one of {', '.join(types)}")
+    names = {"cpu": "cpu", "cudnn": "cuda", "cuda": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}
+    if device not in names:
+        raise UserError(option, f"{device!r} is not one of {', '.join(names)}")
+    if names[device] == "cpu" or threads is not None:
+        choose_threads(threads, me)
+    if names[device] == "cpu":
+        keep_large_blocks()
+        return Compute(torch.device("cpu"), types[precision])
+    if not torch.cuda.is_available():
+        raise UserError(option, f"{device!r} needs a GPU, and torch sees none", f"take {option} cpu")
+    # srun may show each process a single GPU of its own
+    index = me.local_rank % torch.cuda.device_count() if me.local_world > 1 else device_id
+    if index >= torch.cuda.device_count():
+        raise UserError("--device-id", f"{index} is not one of the {torch.cuda.device_count()} GPUs")
+    torch.cuda.set_device(index)
+    return Compute(torch.device("cuda", index), types[precision])
 
 
 def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
@@ -104,7 +143,7 @@ def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -
 
     Raises UserError for a teacher whose weights name other `classes` than those of the pictures.
     """
-    given, place = training.stage.teacher, "stage.teacher.network"
+    given, place = training.teacher, "stage.teacher.network"
     if given is None:
         return None
     network = given.network

@@ -146,7 +146,8 @@ class Stage(Setting):
     schedule: Schedule = Field(default=Schedule(), description="how the learning rate moves")
     loss: Loss = Field(default=Loss(), description="what the sub-networks are judged by; the losses of a step's "
                        "sub-networks are added up")
-    teacher: Teacher | None = Field(default=None, description="what they also learn from")
+    teacher: Teacher | str | None = Field(default=None, description="what they also learn from: a supernet's largest "
+                                          "sub-network; in a run of several stages also the name of an earlier one")
     strategy: str | Function = Field(default="shrinking", description="what a step trains: shrinking, "
                                      "subnets_per_step random ones; sandwich, the largest, the smallest and random "
                                      "ones, which learn from the largest; or a function of the space, the step's "
@@ -184,6 +185,8 @@ class Stage(Setting):
     def _fits(self) -> Stage:
         if self.schedule.warmup_epochs > self.epochs:
             raise UserError("schedule.warmup_epochs", f"{self.schedule.warmup_epochs} is above epochs, {self.epochs}")
+        if self.teacher is not None and not self.loss.kd_weight:
+            raise UserError("loss.kd_weight", "is 0 beside a teacher", "give 1, or leave the teacher out")
         if self.sampling in ("best_up", "worst_up") and self.predictor is None:
             raise UserError("predictor", f"is missing, and sampling {self.sampling} chooses by it",
                             "`ofa predictor fit` makes one")
@@ -205,6 +208,20 @@ class Training(Setting):
     data: Data = Field(description="where pictures are, and how they are augmented")
     network: Network = Field(description="what is trained")
     stage: Stage = Field(description="how it is trained")
+
+    @model_validator(mode="after")
+    def _alone(self) -> Training:
+        if isinstance(self.stage.teacher, str):
+            raise UserError("stage.teacher", f"{self.stage.teacher!r} names a stage, and there is none beside this one",
+                            "give the teacher's network and weights")
+        return self
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """What the sub-networks also learn from."""
+        teacher = self.stage.teacher
+        assert not isinstance(teacher, str)  # checked when the training was made
+        return teacher
 
     @property
     def searches(self) -> bool:

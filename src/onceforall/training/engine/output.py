@@ -44,8 +44,8 @@ def lasting(options: Options) -> dict[str, Any]:
 
 def files_of(training: Training) -> dict[str, int]:
     """Checksums of the files that a run reads again when it is resumed, by the keys that name them."""
-    stage = training.stage
-    files = {"stage.teacher.network.weights": None if stage.teacher is None else stage.teacher.network.weights,
+    stage, teacher = training.stage, training.teacher
+    files = {"stage.teacher.network.weights": None if teacher is None else teacher.network.weights,
              "stage.predictor": stage.predictor if stage.sampling in ("best_up", "worst_up") else None}
     return {place: zlib.crc32(Path(file).read_bytes()) for place, file in files.items() if file is not None}
 

@@ -77,9 +77,9 @@ def write_config(training: Training, output: Path) -> None:
 
 def paths_of(training: Training) -> dict[str, str]:
     """The paths that a training names, by their dotted keys."""
-    stage, data = training.stage, training.data
-    found = {"network.weights": training.network.weights, "stage.predictor": stage.predictor,
-             "stage.teacher.network.weights": None if stage.teacher is None else stage.teacher.network.weights,
+    data, teacher = training.data, training.teacher
+    found = {"network.weights": training.network.weights, "stage.predictor": training.stage.predictor,
+             "stage.teacher.network.weights": None if teacher is None else teacher.network.weights,
              **{f"data.{key}": getattr(data, key) for key in DATA_PATHS}}
     return {key: path for key, path in found.items() if path is not None}
 

@@ -1,0 +1,166 @@
+"""Training from Python: `fit`, the whole pipeline, and `train`, stages of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onceforall.data import DataSpec
+from onceforall.data.spec import NAMED
+from onceforall.errors import UserError
+from onceforall.nn import Supernet
+from onceforall.recipes import fit as pipeline
+from onceforall.run import Run
+from onceforall.space import SearchSpace, search_space
+from onceforall.training.engine.distributed import detect, joined
+from onceforall.training.engine.run import train as train_one
+from onceforall.training.setup import Options, compute_of, data_of
+from onceforall.training.stage import Network, Stage, Teacher, Training
+from onceforall.weights.nets import WEIGHTS, Trained, load_supernet, save
+
+Listener = Callable[[Mapping[str, Any]], None]
+START = "start.safetensors"  # weights of a supernet that was given
+
+
+def fit(data: str | Path = "digits", *, output: str | Path, device: str = "auto", threads: int | None = None,
+        listener: Listener | None = None, **changes: Any) -> Run:
+    """Train the recipe that suits some pictures, search the supernet, and save the best sub-networks.
+
+        run = fit("pictures", output="runs/mine")
+
+    Called again, it goes on where it stopped. It does what `ofa fit` does.
+
+    Args:
+        data: digits, fashion-mnist, cifar10, or a folder of pictures, with train/<class>/ and val/<class>/ or
+            <class>/ alone.
+        output: the run's folder.
+        device: cpu, cuda, or auto, the GPU where there is one.
+        threads: of torch on a CPU; None: OMP_NUM_THREADS, else the free cores.
+        listener: hears of progress, as mappings with a `kind`.
+        changes: further fields of `onceforall.recipes.fit.Request`: root, recipe, epochs_scale, workers, budgets, seed,
+            flip, balanced, and others.
+
+    Returns:
+        The handle on the run's folder.
+
+    Raises:
+        UserError: the pictures cannot be used, or the folder holds another run.
+    """
+    known = pipeline.Request.__dataclass_fields__
+    for name in changes:
+        if name not in known:
+            raise UserError(name, "is no argument of fit", f"known: {', '.join(known)}")
+    request = pipeline.Request(str(data), **changes)
+    with _options(device, threads, listener) as options:
+        pipeline.fit(request, Path(output), options)
+    return Run(output, device=device, threads=threads)
+
+
+def train(net: Supernet | SearchSpace | str, data: str | Path | DataSpec, *,
+          stages: Sequence[Stage] | Mapping[str, Stage], output: str | Path, device: str = "auto",
+          threads: int | None = None, listener: Listener | None = None) -> Run:
+    """Train a supernet stage by stage; each stage starts from the weights of the one before it.
+
+        train("mobilenet_v3_large_32px?width_mult=0.5", "digits", output="runs/mine", stages={
+            "full": Stage(choices={"kernel": [7], "expand": [6], "depth": [4]}, epochs=10, optimizer=Optimizer(lr=0.1)),
+            "all": Stage(epochs=20, optimizer=Optimizer(lr=0.03), teacher="full", loss=Loss(kd_weight=1))})
+
+    Called again, it goes on where it stopped.
+
+    Args:
+        net: a supernet, whose weights are the start; or a search space, or a catalogue's name of one, for random
+            weights. Of a space each stage's supernet has the stage's choices only.
+        data: as for `fit`, or a `DataSpec`.
+        stages: in order; of a sequence they are called stage1, stage2, and so on. A stage's teacher may be the name of
+            a stage before it.
+        output: the run's folder; each stage has a folder in it.
+        device: cpu, cuda, or auto, the GPU where there is one.
+        threads: of torch on a CPU; None: OMP_NUM_THREADS, else the free cores.
+        listener: hears of progress, as mappings with a `kind`.
+
+    Returns:
+        The handle on the run's folder.
+
+    Raises:
+        UserError: the pictures cannot be used, the space lacks a choice, or the folder holds another run.
+    """
+    spec = data if isinstance(data, DataSpec) else _spec(str(data))
+    named = dict(stages) if isinstance(stages, Mapping) else {f"stage{i}": stage for i, stage in enumerate(stages, 1)}
+    if not named:
+        raise UserError("stages", "is empty", "give at least one")
+    folder = Path(output)
+    with _options(device, threads, listener) as options:
+        trainings = _trainings(net, spec, named, folder)
+        for name, training in trainings.items():
+            train_one(training, folder / name, options)
+    return Run(output, device=device, threads=threads)
+
+
+def _trainings(net: Supernet | SearchSpace | str, spec: DataSpec, stages: Mapping[str, Stage],
+               folder: Path) -> dict[str, Training]:
+    """What each stage trains, by its name."""
+    out: dict[str, Training] = {}
+    before = _first(net, spec, folder)
+    for name, given in stages.items():
+        if not name or Path(name).name != name:
+            raise UserError("stages", f"{name!r} is no name of a folder")
+        part = before.space if isinstance(net, Supernet) else given.part(_space(net)).at(_space(net).resolutions)
+        network = before.model_copy(update={"space": part})
+        out[name] = Training(data=spec, network=network, stage=_taught(given, out, folder))
+        before = network.model_copy(update={"weights": str(folder / name / WEIGHTS)})
+    return out
+
+
+def _first(net: Supernet | SearchSpace | str, spec: DataSpec, folder: Path) -> Network:
+    """The network that the first stage begins with."""
+    if not isinstance(net, Supernet):
+        return Network(space=_space(net), num_classes=max(2, len(data_of(spec).classes)))
+    start = folder / START
+    if not start.exists():
+        save(Trained(net, net.space), start)
+    elif not _same(net, load_supernet(start)):
+        raise UserError(str(start), "holds the weights of another supernet than the one given",
+                        "take another output folder")
+    norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    return Network(space=net.space, num_classes=net.num_classes, dropout=net.dropout, bn_momentum=norm.momentum or 0.1,
+                   bn_eps=norm.eps, weights=str(start))
+
+
+def _same(a: Supernet, b: Supernet) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(value.cpu(), theirs[name]) for name, value in ours.items())
+
+
+def _space(net: SearchSpace | str | Supernet) -> SearchSpace:
+    if isinstance(net, Supernet):
+        return net.space
+    return search_space(net) if isinstance(net, str) else net
+
+
+def _taught(stage: Stage, before: Mapping[str, Training], folder: Path) -> Stage:
+    """The stage with its teacher, where that is the name of a stage before it."""
+    if not isinstance(stage.teacher, str):
+        return stage
+    if stage.teacher not in before:
+        raise UserError("teacher", f"{stage.teacher!r} is no stage before it", f"known: {', '.join(before) or 'none'}")
+    network = before[stage.teacher].network.model_copy(update={
+        "weights": str(folder / stage.teacher / WEIGHTS), "dropout": 0.0})
+    return stage.model_copy(update={"teacher": Teacher(network=network)})
+
+
+def _spec(data: str) -> DataSpec:
+    return DataSpec(data) if data in NAMED else DataSpec("folder", root=data)
+
+
+@contextmanager
+def _options(device: str, threads: int | None, listener: Listener | None) -> Iterator[Options]:
+    """How to run: on which device, and with all processes of a launcher such as torchrun."""
+    me = detect(os.environ)
+    compute = compute_of(device, processes=me, threads=threads)
+    with joined(me, compute.device) as together:
+        yield Options(compute=compute, processes=together, listener=listener)

@@ -1,0 +1,133 @@
+"""Training from Python, on the digits: what a newcomer would write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import onceforall as ofa
+from onceforall.recipes import RECIPES, fit
+from onceforall.searching.evolution import Evolution
+from onceforall.searching.study import Plan
+from onceforall.weights.nets import load_supernet
+
+NAME = "mobilenet_v3_large_32px?width_mult=0.15"
+QUICK = {"plan": Plan(20, 0), "evolution": Evolution(50, 10), "measure": 2}
+
+
+def stage(**changes):
+    return ofa.Stage(**{"choices": {"kernel": [3, 5], "expand": [3, 4], "depth": [2], "resolution": [12, 16]},
+                        "epochs": 1, "optimizer": ofa.Optimizer(lr=0.05), "batches": ofa.Batches(size=256),
+                        "validate_archs": ["largest"], **changes})
+
+
+STAGES = {"full": stage(choices={"kernel": [5], "expand": [4], "depth": [2], "resolution": [12, 16]}),
+          "kernel": stage(choices={"kernel": [3, 5], "expand": [4], "depth": [2], "resolution": [12, 16]},
+                          optimizer=ofa.Optimizer(name="adamw", lr=1e-3)),
+          "all": stage(teacher="full", loss=ofa.Loss(kd_weight=1), sort="bands", subnets_per_step=2)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> ofa.Run:
+    heard = []
+    run = ofa.train(NAME, "digits", stages=STAGES, output=tmp_path_factory.mktemp("api") / "run", device="cpu",
+                    listener=heard.append)
+    assert {"stage", "step", "valid"} <= {record["kind"] for record in heard}
+    return run
+
+
+def test_stages_start_from_each_other(run):
+    assert list(run.stages) == ["full", "kernel", "all"]
+    assert [training.network.weights is None for training in run.stages.values()] == [True, False, False]
+    assert run.stages["all"].teacher.network.space == run.stages["full"].network.space
+    assert run.space.dimensions == ("kernel", "expand")
+    assert [stage.choices for stage in run.space.stages] == 5 * [{"kernel": (3, 5), "expand": (3, 4)}]
+    assert run.weights == run.folder / "all" / "weights.safetensors"
+    # channels are sorted as they were trained before: in full
+    importance = load_supernet(run.folder / "kernel").stages[0][0].project.conv.weight.abs().sum((0, 2, 3))
+    assert not (importance.diff() <= 0).all()
+
+
+def test_from_the_run_to_what_ships(run, tmp_path):
+    front = run.search(max_macs=2e6, **QUICK)
+    assert len(front) == len(list(front)) and (run.folder / "search" / "front.json").exists()
+    best = front.best(macs=1.5e6)
+    assert best.costs["macs"] <= 1.5e6 and run.space.free.contains(best.arch)
+    assert all((row.measured or row.predicted) <= (best.measured or best.predicted)
+               for row in front if row.costs["macs"] <= 1.5e6)
+    with pytest.raises(ofa.UserError, match="best: no row of the front keeps {'macs': 1.0}; the smallest costs are "):
+        front.best(macs=1.0)
+    with pytest.raises(ofa.UserError, match="latency: is no cost of this front; it has macs, params"):
+        front.best(latency=1.0)
+    subnet = run.extract(best.arch)
+    about = subnet.save(tmp_path / "subnet")
+    assert (about.accuracy.top1, about.accuracy.images, about.classes) == (subnet.top1, 359, list("0123456789"))
+    images = torch.rand(2, 3, best.arch.resolution, best.arch.resolution)
+    torch.testing.assert_close(ofa.load_subnet(tmp_path / "subnet")(images), subnet.net(images))
+    assert run.extract("smallest").arch == run.space.smallest
+    again = ofa.Run(run.folder, device="cpu")
+    assert again.extract(best.arch).top1 == subnet.top1
+    assert repr(again) == f"Run('{run.folder}')"
+
+
+def test_an_exported_file(run, tmp_path):
+    pytest.importorskip("onnxruntime")
+    subnet = run.extract("smallest")
+    with pytest.raises(ofa.UserError, match="export: has no folder to write into; save the sub-network first"):
+        subnet.export(to=["onnx"])
+    subnet.save(tmp_path / "subnet")
+    made = subnet.export(to=["onnx"])
+    assert list(made) == ["model.onnx"] and made["model.onnx"].verification.pictures.same_top1 == 359
+
+
+@pytest.mark.slow
+def test_a_latency_table(run):
+    table = run.profile(backend="torch", subnets=30, rounds=1)
+    assert (run.folder / "latency-torch.json").exists()
+    front = run.search(tables={"here": table}, objectives=("accuracy", "latency_ms"), **QUICK)
+    assert front.best(latency_ms=1e3).costs["latency_ms"] > 0
+
+
+def test_a_supernet_that_is_given(run, tmp_path):
+    """Its weights are the start; the same call goes on, another supernet's weights are refused."""
+    net = load_supernet(run.folder / "all")
+    for _ in range(2):
+        more = ofa.train(net, "digits", stages=[stage(choices={})], output=tmp_path / "more", device="cpu")
+    assert list(more.stages) == ["stage1"] and more.space == net.space
+    changed = load_supernet(run.folder / "all")
+    with torch.no_grad():
+        changed.head["classifier"].bias[0] += 1
+    with pytest.raises(ofa.UserError, match=r"start.safetensors: holds the weights of another supernet than the one"):
+        ofa.train(changed, "digits", stages=[stage(choices={})], output=tmp_path / "more", device="cpu")
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda out: ofa.train(NAME, "digits", stages=[], output=out), "stages: is empty"),
+    (lambda out: ofa.train(NAME, "digits", stages={"a/b": stage()}, output=out), "stages: 'a/b' is no name of a fold"),
+    (lambda out: ofa.train(NAME, "digits", stages={"a": stage(teacher="b", loss=ofa.Loss(kd_weight=1))}, output=out),
+     "teacher: 'b' is no stage before it; known: none"),
+    (lambda out: ofa.train(NAME, "digits", stages=[stage(choices={"kernel": [9]})], output=out), "kernel: 9 is not"),
+    (lambda out: ofa.train("mobilenet", "digits", stages=[stage()], output=out), "'mobilenet' is not in the catalogue"),
+    (lambda out: ofa.train(NAME, "/no/such", stages=[stage()], output=out), "/no/such"),
+    (lambda out: ofa.train(NAME, "digits", stages=[stage()], output=out, device="tpu"), "device: 'tpu' is not one of"),
+    (lambda out: ofa.fit("digits", output=out, epoch_scale=1), "epoch_scale: is no argument of fit; known: "),
+    (ofa.Run, "is neither a run folder nor a weights file"),
+    (lambda out: stage(teacher="full"), "loss.kd_weight: is 0 beside a teacher; give 1, or leave the teacher out"),
+])
+def test_a_mistake_is_one_line(call, message, tmp_path):
+    with pytest.raises(ofa.UserError, match=message) as error:
+        call(tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("run/*/weights*"))
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline(tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], batch=256, calibration_images=100))
+    monkeypatch.setattr(fit, "Evolution", lambda **more: Evolution(50, 10, **more))
+    run = ofa.fit("digits", output=tmp_path / "run", device="cpu", epochs_scale=0.01, collect=20, elastic=2, budgets=1)
+    assert len(run.stages) == 6 and run.training == run.stages["K357_E346_D234"]
+    front = run.search(max_macs=5e6, **QUICK)
+    assert run.extract(front.best(macs=3e6).arch).save(tmp_path / "subnet").accuracy.images == 359
