@@ -86,7 +86,8 @@ def load_of(given: Training) -> list[Tensor]:
     lambda: training_of(Config.from_dict({**(v := config().to_dict()), "network": {"ofa": {
         **v["network"]["ofa"], "genotype": [0] * 20}}, "hparams": {**v["hparams"], "img_size": 16}}), "OFATrainer"),
     lambda: training(teacher=Teacher(network=Network(space=NAME, num_classes=10, weights="full.h5")),
-                     loss=Loss(kd_weight=1), sampling="best_up", predictor="p.safetensors", safety=Safety(checkpoint_minutes=None)),
+                     loss=Loss(kd_weight=1), sampling="best_up", predictor="p.safetensors",
+                     safety=Safety(checkpoint_minutes=None)),
     lambda: training(strategy=smallest_first, optimizer=Optimizer(lr=0.1, name="adam", betas=[0.8, 0.9]))])
 def test_json_there_and_back(made):
     """Functions come back as their names, everything else as it was; a second time nothing changes."""
