@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import mean
 
 from onceforall.cost import macs
-from onceforall.interop.nnabla.settings import training_of
-from onceforall.recipes import RECIPES, Recipe, configs, recipe_named
+from onceforall.data import DataSpec
+from onceforall.recipes import RECIPES, Preset, recipe_named
 from onceforall.space import search_space
-from onceforall.training.stage import Course, course_of
+from onceforall.training.course import Course, course_of
 from onceforall.training.strategy import Moment
 
 STEPS = 200
@@ -29,11 +29,12 @@ def step(course: Course, *, num_classes: int) -> float:
                     course.strategy(space, random.Random(i), Moment(i, STEPS))) / len(sizes) for i in range(STEPS))
 
 
-def epochs(recipe: Recipe, *, num_classes: int = 10) -> float:
+def epochs(preset: Preset, *, num_classes: int = 10) -> float:
     """All stages of a recipe, in epochs of the largest sub-network."""
-    space, total = search_space(recipe.space, width_mult=recipe.width_mult), 0.0
-    for config in configs(recipe, num_classes=num_classes, run=Path("run"), root="pictures").values():
-        course = course_of(training_of(config))
+    space, total = search_space(preset.space, width_mult=preset.width_mult), 0.0
+    recipe = preset.recipe(DataSpec(preset.data), num_classes=num_classes)
+    for training in recipe.trainings(Path("run")).values():
+        course = course_of(training)
         sizes = course.space.resolutions
         largest = mean(macs(space, space.largest.at(size), num_classes=num_classes) for size in sizes)
         teacher = 0.0 if course.stage.teacher is None else largest

@@ -23,13 +23,14 @@ from side_by_side import machine
 
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
+from onceforall.training.course import Course
 from onceforall.training.engine.distributed import Processes, average_gradients
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import sgd
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Batches, Course, Stage
+from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Term
 
 SPACE, BATCH, SIZE, SUBNETS = search_space("mobilenet_v3_large"), 8, 128, 4

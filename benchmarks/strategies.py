@@ -40,8 +40,9 @@ from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.genotype import operators_of
 from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.nn import Subnet
-from onceforall.recipes.recipe import STAGES, WHOLE, StageRow, optimizer
+from onceforall.recipes.preset import STAGES, WHOLE, StageRow
 from onceforall.space import Arch, SearchSpace, search_space
+from onceforall.training.course import course_of
 from onceforall.training.engine import run as runs
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.memory import keep_large_blocks
@@ -49,7 +50,7 @@ from onceforall.training.engine.output import WEIGHTS
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.loop import Learner
 from onceforall.training.setup import Options, data_of, learner_of
-from onceforall.training.stage import Training, course_of
+from onceforall.training.stage import Training
 from onceforall.weights.nets import load, load_supernet
 
 CLASSES = 10  # of all the data sets
@@ -72,6 +73,11 @@ class Leg:
     hparams: Mapping[str, Any] = field(default_factory=dict)
 
 
+def task(row: StageRow) -> str:
+    """What NNablaNAS calls a stage."""
+    return "expand" if row.sorts else row.name if row.name in ("fullnet", "kernel") else "depth"
+
+
 # epochs and sub-networks a step in the proportions of the authors' script (Cai et al. 2020)
 SHRINKING = tuple(Leg(row, epochs, lr, subnets, teacher=row.name != "fullnet") for row, epochs, lr, subnets in zip(
     STAGES, (180, 120, 25, 120, 25, 120), (0.05, 0.02, 0.02, 0.02, 0.02, 0.02), (1, 1, 2, 2, 4, 4), strict=True))
@@ -87,7 +93,7 @@ WAYS: dict[str, tuple[Leg, ...]] = {
     "shrinking, recipes' epochs": tuple(replace(leg, epochs=epochs, subnets=subnets) for leg, epochs, subnets in zip(
         SHRINKING, (4, 1, 1, 1, 1, 2), (1, 1, 1, 1, 2, 2), strict=True)),  # the recipes named -shrinking
     "shrinking, kernels cropped": SHRINKING,  # the matrices stay at identity
-    "shrinking, not sorted": tuple(replace(leg, row=replace(leg.row, task=leg.row.task.replace("expand", "depth")))
+    "shrinking, not sorted": tuple(replace(leg, row=replace(leg.row, sorts=False))
                                    for leg in SHRINKING),
     "shrinking, no teacher": tuple(replace(leg, teacher=False) for leg in SHRINKING),
     "shrinking, one sub-network": tuple(replace(leg, teacher=False, subnets=1) for leg in SHRINKING),
@@ -158,7 +164,7 @@ class Setting:
                     "drop_rate": 0.0, "op_candidates": operators_of(part), "depth_candidates": list(row.depth), **more}
 
         net, smallest = network(leg.row, **leg.network), min(leg.row.depth)
-        hparams = {"task": leg.row.task, "epoch": epochs, "batch_size_train": 64, "batch_size_valid": 200,
+        hparams = {"task": task(leg.row), "epoch": epochs, "batch_size_train": 64, "batch_size_valid": 200,
                    "train_image_size_list": list(self.sizes), "subnets_per_step": leg.subnets, "seed": seed,
                    "validation_frequency": epochs, "checkpoint_every": None, **leg.hparams}
         if arch is None:  # validation is not what is compared: one sub-network at the end
@@ -173,7 +179,7 @@ class Setting:
         loader = {"train_portion": self.portion, "crop_scale": [0.6, 1.0], "flip": self.data != "digits", "workers": 0,
                   **({} if self.root is None else {"root": self.root})}
         return Config.from_dict({"dataloader": {self.data: loader}, "network": {"ofa": net},
-                                 "optimizer": optimizer(leg.lr, 3e-5), "hparams": hparams})
+                                 "optimizer": {"train": {"lr": leg.lr, "weight_decay": 3e-5}}, "hparams": hparams})
 
     def macs(self, arch: Arch) -> int:
         """Multiply-accumulates of a forward pass for one picture."""
@@ -291,7 +297,7 @@ def predictor(weights: Path, config: Config, folder: Path) -> Path:
 def alone(setting: Setting, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train one sub-network by itself, and score it."""
     arch, began = setting.alone()[name.removeprefix("alone ")], time.process_time()
-    leg = Leg(replace(WHOLE, task="fullnet"), 1, 0.05)
+    leg = Leg(WHOLE, 1, 0.05)
     epochs, spent = setting.epochs([leg], arch=arch)
     config = setting.config(leg, epochs=epochs[0], seed=seed, arch=arch)
     with mock.patch.object(runs, "data_of", few_held_out):

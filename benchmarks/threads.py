@@ -24,13 +24,14 @@ from side_by_side import Work, in_turn, machine, progress
 
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.training.course import Course
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import sgd
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Batches, Course, Stage
+from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Term
 
 STEPS = {  # name: space, pictures, their size, and steps a round

@@ -131,3 +131,23 @@ def test_the_whole_pipeline(tmp_path, monkeypatch):
     assert len(run.stages) == 6 and run.training == run.stages["K357_E346_D234"]
     front = run.search(max_macs=5e6, **QUICK)
     assert run.extract(front.best(macs=3e6).arch).save(tmp_path / "subnet").accuracy.images == 359
+
+
+def test_of_stages_that_are_equally_wide_the_last_counts(tmp_path):
+    run = ofa.train(NAME, "digits", stages={"b": stage(), "a": stage(seed=1)}, output=tmp_path / "run", device="cpu")
+    assert list(run.stages) == ["b", "a"]
+    assert run.weights == ofa.Run(tmp_path / "run").weights == tmp_path / "run" / "a" / "weights.safetensors"
+    assert not run.training.data.augment.flip  # a mirrored digit is another one
+
+
+@pytest.mark.parametrize("name", ["..", "search", "a\0", "", "start.safetensors"])
+def test_names_that_no_stage_may_have(name, tmp_path):
+    with pytest.raises(ofa.UserError, match="stages: '.*' is "):
+        ofa.train(NAME, "digits", stages={name: stage()}, output=tmp_path / "run", device="cpu")
+    assert not list(tmp_path.glob("**/config.json"))
+
+
+def test_arguments_that_are_not_known(run):
+    for call in (lambda: run.search(max_mac=3), lambda: run.profile(thread=1)):
+        with pytest.raises(ofa.UserError, match="(max_mac|thread): is no argument of (search|profile); known: "):
+            call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from onceforall.data.spec import NAMED
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.recipes import fit as pipeline
+from onceforall.recipes.catalog import recipe_of
 from onceforall.run import Run
 from onceforall.space import SearchSpace, search_space
-from onceforall.training.engine.distributed import detect, joined
+from onceforall.training.engine.distributed import Processes, detect, joined, wait
 from onceforall.training.engine.run import train as train_one
+from onceforall.training.recipe import Recipe
 from onceforall.training.setup import Options, compute_of, data_of
-from onceforall.training.stage import Network, Stage, Teacher, Training
-from onceforall.weights.nets import WEIGHTS, Trained, load_supernet, save
+from onceforall.training.stage import Network, Stage
+from onceforall.weights.nets import Trained, load_supernet, save
 
 Listener = Callable[[Mapping[str, Any]], None]
 START = "start.safetensors"  # weights of a supernet that was given
@@ -75,7 +78,7 @@ def train(net: Supernet | SearchSpace | str, data: str | Path | DataSpec, *,
     Args:
         net: a supernet, whose weights are the start; or a search space, or a catalogue's name of one, for random
             weights. Of a space each stage's supernet has the stage's choices only.
-        data: as for `fit`, or a `DataSpec`.
+        data: as for `fit`, augmented as its recipe does; or a `DataSpec`, which says it itself.
         stages: in order; of a sequence they are called stage1, stage2, and so on. A stage's teacher may be the name of
             a stage before it.
         output: the run's folder; each stage has a folder in it.
@@ -90,42 +93,29 @@ def train(net: Supernet | SearchSpace | str, data: str | Path | DataSpec, *,
         UserError: the pictures cannot be used, the space lacks a choice, or the folder holds another run.
     """
     spec = data if isinstance(data, DataSpec) else _spec(str(data))
+    if isinstance(stages, Stage):
+        stages = [stages]
     named = dict(stages) if isinstance(stages, Mapping) else {f"stage{i}": stage for i, stage in enumerate(stages, 1)}
-    if not named:
-        raise UserError("stages", "is empty", "give at least one")
     folder = Path(output)
     with _options(device, threads, listener) as options:
-        trainings = _trainings(net, spec, named, folder)
-        for name, training in trainings.items():
+        recipe = Recipe(data=spec, network=_first(net, spec, folder, options.processes), stages=named)
+        for name, training in recipe.trainings(folder).items():
             train_one(training, folder / name, options)
     return Run(output, device=device, threads=threads)
 
 
-def _trainings(net: Supernet | SearchSpace | str, spec: DataSpec, stages: Mapping[str, Stage],
-               folder: Path) -> dict[str, Training]:
-    """What each stage trains, by its name."""
-    out: dict[str, Training] = {}
-    before = _first(net, spec, folder)
-    for name, given in stages.items():
-        if not name or Path(name).name != name:
-            raise UserError("stages", f"{name!r} is no name of a folder")
-        part = before.space if isinstance(net, Supernet) else given.part(_space(net)).at(_space(net).resolutions)
-        network = before.model_copy(update={"space": part})
-        out[name] = Training(data=spec, network=network, stage=_taught(given, out, folder))
-        before = network.model_copy(update={"weights": str(folder / name / WEIGHTS)})
-    return out
-
-
-def _first(net: Supernet | SearchSpace | str, spec: DataSpec, folder: Path) -> Network:
+def _first(net: Supernet | SearchSpace | str, spec: DataSpec, folder: Path, processes: Processes) -> Network:
     """The network that the first stage begins with."""
     if not isinstance(net, Supernet):
-        return Network(space=_space(net), num_classes=max(2, len(data_of(spec).classes)))
+        space = search_space(net) if isinstance(net, str) else net
+        return Network(space=space, num_classes=max(2, len(data_of(spec).classes)))
     start = folder / START
-    if not start.exists():
+    if processes.first and not start.exists():
         save(Trained(net, net.space), start)
-    elif not _same(net, load_supernet(start)):
+    elif processes.first and not _same(net, load_supernet(start)):
         raise UserError(str(start), "holds the weights of another supernet than the one given",
                         "take another output folder")
+    wait(processes)
     norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
     return Network(space=net.space, num_classes=net.num_classes, dropout=net.dropout, bn_momentum=norm.momentum or 0.1,
                    bn_eps=norm.eps, weights=str(start))
@@ -136,25 +126,10 @@ def _same(a: Supernet, b: Supernet) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(value.cpu(), theirs[name]) for name, value in ours.items())
 
 
-def _space(net: SearchSpace | str | Supernet) -> SearchSpace:
-    if isinstance(net, Supernet):
-        return net.space
-    return search_space(net) if isinstance(net, str) else net
-
-
-def _taught(stage: Stage, before: Mapping[str, Training], folder: Path) -> Stage:
-    """The stage with its teacher, where that is the name of a stage before it."""
-    if not isinstance(stage.teacher, str):
-        return stage
-    if stage.teacher not in before:
-        raise UserError("teacher", f"{stage.teacher!r} is no stage before it", f"known: {', '.join(before) or 'none'}")
-    network = before[stage.teacher].network.model_copy(update={
-        "weights": str(folder / stage.teacher / WEIGHTS), "dropout": 0.0})
-    return stage.model_copy(update={"teacher": Teacher(network=network)})
-
-
 def _spec(data: str) -> DataSpec:
-    return DataSpec(data) if data in NAMED else DataSpec("folder", root=data)
+    """The pictures, augmented as the recipe does that suits them: a mirrored digit is another one."""
+    spec = DataSpec(data) if data in NAMED else DataSpec("folder", root=data)
+    return replace(spec, augment=recipe_of(data_of(spec), small=True).augment)
 
 
 @contextmanager
@@ -163,4 +138,4 @@ def _options(device: str, threads: int | None, listener: Listener | None) -> Ite
     me = detect(os.environ)
     compute = compute_of(device, processes=me, threads=threads)
     with joined(me, compute.device) as together:
-        yield Options(compute=compute, processes=together, listener=listener)
+        yield Options(compute=compute, processes=together, listener=listener, threads=threads)

@@ -82,6 +82,7 @@ class Chosen:
         """
         if self.folder is None:
             raise UserError("export", "has no folder to write into", "save the sub-network first")
+        _check_known(changes, export.Request, "export")
         folder = self.folder
         requests = [export.Request(target, precision, **changes) for target in to]  # type: ignore[arg-type]
         for request in requests:
@@ -108,7 +109,9 @@ class Run:
             UserError: the folder holds no trained weights.
         """
         self.folder = Path(folder)
-        self.weights = weights_file(self.folder)
+        weights = weights_file(self.folder)
+        last = self.folder / next(reversed(self.stages), "")  # of stages that are equally wide
+        self.weights = weights_file(last) if self.stages and weights.parent != self.folder else weights
         self._device, self._threads = device, threads
 
     def __repr__(self) -> str:
@@ -191,6 +194,7 @@ class Run:
         if not isinstance(net, Supernet):
             raise UserError(str(self.folder), "holds a single sub-network: there is nothing to search",
                             "give a supernet's run")
+        _check_known(changes, Request, "search")
         limits = {"macs": max_macs, "params": max_params, "memory": max_memory, "latency_ms": max_latency_ms}
         request = Request(limits={name: most for name, most in limits.items() if most is not None}, **changes)
         scorer = Scorer(net, self.evaluator, self.folder / SEARCH, listener=listener)
@@ -227,5 +231,13 @@ class Run:
         Returns:
             The table; latency in ms.
         """
+        _check_known(changes, Settings, "profile")
         job = Job(self.space, self._trained.num_classes, Settings(backend, **changes))
         return profile(job, Path(output or self.folder / f"latency-{backend}.json"))
+
+
+def _check_known(changes: Mapping[str, Any], taken: Any, what: str) -> None:
+    """Raise UserError for an argument that the dataclass does not take."""
+    for name in changes:
+        if name not in taken.__dataclass_fields__:
+            raise UserError(name, f"is no argument of {what}", f"known: {', '.join(taken.__dataclass_fields__)}")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -316,13 +317,13 @@ def test_fit_again_says_it_is_done_and_prints_the_same_table(run, capsys):
     assert "ofa evaluate" in out
     assert "is finished: nothing to do" in err
     assert before == {p: p.stat().st_mtime_ns for p in run.glob("*/weights.h5")}
-    for words, key in (("--epochs-scale", "0.5"), "epoch"), (("--seed", "4"), "seed"):
+    for words, key in (("--epochs-scale", "0.5"), "epochs"), (("--seed", "4"), "seed"):
         code, _, err = ofa(capsys, *FIT, *words, "-o", str(run))
         assert code == 2
-        assert f"holds a run of another configuration: hparams.{key} is " in err
-    (run / WHOLE.folder).mkdir()
+        assert f"holds a run of another configuration: stage.{key} is " in err
+    shutil.copytree(run / STAGES[0].folder, run / WHOLE.folder)
     code, _, err = ofa(capsys, *FIT, "-o", str(run))
-    (run / WHOLE.folder).rmdir()
+    shutil.rmtree(run / WHOLE.folder)
     assert code == 2
     assert f"{run}: holds whole, a stage of another recipe; go on with that one's --recipe, or take another" in err
 
@@ -424,19 +425,23 @@ def test_fit_on_a_folder_of_pictures(few, capsys, tmp_path):
     assert about["space"]["name"] == "mobilenet_v3_large_32px?width_mult=0.5"
 
 
-def test_every_recipes_configurations_are_linked(tmp_path):
-    from onceforall.interop.nnabla.config import stage_space
-    from onceforall.recipes import configs
+def test_every_recipes_stages_are_linked(tmp_path):
+    from onceforall.data import DataSpec
+    from onceforall.interop.nnabla.settings import config_of, training_of
     from onceforall.space import search_space
-    for recipe in RECIPES.values():
-        made = list(configs(recipe, num_classes=10, run=tmp_path, root="pictures" if recipe.data != "digits" else None)
-                    .values())
-        spaces = [stage_space(c) for c in made]
+    from onceforall.training.engine.places import without_paths
+    for preset in RECIPES.values():
+        spec = DataSpec(preset.data, root=None if preset.data == "digits" else "pictures", augment=preset.augment)
+        made = list(preset.recipe(spec, num_classes=10).trainings(tmp_path).values())
+        spaces = [training.part for training in made]
         assert all(b.covers(a) for a, b in pairwise(spaces))
-        assert len(made) == (1 if recipe.name.endswith("-cpu") else 6)
-        before = [str(tmp_path / stage.folder / "weights.h5") for stage in recipe.stages[:-1]]
-        assert [c.network.weights for c in made] == [None, *before]
-        assert spaces[-1] == search_space(recipe.space, width_mult=recipe.width_mult).restrict(
+        assert len(made) == (1 if preset.name.endswith("-cpu") else 6)
+        before = [str(tmp_path / stage.folder / "weights.safetensors") for stage in preset.stages[:-1]]
+        assert [training.network.weights for training in made] == [None, *before]
+        assert spaces[-1] == search_space(preset.space, width_mult=preset.width_mult).restrict(
             resolutions=spaces[-1].resolutions)
         assert made[0].teacher is None
-        assert [c.teacher is not None for c in made[1:]] == [way == "shrinking" for way in recipe.strategy[1:]]
+        assert [training.teacher is not None for training in made[1:]] == [
+            way == "shrinking" for way in preset.strategy[1:]]
+        for training in made:  # in NNablaNAS's form, and back
+            assert without_paths(training_of(config_of(training), search=True)) == without_paths(training)

@@ -22,12 +22,12 @@ from onceforall.cli.progress import closing_table
 from onceforall.deploy import classify
 from onceforall.deploy.description import read_description
 from onceforall.recipes import RECIPES, fit
-from onceforall.recipes.recipe import STAGES, Recipe
+from onceforall.recipes.preset import STAGES, Preset
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options
 from onceforall.weights.nets import weights_file
 
-TINY = Recipe("tiny", "folder", "mobilenet_v3_large_32px", 0.15, (12, 16), 16, batch=8, epochs=(1, 1), lr=(0.01, 0.01),
+TINY = Preset("tiny", "folder", "mobilenet_v3_large_32px", 0.15, (12, 16), 16, batch=8, epochs=(1, 1), lr=(0.01, 0.01),
               warmup=(0, 0), subnets=(1, 1), stages=STAGES[:2], calibration_images=20)
 CHINESE = "红"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"

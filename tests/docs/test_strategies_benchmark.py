@@ -14,7 +14,7 @@ from PIL import Image
 from onceforall.cost import macs
 from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import RECIPES, STAGES
-from onceforall.training.stage import course_of
+from onceforall.training.course import course_of
 from onceforall.weights.nets import load_supernet
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

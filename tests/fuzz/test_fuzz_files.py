@@ -23,7 +23,8 @@ from onceforall.latency.table import all_parts, read_table
 from onceforall.searching.front import Row
 from onceforall.searching.record import Record, front_arch, read_record
 from onceforall.space import Arch
-from onceforall.training.stage import Training, course_of
+from onceforall.training.course import course_of
+from onceforall.training.stage import Training
 from onceforall.training.strategy import Moment
 
 _GROUP = {"name": "Nesterov", "lr": 0.1, "momentum": 0.9, "weight_decay": 3e-5, "lr_scheduler": "CosineScheduler"}

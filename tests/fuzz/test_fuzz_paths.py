@@ -14,16 +14,15 @@ from fuzzing import FIGURES, cases, watched
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onceforall.data import DataSpec
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config
-from onceforall.interop.nnabla.settings import training_of
-from onceforall.recipes import RECIPES, configs
-from onceforall.recipes.recipe import STAGES
+from onceforall.recipes import RECIPES, STAGES
 from onceforall.training.engine.output import check_output
 from onceforall.training.engine.places import read_run, write_config, write_paths
 from onceforall.training.setup import Options
+from onceforall.training.stage import Training
 
-RECIPE = replace(RECIPES["digits"], data="folder", loader={}, stages=STAGES[:2])
+PRESET = replace(RECIPES["digits"], stages=STAGES[:2])
 NUMBERS = itertools.count()
 WHERE = ("home", "home/in/deep", "elsewhere", "home/link")  # working directories
 
@@ -51,9 +50,9 @@ def spelled(draw: st.DrawFn, place: Path, target: str) -> str:
     return path + draw(st.sampled_from(["", "/", "/.", "//"]))
 
 
-def _configs(data: str, run: str) -> dict[str, Config]:
+def _trainings(data: str, run: str) -> dict[str, Training]:
     """Two stages as `ofa fit` has them."""
-    return configs(RECIPE, num_classes=2, run=Path(run), root=data)
+    return PRESET.recipe(DataSpec("folder", root=data), num_classes=2).trainings(Path(run))
 
 
 @pytest.mark.slow
@@ -63,23 +62,23 @@ def test_spellings(place, data):
     run = f"run{next(NUMBERS)}"
     os.chdir(place / data.draw(st.sampled_from(WHERE)))
     begun = data.draw(spelled(place, run))
-    for folder, config in _configs(data.draw(spelled(place, "d")), begun).items():
+    for folder, training in _trainings(data.draw(spelled(place, "d")), begun).items():
         Path(begun, folder).mkdir(parents=True)
-        (Path(begun) / folder / "weights.h5").write_bytes(b"")
-        write_paths(training_of(config, search=True), Path(begun) / folder)
-        write_config(training_of(config, search=True), Path(begun) / folder)
+        (Path(begun) / folder / "weights.safetensors").write_bytes(b"")
+        write_paths(training, Path(begun) / folder)
+        write_config(training, Path(begun) / folder)
     if data.draw(st.booleans()):
         run = shutil.move(place / "home" / run, place / "home" / f"moved{run}").name
     os.chdir(place / data.draw(st.sampled_from(WHERE)))
     again = data.draw(spelled(place, run))
     with watched():
-        for folder, config in _configs(data.draw(spelled(place, "d")), again).items():
-            check_output(training_of(config, search=True), Path(again) / folder, Options())
+        for folder, training in _trainings(data.draw(spelled(place, "d")), again).items():
+            check_output(training, Path(again) / folder, Options())
             assert Path(read_run(Path(again) / folder).data.root or "").samefile(place / "home/d")
         FIGURES.accepted += 1
     with watched():
-        folder, config = next(iter(_configs(data.draw(spelled(place, "other")), again).items()))
+        folder, training = next(iter(_trainings(data.draw(spelled(place, "other")), again).items()))
         with pytest.raises(UserError, match=r"data\.root is .* there, and .*other.* is asked for"):
-            check_output(training_of(config, search=True), Path(again) / folder, Options())
+            check_output(training, Path(again) / folder, Options())
         FIGURES.refused += 1
     shutil.rmtree(place / "home" / run)

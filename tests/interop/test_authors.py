@@ -14,13 +14,14 @@ from onceforall.interop.mit.weights import key
 from onceforall.interop.nnabla.names import entries, names_of
 from onceforall.nn import extract, recalibrate, sort_channels
 from onceforall.space import Arch
+from onceforall.training.course import Course
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.losses import distillation
 from onceforall.training.schedule import CosineWarmup
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Batches, Course, Stage
+from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Moment, Term, authors_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:Implicit dimension choice")  # theirs

@@ -10,13 +10,14 @@ from PIL import Image
 
 from onceforall.cli import main
 from onceforall.cli.progress import Progress
-from onceforall.data import Loader, TrainBatches
+from onceforall.data import DataSpec, Loader, TrainBatches
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
-from onceforall.interop.nnabla.settings import pictures_of, training_of
+from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.fit import Request, plan
 from onceforall.training.setup import Options, data_of
+from onceforall.training.stage import Training
 
 LINE = "augmentation: random crops of 60 to 100 % of the area, {}, colours kept"
 HINT = "hint: a mirrored picture may be of another class here (left, right); --no-flip leaves training pictures as " \
@@ -36,15 +37,14 @@ def arrows(tmp_path):
     return tmp_path / "arrows"
 
 
-def said(config: Config) -> list[str]:
+def said(training: Training) -> list[str]:
     heard: list[str] = []
-    say_augmentation(training_of(config, search=True), Options(listener=lambda record: heard.append(record["text"])))
+    say_augmentation(training, Options(listener=lambda record: heard.append(record["text"])))
     return heard
 
 
-def mirrored(config: Config) -> float:
+def mirrored(spec: DataSpec) -> float:
     """The share of training pictures that get darker from left to right."""
-    spec = pictures_of(config, search=True)
     batches = TrainBatches(data_of(spec).train, (16,), augment=spec.augment, loader=Loader(32, workers=0), seed=0)
     images = [image for epoch in range(8) for batch in batches.epoch(epoch) for image in batch.images.float()]
     return float(np.mean([bool(image[:, :, :8].mean() > image[:, :, 8:].mean()) for image in images]))
@@ -56,17 +56,18 @@ def test_the_option_reaches_the_batches(words, flip, arrows, tmp_path):
         main(["fit", "--data", str(arrows), *words, "--device", "cpu", "--dump-configs", str(tmp_path / "configs")])
     assert end.value.code == 0
     (path,) = (tmp_path / "configs").iterdir()
-    config = Config.read(path)
-    assert config.data.flip is flip
-    assert mirrored(config) == (pytest.approx(0.5, abs=0.15) if flip else 0)
-    assert said(config) == [LINE.format("mirrored at random"), HINT] if flip else [LINE.format("not mirrored")]
+    training = training_of(Config.read(path), search=True)
+    assert training.data.augment.flip is flip
+    assert mirrored(training.data) == (pytest.approx(0.5, abs=0.15) if flip else 0)
+    assert said(training) == [LINE.format("mirrored at random"), HINT] if flip else [LINE.format("not mirrored")]
 
 
 def test_every_stage_and_other_recipes(arrows, tmp_path):
     asked = [Request(str(arrows), recipe="cifar10-shrinking", flip=False), Request("digits", flip=True),
              Request("digits")]
-    found = [[config.data.flip for config in plan(request, tmp_path, gpu=False).values()] for request in asked]
-    assert found == [6 * [False], 6 * [True], 6 * [False]]
+    found = [plan(request, gpu=False) for request in asked]
+    assert [len(recipe.stages) for recipe in found] == [6, 6, 6]
+    assert [recipe.data.augment.flip for recipe in found] == [False, True, False]
 
 
 def test_it_is_said_before_training(arrows, tmp_path, monkeypatch, capsys):
@@ -86,9 +87,9 @@ def test_a_rare_class_is_said_with_the_setting_that_helps(arrows, tmp_path):
     for i in range(1, 20):
         (arrows / "train" / "right" / f"{i}.png").unlink()
     request = Request(str(arrows), recipe="cifar10-cpu", flip=False)
-    (config,) = plan(request, tmp_path, gpu=False).values()
-    assert said(config)[1:] == ["hint: class right has 1 training pictures, left has 18; --balanced draws every class "
-                                "equally often"]
-    (config,) = plan(replace(request, balanced=True), tmp_path, gpu=False).values()
-    assert config.data.balanced
-    assert len(said(config)) == 1
+    (training,) = plan(request, gpu=False).trainings(tmp_path).values()
+    assert said(training)[1:] == ["hint: class right has 1 training pictures, left has 18; --balanced draws every "
+                                  "class equally often"]
+    (training,) = plan(replace(request, balanced=True), gpu=False).trainings(tmp_path).values()
+    assert training.stage.batches.balanced
+    assert len(said(training)) == 1

@@ -67,7 +67,7 @@ def test_what_cannot_be_trained_is_refused_before_training(capsys, tmp_path, cou
 def test_two_pictures_of_each_class_are_enough(tmp_path):
     """One to train on, one to test on."""
     root = pictures(tmp_path / "mine", {"ant": 2, "bee": 2})
-    assert plan(Request(str(root)), tmp_path / "run", gpu=False)
+    assert plan(Request(str(root)), gpu=False)
     data = load_data(DataSpec("folder", root=str(root)))
     assert [split.counts for split in data.found.splits] == [(1, 1), (1, 1)]
     assert any("no pictures are held out" in note for note in data.found.origin.notes)

@@ -19,9 +19,8 @@ from onceforall.data import ArrayPictures, DataSpec, load_data
 from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.settings import pictures_of
 from onceforall.nn import Supernet
-from onceforall.recipes.finetune import Request, _config, _Start, finetune
+from onceforall.recipes.finetune import Request, _Start, _training, finetune
 from onceforall.space import search_space
 from onceforall.training.engine.places import read_config
 from onceforall.training.evaluate import Evaluator
@@ -181,20 +180,20 @@ def test_other_classes_get_a_new_classifier(runs, letters, tmp_path, capsys):
 def test_defaults_follow_from_the_pictures(runs, digits):
     start = _Start(*open_subnet(runs / "small"))
     few, many = (replace(digits, train=replace(digits.train, labels=torch.zeros(n))) for n in (160, 50_000))
-    found = [_config(Request(runs / "small"), start, data, processes=2) for data in (digits, few, many)]
-    assert [(c.hparams.batch_size_train, c.hparams.epoch, c.optimizer.train.lr) for c in found] == [
+    found = [_training(Request(runs / "small"), start, data, processes=2) for data in (digits, few, many)]
+    assert [(t.stage.batches.size, t.stage.epochs, t.stage.optimizer.lr) for t in found] == [
         (16, 8, 0.03), (8, 30, 0.015), (16, 2, 0.015)]
     large = replace(many, spec=DataSpec("folder", root="photographs"),
                     train=replace(many.train, images=torch.zeros(1, 3, 120, 120).expand(50_000, -1, -1, -1)))
-    assert _config(Request(runs / "small"), start, large, processes=1).hparams.batch_size_train == 64
+    assert _training(Request(runs / "small"), start, large, processes=1).stage.batches.size == 64
     spec = DataSpec("list", train_path="a", train_file="b", valid_path="c", valid_file="d", train_portion=1.0)
-    listed = _config(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
-    assert pictures_of(listed, search=False) == replace(spec, augment=pictures_of(listed, search=False).augment)
-    flips = [_config(Request(runs / "small", flip=flip), start, digits, processes=1).data.flip
+    listed = _training(Request(runs / "small"), start, replace(digits, spec=spec), processes=1)
+    assert listed.data == replace(spec, augment=listed.data.augment)
+    flips = [_training(Request(runs / "small", flip=flip), start, digits, processes=1).data.augment.flip
              for flip in (None, True, False)]
     assert flips == [False, True, False]
     with pytest.raises(UserError, match=r"--batch: 32 is not a multiple of 3, the number of processes; 33 is"):
-        _config(Request(runs / "small"), start, digits, processes=3)
+        _training(Request(runs / "small"), start, digits, processes=3)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -47,7 +47,8 @@ from onceforall.training.engine.distributed import detect, joined
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.settings import Optimizer
-from onceforall.training.stage import Batches, Course, Stage
+from onceforall.training.course import Course
+from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
 import random
 space = search_space("mobilenet_v3_large_32px?width_mult=0.25")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.training.course import Course
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.checkpoint import Position
 from onceforall.training.engine.distributed import Processes
@@ -20,7 +21,7 @@ from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
 from onceforall.training.optimizer import OPTIMIZERS, optimizer_of, spared
 from onceforall.training.settings import Loss, Optimizer, Schedule
-from onceforall.training.stage import Batches, Course, Stage
+from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
 
 SPACE = search_space("mobilenet_v3_large_32px?width_mult=0.15")

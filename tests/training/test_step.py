@@ -14,6 +14,7 @@ from onceforall.interop.nnabla.names import names_of
 from onceforall.interop.nnabla.weights import to_file
 from onceforall.nn import Supernet, extract
 from onceforall.space import Arch, search_space
+from onceforall.training.course import Course
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
@@ -21,7 +22,7 @@ from onceforall.training.losses import distillation
 from onceforall.training.optimizer import sgd
 from onceforall.training.schedule import CosineWarmup
 from onceforall.training.settings import Loss, Optimizer
-from onceforall.training.stage import Batches, Course, Stage
+from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Term, progressive_shrinking
 from onceforall.weights.nets import load_weights
 

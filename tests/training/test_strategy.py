@@ -23,6 +23,7 @@ from onceforall.nn import Supernet, extract
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.search import Request, search
 from onceforall.space import Arch, SearchSpace, search_space
+from onceforall.training.course import course_of
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import train_step
@@ -30,7 +31,6 @@ from onceforall.training.losses import alpha_divergence, distillation
 from onceforall.training.sampling import attentive
 from onceforall.training.settings import Loss
 from onceforall.training.setup import Options, teacher_of
-from onceforall.training.stage import course_of
 from onceforall.training.strategy import STRATEGIES as REGISTERED
 from onceforall.training.strategy import Moment, Term, authors_order, delayed, only, progressive_shrinking, sandwich
 from onceforall.weights.nets import Trained, load_supernet, open_weights, weights_file

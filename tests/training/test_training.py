@@ -11,16 +11,18 @@ import torch.nn.functional as F
 from small import config
 from torch import Tensor
 
+from onceforall.cli import main
 from onceforall.data import DataSpec
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.settings import own_key, training_of
 from onceforall.space import SearchSpace, search_space
+from onceforall.training.course import course_of
 from onceforall.training.engine.places import read_config, read_run
 from onceforall.training.engine.run import train
 from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.setup import Options
-from onceforall.training.stage import Batches, Network, Safety, Stage, Teacher, Training, course_of
+from onceforall.training.stage import Batches, Network, Safety, Stage, Teacher, Training
 from onceforall.training.strategy import Moment, Term
 from onceforall.weights.nets import load_supernet
 
@@ -154,3 +156,52 @@ def test_keys_of_both_forms():
     assert [own_key(key) for key in ("dataloader.imagenet.train_file", "network.ofa_mbv3.weights", "hparams.predictor",
                                      "hparams.teacher_network.ofa.weights")] == [
         "data.train_file", "network.weights", "stage.predictor", "stage.teacher.network.weights"]
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: training(strategy="sandwich"), "subnets_per_step: 1 is below 2: strategy sandwich takes the largest and"),
+    (lambda: training(strategy="sandwich", subnets_per_step=3, teacher="a"), "teacher: stands beside strategy"),
+    (lambda: training(loss=Loss(kd_weight=1)), "loss.kd_weight: is 1 without a teacher; give a teacher, or leave it"),
+    (lambda: training(delay=0.9, rise=1.0), "rise: 1 after a delay of 0.9 is longer than the stage; give at most 0.1"),
+    (lambda: training(sampling="authors", delay=0.5), "sampling: authors draws as their code does, and other settings"),
+    (lambda: training(strategy=smallest_first, delay=0.5), "strategy: a function draws by itself, and other settings"),
+    (lambda: Teacher(network=Network(space=NAME, num_classes=10)), "network.weights: is missing; a teacher comes"),
+    (lambda: training(teacher=Teacher(network=Network(space=NAME, num_classes=7, weights="f")), loss=Loss(kd_weight=1)),
+     "stage.teacher.network.num_classes: 7 is not 10, as the network has"),
+    (lambda: training(teacher="first", loss=Loss(kd_weight=1)), "stage.teacher: 'first' names a stage, and there is"),
+    (lambda: training(loss=Loss(labels=torch.nn.CrossEntropyLoss())), "stage.loss.labels: .*is not found again by its"),
+    (lambda: training(schedule=Schedule(shape=lambda step, steps: 1.0)), "stage.schedule.shape: .*<lambda> is not"),
+    (lambda: course_of(training(loss=Loss(labels="nowhere:loss"))), "loss.labels: 'nowhere:loss' is no function that"),
+    (lambda: course_of(training(loss=Loss(kd="math:pi", kd_weight=0))), "loss.kd: 'math:pi' is no function; give a"),
+    (lambda: course_of(training(strategy=".a:b")), "stage.strategy: '.a:b' is no function that can be imported"),
+    (lambda: course_of(training(choices={"resolutions": [12]})), "choices.resolutions: is no elastic dimension of"),
+    (lambda: course_of(training(choices={"self": [1]})), "choices.self: is no elastic dimension of mobile"),
+])
+def test_settings_that_do_not_go_together(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_stopped_run_of_an_older_version_is_refused(tmp_path):
+    def stop(record):
+        if record["kind"] == "step":
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(training_of(config(), search=True), tmp_path, Options(listener=stop))
+    config().write(tmp_path / "config.json")
+    with pytest.raises(UserError, match="was stopped by an older version of this program; finish it with that one, or"):
+        train(training_of(config(), search=True), tmp_path)
+
+
+def test_config_json_is_enough_to_repeat_the_run(tmp_path, capsys):
+    train(training(), tmp_path / "run")
+    with pytest.raises(SystemExit) as end:
+        main(["train", "-f", str(tmp_path / "run" / "config.json"), "-o", str(tmp_path / "again"), "-c", "cpu"])
+    assert end.value.code == 0
+    first, second = (load_supernet(tmp_path / name).state_dict() for name in ("run", "again"))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    with pytest.raises(SystemExit) as end:
+        main(["train", "-f", str(tmp_path / "run" / "config.json"), "--search", "-o", str(tmp_path / "more")])
+    assert end.value.code == 2
+    assert "--search: stands beside" in capsys.readouterr().err

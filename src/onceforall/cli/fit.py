@@ -6,20 +6,26 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
 from onceforall.cli.source import Workers
 
+if TYPE_CHECKING:
+    from onceforall.training.recipe import Recipe
+
 
 def fit(
-    data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, imagenet, or a folder with "
-                                      "train/<class>/* and val/<class>/*, or <class>/*")] = "digits",
+    data: Annotated[str | None, typer.Option(help="digits (the default), fashion-mnist, cifar10, imagenet, or a folder "
+                                             "with train/<class>/* and val/<class>/*, or <class>/*")] = None,
     root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
-    recipe: Annotated[str | None, typer.Option(help="recipe by name; the data set's by default")] = None,
+    recipe: Annotated[str | None, typer.Option(help="recipe by name, or a file of --dump-recipe; the data set's by "
+                                               "default")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="setting of the recipe to change, as "
+                                                      "stages.K7_E6_D4.epochs=3")] = None,
     epochs_scale: Annotated[float, typer.Option(help="factor of all epochs")] = 1.0,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="mirror training pictures at random; as the "
                                               "recipe says by default")] = None,
@@ -34,7 +40,9 @@ def fit(
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
     profile: Profile = False,
     checkpoint_every: Every = None,
-    dump_configs: Annotated[Path | None, typer.Option(help="only write the stages' JSON files there")] = None,
+    dump_recipe: Annotated[Path | None, typer.Option(help="only write the recipe there, as YAML")] = None,
+    dump_configs: Annotated[Path | None, typer.Option(help="only write the stages there, as NNablaNAS's JSON "
+                                                      "files")] = None,
 ) -> None:
     """Train the recipe's stages in one run folder and pick the best sub-networks for a few budgets.
 
@@ -47,20 +55,31 @@ def fit(
     from onceforall.training.engine.distributed import detect
 
     processes = detect(os.environ)
-    folder = output or Path("runs") / (data if data in NAMED else Path(data).resolve().name)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
-                      flip=flip, seed=seed, balanced=balanced)
+                      flip=flip, seed=seed, balanced=balanced, changes=tuple(changes or ()))
+    named = request.file.stem if data is None and request.file is not None else request.named
+    folder = output or Path("runs") / (named if named in NAMED else Path(named).resolve().name)
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes, threads=threads)
-    if dump_configs is not None:
-        gpu = compute.device.type != "cpu"
-        for name, config in plan(request, folder, gpu=gpu, processes=processes.world).items():
-            config.write(dump_configs / f"{name}.json")
-            typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{dump_configs / name}.json",
-                                   "-o", str(folder / name)]))
+    if dump_recipe is not None or dump_configs is not None:
+        found = plan(request, gpu=compute.device.type != "cpu", processes=processes.world)
+        if dump_recipe is not None:
+            found.write(dump_recipe)
+            typer.echo(shlex.join(["ofa", "fit", "--recipe", str(dump_recipe), "-o", str(folder)]))
+        if dump_configs is not None:
+            _dump_configs(found, dump_configs, folder)
         return
     with (running(compute, processes, every=checkpoint_every, profile=profile, threads=threads) as options,
           Progress(shown=processes.first) as progress):
         summary = run(request, folder, replace(options, listener=progress.hear))
     if processes.first:
         closing_table(summary, folder)
+
+
+def _dump_configs(recipe: Recipe, folder: Path, run: Path) -> None:
+    """Write each stage as a configuration of NNablaNAS, and print the commands that train them."""
+    from onceforall.interop.nnabla.settings import config_of
+
+    for name, training in recipe.trainings(run).items():
+        config_of(training).write(folder / f"{name}.json")
+        typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{folder / name}.json", "-o", str(run / name)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,8 @@ from onceforall.errors import UserError
 
 
 def train(
-    config_file: Annotated[Path | None, typer.Option("-f", "--config-file", help="JSON configuration")] = None,
+    config_file: Annotated[Path | None, typer.Option("-f", "--config-file", help="configuration: NNablaNAS's JSON, or "
+                                                     "a run's config.json")] = None,
     output_path: Annotated[Path | None, typer.Option("-o", "--output-path", help="folder to write; log/NAME of the "
                                                      "configuration by default")] = None,
     algorithm: Annotated[str, typer.Option("-a", "--algorithm", help="OFASearcher (the supernet) or OFATrainer (one "
@@ -39,20 +41,25 @@ def train(
         return
     if config_file is None:
         raise UserError("--config-file", "is missing", "give -f FILE.json; `ofa train --print-schema` shows its form")
-    config = Config.read(config_file)
     from onceforall.interop.nnabla.settings import their_places, training_of
     from onceforall.training.engine.distributed import detect
+    from onceforall.training.engine.places import read_own
     from onceforall.training.engine.run import train as run
 
+    own = read_own(config_file)
+    config = None if own else Config.read(config_file)
     processes = detect(os.environ)
     log_to_stderr(processes)
-    training = training_of(config, algorithm, search=search)
+    if own is not None and search:
+        raise UserError("--search", f"stands beside {config_file}, which says itself what validates", "leave it out")
+    training = own if config is None else training_of(config, algorithm, search=search)
+    assert training is not None  # of one of the two forms
     if processes.first:
         for flag, given in (("--save-nnp", save_nnp), ("--no-visualize", no_visualize)):
             if given:
                 typer.echo(f"{flag} has no effect here", err=True)
     compute = compute_of(context, device_id, type_config, processes, option="--context", threads=threads)
-    notes = tuple(config.ignored(algorithm))
+    notes = () if config is None else tuple(config.ignored(algorithm))
     with (running(compute, processes, every=checkpoint_every, profile=profile, threads=threads, notes=notes) as options,
-          their_places(config)):
+          nullcontext() if config is None else their_places(config)):
         run(training, output_path or Path("log") / config_file.stem, options)

@@ -6,7 +6,6 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -16,23 +15,21 @@ from onceforall.data.spec import PATHS
 from onceforall.deploy.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
-from onceforall.interop.nnabla.config import Config
-from onceforall.interop.nnabla.genotype import has_operators, operators_of
-from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Subnet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import SMALL, recipe_of
 from onceforall.recipes.fit import root_of
-from onceforall.recipes.recipe import Recipe, check_seed, optimizer
-from onceforall.space import SearchSpace, search_space
-from onceforall.space.catalog import named_settings
+from onceforall.recipes.preset import BN_MOMENTUM, Preset, check_seed, optimizer
+from onceforall.space import SearchSpace
+from onceforall.space.catalog import of_catalogue
 from onceforall.training.engine.distributed import wait
 from onceforall.training.engine.output import check_output, finished
 from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.training.settings import Loss
 from onceforall.training.setup import Options, announce, check_trainable, data_of
-from onceforall.training.stage import Training
+from onceforall.training.stage import Batches, Network, Stage, Teacher, Training
 from onceforall.weights.nets import open_weights, stages_in, weights_file
 
 _log = logging.getLogger(__name__)
@@ -95,7 +92,7 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     start = _Start(*open_subnet(request.subnet))
     data = _data(_spec(request, start.about), start.about)
     check_trainable(data)
-    training = training_of(_config(request, start, data, processes=options.processes.world), "OFATrainer")
+    training = _training(request, start, data, processes=options.processes.world)
     done = finished(output) and (output / ABOUT).exists()
     check_output(training, output, options)
     if not done:
@@ -113,25 +110,24 @@ def finetune(request: Request, output: Path, options: Options) -> Description:
     return read_description(output)
 
 
-def _config(request: Request, start: _Start, data: DataSet, *, processes: int) -> Config:
+def _training(request: Request, start: _Start, data: DataSet, *, processes: int) -> Training:
     """What is trained on `data`: where it has other classes than the sub-network, the classifier starts anew."""
     known = _knows(start.about, data)
     classes = start.about.num_classes if known else len(data.classes)
     space, arch, _ = start.about.network(request.subnet / ABOUT)
-    recipe = recipe_of(data, small=arch.resolution <= SMALL)
-    space = space if has_operators(space) else search_space(space.name)  # a part of which no configuration can name
-    network = {
-        **_network(space, classes), "drop_rate": start.dropout, "genotype": list(arch.to_genotype(space)),
-        "bn_param": [round(1 - (start.norm.momentum or 0.0), 12), start.norm.eps],
-        "weights": str(request.subnet / WEIGHTS), "new_classifier": not known}
-    batch = request.batch or min(recipe.batch, 2 ** int(math.log2(max(16, len(data.train)) / 8)))
-    hparams = {**_hparams(request, recipe, batch, pictures=len(data.train), processes=processes),
-               "img_size": arch.resolution}
-    if request.teacher is not None:
-        hparams |= {"lambda_kd": 1.0, "teacher_network": {"ofa": _teacher(request, data, arch.resolution, classes)}}
-    lr = request.lr or _rate(recipe, batch, hparams["epoch"])
-    return Config.from_dict({"dataloader": _dataloader(request, recipe, data), "network": {"ofa": network},
-                             "optimizer": optimizer(lr, recipe.weight_decay), "hparams": hparams})
+    preset = recipe_of(data, small=arch.resolution <= SMALL)
+    network = Network(
+        space=_whole(space), num_classes=classes, dropout=start.dropout, arch=str(arch),
+        bn_momentum=1 - round(1 - (start.norm.momentum or 0.0), 12), bn_eps=start.norm.eps,
+        weights=str(request.subnet / WEIGHTS), new_classifier=not known)
+    batch = request.batch or min(preset.batch, 2 ** int(math.log2(max(16, len(data.train)) / 8)))
+    teacher = None if request.teacher is None else _teacher(request, data, arch.resolution, classes)
+    epochs = request.epochs or max(EPOCHS, math.ceil(STEPS / max(1, len(data.train) // batch)))
+    stage = Stage(
+        epochs=epochs, optimizer=optimizer(request.lr or _rate(preset, batch, epochs), preset.weight_decay),
+        loss=Loss(kd_weight=0.0 if teacher is None else 1.0), teacher=teacher, validate_every=max(1, epochs // 4),
+        batches=_batches(preset, batch, processes), seed=request.seed)
+    return Training(data=_pictures(request, preset, data), network=network, stage=stage)
 
 
 def _data(spec: DataSpec, about: Description) -> DataSet:
@@ -173,45 +169,38 @@ def _spec(request: Request, about: Description) -> DataSpec:
     return replace(spec, train_portion=1.0, score_only=False)
 
 
-def _dataloader(request: Request, recipe: Recipe, data: DataSet) -> dict[str, Any]:
+def _pictures(request: Request, preset: Preset, data: DataSet) -> DataSpec:
+    """The pictures as they are trained on: all training pictures, augmented as the preset says."""
     spec = data.spec
     assert spec is not None  # it was loaded by one
-    given = {key: getattr(spec, key) for key in PATHS}
-    loader = {**recipe.loader, **given, "strict_data": spec.strict, "workers": request.workers}
-    if request.flip is not None:
-        loader["flip"] = request.flip
-    return {"folder" if spec.name == "list" else spec.name: {k: v for k, v in loader.items() if v is not None}}
+    augment = preset.augment if request.flip is None else replace(preset.augment, flip=request.flip)
+    return DataSpec(spec.name, **{key: getattr(spec, key) for key in PATHS}, train_portion=1.0, augment=augment,
+                    strict=spec.strict, workers=request.workers)
 
 
-def _network(space: SearchSpace, classes: int) -> dict[str, Any]:
-    base, settings = named_settings(space.name)
-    lists: dict[str, Any] = {} if not has_operators(space) else {"op_candidates": operators_of(space)}
-    if lists and len(search_space(base).stages[0].depth) > 1:
-        lists["depth_candidates"] = list(space.stages[0].depth)
-    return {"space": base, **settings, "num_classes": classes, **lists}
+def _whole(space: SearchSpace) -> SearchSpace:
+    """The space at all resolutions that its catalogue's one has."""
+    whole = of_catalogue(space)
+    return space if whole is None else space.at(whole.resolutions)
 
 
-def _hparams(request: Request, recipe: Recipe, batch: int, *, pictures: int, processes: int) -> dict[str, Any]:
+def _batches(preset: Preset, batch: int, processes: int) -> Batches:
     if batch % processes:
         raise UserError("--batch", f"{batch} is not a multiple of {processes}, the number of processes",
                         f"{math.ceil(batch / processes) * processes} is")
     share = batch // processes
-    largest = min(share, recipe.micro_batch or share)
-    steps = max(1, pictures // batch)
-    epochs = request.epochs or max(EPOCHS, math.ceil(STEPS / steps))
-    return {"epoch": epochs, "batch_size_train": share, "batch_size_valid": 200, "seed": request.seed,
-            "mini_batch_train": next(size for size in range(largest, 0, -1) if share % size == 0),
-            "validation_frequency": max(1, epochs // 4), "lambda_kd": 0.0}
+    largest = min(share, preset.micro_batch or share)
+    return Batches(size=share, micro=next(size for size in range(largest, 0, -1) if share % size == 0), valid=200)
 
 
-def _rate(recipe: Recipe, batch: int, epochs: int) -> float:
+def _rate(preset: Preset, batch: int, epochs: int) -> float:
     """The last stage's rate in proportion to the batch; for fewer epochs than that stage's less, by their square root:
     2 epochs on ImageNet, whose stage has 125, must not undo what those settled."""
-    return float(f"{recipe.lr[-1] * batch / recipe.batch * math.sqrt(min(1, epochs / recipe.epochs[-1])):.3g}")
+    return float(f"{preset.lr[-1] * batch / preset.batch * math.sqrt(min(1, epochs / preset.epochs[-1])):.3g}")
 
 
-def _teacher(request: Request, data: DataSet, resolution: int, classes: int) -> dict[str, Any]:
-    """The network section of the teacher; raises UserError for one that cannot teach these classes at that size."""
+def _teacher(request: Request, data: DataSet, resolution: int, classes: int) -> Teacher:
+    """The teacher; raises UserError for one that cannot teach these classes at that size."""
     source = str(request.teacher)
     trained = open_weights(source)
     space, told = trained.space, trained.pictures.get("classes")
@@ -221,10 +210,11 @@ def _teacher(request: Request, data: DataSet, resolution: int, classes: int) -> 
     if trained.num_classes != classes or (told is not None and tuple(told) != data.classes):
         raise UserError(f"--teacher {source}", f"tells {trained.num_classes} other classes apart than the pictures' "
                         f"{len(data.classes)}", "teacher and student need the same")
-    if resolution not in search_space(space.name).resolutions:
+    if resolution not in _whole(space).resolutions:
         raise UserError(f"--teacher {source}", f"is of {space.name}, which has no resolution {resolution}",
                         "the student is trained at it")
-    return {**_network(space, classes), "drop_rate": 0.0, "weights": str(weights_file(Path(source)))}
+    return Teacher(network=Network(space=_whole(space), num_classes=classes, dropout=0.0, bn_momentum=BN_MOMENTUM,
+                                   bn_eps=space.bn_eps, weights=str(weights_file(Path(source)))))
 
 
 def _describe(request: Request, training: Training, output: Path, *, start: _Start, data: DataSet,
@@ -232,7 +222,7 @@ def _describe(request: Request, training: Training, output: Path, *, start: _Sta
     """Score the net before and after as `ofa evaluate` does, and write its description beside it."""
     space, arch, _ = start.about.network(request.subnet / ABOUT)
     trained = open_weights(output).net
-    assert isinstance(trained, Subnet)  # OFATrainer wrote it
+    assert isinstance(trained, Subnet)  # a sub-network's training wrote it
 
     def evaluator(subnet: Subnet, pictures: DataSet) -> Evaluator:
         compute.place(subnet)

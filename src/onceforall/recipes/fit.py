@@ -18,12 +18,10 @@ from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
 from onceforall.files import unreadable, write_text
-from onceforall.interop.nnabla.config import Config
-from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.nn import Supernet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
-from onceforall.recipes.recipe import STAGES, WHOLE, Recipe, check_seed, configs
+from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.front import best_below, with_measured
 from onceforall.searching.score import Scorer, shared
@@ -35,8 +33,10 @@ from onceforall.training.engine import checkpoint
 from onceforall.training.engine.journal import METRICS, read_records
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import check_output, check_pictures, finished, identity
+from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
+from onceforall.training.recipe import Recipe
 from onceforall.training.setup import Options, announce, check_trainable, data_of
 from onceforall.training.stage import Training
 from onceforall.weights.nets import load_supernet, weights_file
@@ -47,12 +47,26 @@ SUMMARY, SEARCH = "summary.json", "search"
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: a data set's name or folder, and what of the recipe to change; at the end
-    so many budgets of MACs, sub-networks to measure and learn from before the search for the best, and sub-networks
-    of its front to store in one file. `flip` (whether training pictures are mirrored) and `seed` (of every stage and
-    of the search) are the recipe's where they are None."""
+    """What the user asked for.
 
-    data: str = "digits"
+    Args:
+        data: a data set's name, or a folder; None: the recipe file's, else the digits.
+        root: where a named data set's files are.
+        recipe: a preset's name, or a recipe's file; None: the preset that suits the pictures.
+        epochs_scale: factor of all epochs.
+        download: whether missing data is fetched where the data set offers it.
+        workers: processes that read pictures; None: chosen to suit.
+        strict: whether a broken picture ends the run.
+        budgets: sub-networks to save between the smallest and the largest.
+        collect: sub-networks to measure and learn from before the search.
+        elastic: sub-networks of the front to store in one file.
+        flip: whether training pictures are mirrored; None: as the preset says.
+        seed: of every stage and of the search; None: the preset's.
+        balanced: whether every class is drawn equally often.
+        changes: settings of the recipe to change, such as `stages.kernel.epochs=3`.
+    """
+
+    data: str | None = None
     root: str | None = None
     recipe: str | None = None
     epochs_scale: float = 1.0
@@ -65,19 +79,54 @@ class Request:
     flip: bool | None = None
     seed: int | None = None
     balanced: bool = False
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
 
+    @property
+    def named(self) -> str:
+        """The data set's name or folder."""
+        return self.data or "digits"
 
-def plan(request: Request, run: Path, *, gpu: bool, processes: int = 1) -> dict[str, Config]:
-    """The configurations, by output folder, that `fit` trains for a request, on a GPU or on CPUs."""
-    recipe = _recipe(request, gpu=gpu)
-    root = root_of(request.data, request.root)
-    made = configs(recipe, num_classes=2, run=run, root=root, processes=processes)
-    data = data_of(pictures_of(next(iter(made.values())), search=True))
+    @property
+    def file(self) -> Path | None:
+        """The recipe's file, where one is given."""
+        return Path(self.recipe) if self.recipe and Path(self.recipe).suffix in (".yaml", ".yml", ".json") else None
+
+
+def plan(request: Request, *, gpu: bool, processes: int = 1) -> Recipe:
+    """The recipe that `fit` trains for a request, on a GPU or on CPUs; raises UserError for what cannot be trained."""
+    if request.file is not None:
+        return _of_file(request, request.file)
+    preset, spec = _preset(request, gpu=gpu), _spec(request)
+    data = data_of(spec)
     check_trainable(data)
-    return configs(recipe, num_classes=len(data.classes), run=run, root=root, processes=processes)
+    augment = preset.augment if request.flip is None else replace(preset.augment, flip=request.flip)
+    recipe = preset.recipe(replace(spec, augment=augment), num_classes=len(data.classes), processes=processes,
+                           balanced=request.balanced)
+    return recipe.changed(request.changes)
+
+
+def _of_file(request: Request, file: Path) -> Recipe:
+    """The recipe of a file, on other pictures where the user gives some."""
+    unsaid = Request()
+    for name in ("epochs_scale", "flip", "seed", "balanced", "workers", "download", "strict"):
+        if getattr(request, name) != getattr(unsaid, name):
+            raise UserError(f"--{name.replace('_', '-')}", f"stands beside the recipe {file}, which says it itself",
+                            "change the file, or give --set")
+    recipe = Recipe.read(file, request.changes)
+    if request.data is None:
+        return recipe
+    spec = _spec(request)
+    return recipe.model_copy(update={"data": replace(recipe.data, name=spec.name, root=spec.root)})
+
+
+def _spec(request: Request) -> DataSpec:
+    """The pictures that are asked for."""
+    name = request.named if request.named in (*NAMED, "imagenet") else "folder"
+    return DataSpec(name, root=root_of(request.named, request.root), strict=request.strict, workers=request.workers,
+                    download=request.download)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
@@ -87,11 +136,11 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
-    planned = plan(request, run, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
-    stages = {folder: training_of(config, search=True) for folder, config in planned.items()}
-    for row in (*STAGES, WHOLE):
-        if row.folder not in stages and (run / row.folder).exists():
-            raise UserError(str(run), f"holds {row.folder}, a stage of another recipe",
+    recipe = plan(request, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
+    stages = recipe.trainings(run)
+    for other in sorted(path.parent.name for path in run.glob(f"*/{CONFIG}")):
+        if other not in stages:
+            raise UserError(str(run), f"holds {other}, a stage of another recipe",
                             "go on with that one's --recipe, or take another output folder: -o")
     if all(finished(run / folder) for folder in stages) and (run / SUMMARY).exists():
         for folder, training in stages.items():
@@ -116,7 +165,7 @@ def _fit(request: Request, stages: Mapping[str, Training], run: Path, options: O
     if not options.processes.first:
         return {}
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
-    summary = {"stages": [_stage_row(names[folder], run / folder) for folder in stages], "subnets": subnets,
+    summary = {"stages": [_stage_row(names.get(folder, folder), run / folder) for folder in stages], "subnets": subnets,
                "chosen_on": "held-out" if len(data.held_out) else "test"}
     write_text(run / SUMMARY, json.dumps(summary, indent=2) + "\n", then="the same command goes on")
     return summary
@@ -145,30 +194,18 @@ def _read_summary(path: Path) -> dict[str, Any]:
                         "delete it: the same command writes it anew") from None
 
 
-def _recipe(request: Request, *, gpu: bool) -> Recipe:
-    named = request.data if request.data in (*NAMED, "imagenet") else "folder"
+def _preset(request: Request, *, gpu: bool) -> Preset:
     if request.recipe is not None:
-        recipe = recipe_named(request.recipe)
-    elif named != "folder":
-        recipe = recipe_for(named, pixels=0)
+        preset = recipe_named(request.recipe)
+    elif request.named in (*NAMED, "imagenet"):
+        preset = recipe_for(request.named, pixels=0)
     else:
-        recipe = _of_folder(data_of(DataSpec("folder", root=request.data, strict=request.strict)), gpu=gpu)
-    loader: dict[str, Any] = dict(recipe.loader)
-    if request.download:
-        loader["download"] = True
-    if request.workers is not None:
-        loader["workers"] = request.workers
-    if request.strict:
-        loader["strict_data"] = True
-    if request.flip is not None:
-        loader["flip"] = request.flip
-    if request.balanced:
-        loader["balanced"] = True
-    seed = recipe.seed if request.seed is None else request.seed
-    return replace(recipe, data=named, loader=loader, seed=seed).scaled(request.epochs_scale)
+        preset = _of_folder(data_of(_spec(request)), gpu=gpu)
+    seed = preset.seed if request.seed is None else request.seed
+    return replace(preset, seed=seed).scaled(request.epochs_scale)
 
 
-def _of_folder(data: DataSet, *, gpu: bool) -> Recipe:
+def _of_folder(data: DataSet, *, gpu: bool) -> Preset:
     recipe, larger, count = recipe_of(data, small=not gpu), recipe_of(data, small=False), len(data.train)
     if recipe != larger:
         _log.warning("a CPU trains on large pictures at %d to %d pixels (recipe %s); with --recipe %s, at %d to %d",

@@ -191,6 +191,15 @@ def settings_of(name: str) -> dict[str, float]:
     return {key: setting.default for key, setting in inspect.signature(CATALOG[name]).parameters.items()}
 
 
+def of_catalogue(space: SearchSpace) -> SearchSpace | None:
+    """The whole space of the catalogue that a space is a part of; None for one of one's own."""
+    try:
+        whole = search_space(space.name)
+    except UserError:
+        return None
+    return whole if space.alike(whole) else None
+
+
 def named_settings(name: str) -> tuple[str, dict[str, float]]:
     """The bare name of a search space, and the settings that stand in `name` beside it."""
     base, _, query = name.partition("?")

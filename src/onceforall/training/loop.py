@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from onceforall.data import DataSet, TrainBatches, normalize
 from onceforall.nn import Shared, Supernet
 from onceforall.space import Arch
+from onceforall.training.course import Course
 from onceforall.training.engine.distributed import Processes, average_gradients
 from onceforall.training.evaluate import Compute
 from onceforall.training.settings import Loss
-from onceforall.training.stage import Course
 from onceforall.training.strategy import Moment, Target, Term
 
 Mark = Callable[[str], AbstractContextManager[None]]  # a context around one part of a step, by name

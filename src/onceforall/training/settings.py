@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, field_validator, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from onceforall.errors import UserError
 from onceforall.problems import as_user_error
@@ -33,7 +34,7 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -75,10 +76,25 @@ def function_of(value: T | str, known: Mapping[str, T], *, place: str) -> T:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(place, f"{value!r} is no function that can be imported ({error})",
                         "give a module on the Python path and a function at its top") from None
+    if not callable(found):
+        raise UserError(place, f"{value!r} is no function", "give a function at the top of a module")
     return found  # type: ignore[no-any-return]
+
+
+def check_named(value: Any, *, place: str) -> None:
+    """Raise UserError for a function that its name does not lead back to, so that a run could not go on with it."""
+    if isinstance(value, str):
+        return
+    try:
+        found = function_of(_named(value), {}, place=place)
+    except UserError:
+        found = None
+    if found is not value:
+        raise UserError(place, f"{_named(value)} is not found again by its name, so that a run could not go on",
+                        "define a function at the top of a module")
 
 
 def check_function(value: Any, known: Mapping[str, Any], *, place: str, what: str) -> None:
@@ -111,7 +127,7 @@ class Optimizer(Setting):
     no_decay_rate: float = Field(default=0.0, ge=0, le=1, description="weight decay of those")
 
     # Written again, so that type checkers accept arguments of the class of `torch.optim`.
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         super().__init__(**values)
 
     @model_validator(mode="before")
@@ -217,6 +233,11 @@ class Loss(Setting):
         check_function(self.labels, {"cross_entropy": None}, place="labels", what="loss")
         check_function(self.kd, DISTILLATIONS, place="kd", what="loss")
         return self
+
+    def check(self) -> None:
+        """Raise UserError for a function that cannot be imported."""
+        function_of(self.labels, {"cross_entropy": F.cross_entropy}, place="loss.labels")
+        function_of(self.kd, DISTILLATIONS, place="loss.kd")
 
     def of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss against labels (B,)."""

@@ -57,6 +57,8 @@ def compute_of(device: str = "auto", *, device_id: int = 0, precision: str = "fl
         UserError: there is no such device or precision.
     """
     me = processes or Processes()
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UserError("threads", f"{threads!r} is not a number from 1")
     types = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
     if precision not in types:
         raise UserError("--type-config", f"{precision!r} is not one of {', '.join(types)}")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
-from onceforall.cost.predictor_file import load
 from onceforall.data import DataSpec
 from onceforall.errors import UserError
 from onceforall.space import Arch, SearchSpace, search_space
-from onceforall.training.sampling import Sampler, attentive
 from onceforall.training.settings import (
     Function,
     Listed,
@@ -23,9 +19,9 @@ from onceforall.training.settings import (
     Schedule,
     Setting,
     check_function,
-    function_of,
+    check_named,
 )
-from onceforall.training.strategy import STRATEGIES, Strategy, authors_order, delayed, only
+from onceforall.training.strategy import STRATEGIES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _USUAL = ("smallest", "middle", "largest")
@@ -87,9 +83,16 @@ class Network(Setting):
 class Teacher(Setting):
     """The largest sub-network of a trained supernet, whose answers the sub-networks of a step also learn."""
 
-    network: Network = Field(description="the supernet that it is taken from")
+    network: Network = Field(description="the supernet that it is taken from, with its weights")
     batch_statistics: bool = Field(default=True, description="whether its BN normalises by the batch's statistics, or "
                                    "by its own")
+
+
+    @model_validator(mode="after")
+    def _trained(self) -> Teacher:
+        if self.network.weights is None:
+            raise UserError("network.weights", "is missing", "a teacher comes trained: name its weights file")
+        return self
 
 
 class Batches(Setting):
@@ -170,6 +173,8 @@ class Stage(Setting):
     update_unused: bool = Field(default=False, description="whether weight decay and momentum also move parameters "
                                 "that no sub-network of a step used")
     validate_archs: Listed[str] = Field(default=_USUAL, min_length=1, description="sub-networks that are validated")
+    validate_at: Listed[int] | None = Field(
+        default=None, min_length=1, description="resolutions that they are validated at; null: their own")
     validate_every: Count = Field(default=1, description="epochs from one validation to the next")
     batches: Batches = Field(default=Batches(), description="how pictures are cut into batches")
     safety: Safety = Field(default=Safety(), description="checkpoints, setbacks, and lines in the log")
@@ -185,17 +190,33 @@ class Stage(Setting):
     def _fits(self) -> Stage:
         if self.schedule.warmup_epochs > self.epochs:
             raise UserError("schedule.warmup_epochs", f"{self.schedule.warmup_epochs} is above epochs, {self.epochs}")
-        if self.teacher is not None and not self.loss.kd_weight:
-            raise UserError("loss.kd_weight", "is 0 beside a teacher", "give 1, or leave the teacher out")
         if self.sampling in ("best_up", "worst_up") and self.predictor is None:
             raise UserError("predictor", f"is missing, and sampling {self.sampling} chooses by it",
                             "`ofa predictor fit` makes one")
+        _check_teacher(self)
+        _check_strategy(self)
         return self
 
     def part(self, space: SearchSpace) -> SearchSpace:
         """The part of a space that is trained."""
+        for name in self.choices:
+            known = [*space.dimensions, "depth", "resolution"]
+            if name not in known:
+                raise UserError(f"choices.{name}", f"is no elastic dimension of {space.name}",
+                                f"it has {', '.join(known)}")
         choices: dict[str, Any] = dict(self.choices)
         return space.restrict(resolutions=choices.pop("resolution", None), depth=choices.pop("depth", None), **choices)
+
+    def validated(self, part: SearchSpace, whole: SearchSpace) -> list[Arch]:
+        """The sub-networks that are validated, each once.
+
+        Args:
+            part: the part of the space that is trained; names such as `largest` are of it.
+            whole: the whole space, of which all other sub-networks may be.
+        """
+        archs = [Arch.parse(part if text in _USUAL else whole.free, text) for text in self.validate_archs]
+        return list(dict.fromkeys(whole.free.check(arch.at(size)) for arch in archs
+                                  for size in self.validate_at or [arch.resolution]))
 
     def rate(self, steps_per_epoch: int) -> Rate:
         """The learning rate of each step."""
@@ -214,6 +235,13 @@ class Training(Setting):
         if isinstance(self.stage.teacher, str):
             raise UserError("stage.teacher", f"{self.stage.teacher!r} names a stage, and there is none beside this one",
                             "give the teacher's network and weights")
+        teacher, loss, classes = self.stage.teacher, self.stage.loss, self.network.num_classes
+        if teacher is not None and teacher.network.num_classes != classes:
+            raise UserError("stage.teacher.network.num_classes", f"{teacher.network.num_classes} is not {classes}, as "
+                            "the network has", "teacher and student tell the same classes apart")
+        for place, function in (("strategy", self.stage.strategy), ("schedule.shape", self.stage.schedule.shape),
+                                ("loss.labels", loss.labels), ("loss.kd", loss.kd)):
+            check_named(function, place=f"stage.{place}")
         return self
 
     @property
@@ -236,54 +264,32 @@ class Training(Setting):
 
     @property
     def validated(self) -> list[Arch]:
-        """The sub-networks that are validated, each once. Names such as `largest` are of the part that is trained."""
-        subnet, part = self.network.subnet, self.part
-        if subnet is not None:
-            return [subnet]
-        return list(dict.fromkeys(Arch.parse(part if text in _USUAL else self.network.space.free, text)
-                                  for text in self.stage.validate_archs))
+        """The sub-networks that are validated, each once."""
+        subnet = self.network.subnet
+        return self.stage.validated(self.part, self.network.space) if subnet is None else [subnet]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Course:
-    """What the loop runs: a stage on a space.
-
-    Args:
-        space: the part of the search space that is trained.
-        strategy: which sub-networks a step runs, and what each learns from.
-        stage: everything else.
-    """
-
-    space: SearchSpace
-    strategy: Strategy
-    stage: Stage
+def _check_teacher(stage: Stage) -> None:
+    taught, weight = stage.teacher is not None, stage.loss.kd_weight
+    if stage.strategy == "sandwich" and (taught or weight):
+        raise UserError("teacher", "stands beside strategy sandwich, whose teacher is the largest sub-network",
+                        "leave it out, and kd_weight 0")
+    if taught != bool(weight):
+        raise UserError("loss.kd_weight", f"is {weight:g} {'beside' if taught else 'without'} a teacher",
+                        "give 1, or leave the teacher out" if taught else "give a teacher, or leave it out")
 
 
-def course_of(training: Training) -> Course:
-    """What the loop runs; raises UserError for a predictor that cannot be read, or is of another space."""
-    stage, subnet, space = training.stage, training.network.subnet, training.part
-    teacher = stage.teacher is not None
-    strategy = _strategy(stage, training.network.space, space) if subnet is None else only(subnet, teacher=teacher)
-    return Course(space=space, strategy=strategy, stage=stage)
-
-
-def _strategy(stage: Stage, whole: SearchSpace, space: SearchSpace) -> Strategy:
-    """What a step of a supernet's stage trains."""
-    teacher = stage.teacher is not None
-    if stage.sampling == "authors":
-        return authors_order(stage.subnets_per_step, teacher=teacher)
-    if not isinstance(stage.strategy, str) or stage.strategy not in STRATEGIES:
-        own: dict[str, Strategy] = {}
-        return function_of(stage.strategy, own, place="stage.strategy")
-    sampler: Sampler = SearchSpace.sample
-    if stage.sampling in ("best_up", "worst_up"):
-        assert stage.predictor is not None  # checked when the stage was made
-        predictor = load(Path(stage.predictor), space=whole.free)
-        if not predictor.space.covers(space.at(predictor.space.resolutions)):
-            raise UserError("stage.predictor", f"{stage.predictor} does not know all of {space.name} that is trained",
-                            "fit it on this supernet")
-        sampler = attentive(sampler, predictor, best=stage.sampling == "best_up", candidates=stage.candidates)
-    strategy = STRATEGIES[stage.strategy](stage.subnets_per_step, teacher=teacher, sampler=sampler)
-    if not stage.delay and not stage.rise:
-        return strategy
-    return delayed(strategy, until=stage.delay, rise=stage.rise, teacher=teacher)
+def _check_strategy(stage: Stage) -> None:
+    if stage.strategy == "sandwich" and stage.subnets_per_step < 2:
+        raise UserError("subnets_per_step", f"{stage.subnets_per_step} is below 2: strategy sandwich takes the largest "
+                        "and the smallest", "BigNAS has 4")
+    if stage.delay + stage.rise > 1:
+        raise UserError("rise", f"{stage.rise:g} after a delay of {stage.delay:g} is longer than the stage",
+                        f"give at most {1 - stage.delay:g}")
+    delayed = stage.delay or stage.rise
+    if stage.sampling == "authors" and (delayed or stage.strategy != "shrinking"):
+        raise UserError("sampling", "authors draws as their code does, and other settings beside it draw too",
+                        "leave out strategy, delay and rise")
+    if stage.strategy not in STRATEGIES and (delayed or stage.sampling != "seed"):
+        raise UserError("strategy", "a function draws by itself, and other settings beside it draw too",
+                        "leave out sampling, delay and rise")

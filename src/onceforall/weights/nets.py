@@ -148,7 +148,7 @@ def classes_of(path: Path) -> tuple[str, ...] | None:
 
 def weights_file(source: Path) -> Path:
     """The weights file that a path stands for: itself, or of a run folder the stage with the widest space, of
-    several the last by name."""
+    several the one that was written last."""
     if not source.exists():
         if str(source).partition("?")[0] in CATALOG:
             raise UserError(str(source), "is a search space, which has no weights", "give a run folder or a weights.h5")
@@ -163,7 +163,8 @@ def weights_file(source: Path) -> Path:
     files = stages_in(source)
     if not files:
         raise UserError(str(source), f"holds no {WEIGHTS} and no {NNABLA_WEIGHTS}", "train first: `ofa fit -o RUN`")
-    counts = {path: (space.free.count, path) for path in files if (space := space_of(path)) is not None}
+    counts = {path: (space.free.count, path.stat().st_mtime_ns, path) for path in files
+              if (space := space_of(path)) is not None}
     if not counts:
         raise UserError(str(source), "holds weights that do not say what they are of", f"name one, as {files[0]}")
     return max(counts, key=counts.__getitem__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,13 +23,17 @@ from onceforall.interop.nnabla.config import (
     supernet_space,
     valid_archs,
 )
+from onceforall.interop.nnabla.genotype import has_operators, operators_of
 from onceforall.interop.nnabla.names import decay_names
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import lower
+from onceforall.space.catalog import named_settings
 from onceforall.training import stage as ours
+from onceforall.training.engine.places import without_paths
 from onceforall.training.optimizer import spared
 from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.strategy import STRATEGIES
+from onceforall.weights.nets import NNABLA_WEIGHTS
 
 
 def training_of(config: Config, algorithm: str = "OFASearcher", *, search: bool = False) -> ours.Training:
@@ -154,8 +159,10 @@ def read(values: Mapping[str, Any], options: Mapping[str, Any]) -> ours.Training
         values: what config.json holds.
         options: what the run's checkpoint says of how it was started.
     """
-    return training_of(Config.from_dict(values), "OFATrainer" if options.get("subnet") else "OFASearcher",
-                       search=options.get("search", True))
+    config = Config.from_dict(values)
+    subnet = options.get("subnet", config.hparams.task is None and config.network.genotype is not None)
+    return training_of(config, "OFATrainer" if subnet else "OFASearcher",
+                       search=options.get("search", config.data.train_portion < 1))
 
 
 def own_key(key: str) -> str:
@@ -169,3 +176,65 @@ def own_key(key: str) -> str:
 _OWN_KEYS = ((re.compile(r"dataloader\.[^.]+\."), "data."), (re.compile(r"network\.[^.]+\."), "network."),
              (re.compile(r"hparams\.teacher_network\.[^.]+\."), "stage.teacher.network."),
              (re.compile(r"hparams\."), "stage."))
+
+
+def config_of(training: ours.Training) -> Config:
+    """A configuration of NNablaNAS that trains the same; the other way round of `training_of`.
+
+    Raises:
+        UserError: NNablaNAS's form has no words for it.
+    """
+    data, network, stage = training.data, training.network, training.stage
+    sizes, loss, batches = training.part.resolutions, stage.loss, stage.batches
+    continuous = len(sizes) > 1 and sizes == tuple(range(sizes[0], sizes[-1] + 1, 4))
+    hparams: dict[str, Any] = {
+        "task": _task(training), "epoch": stage.epochs, "cosine_warmup_epoch": stage.schedule.warmup_epochs,
+        "warmup_lr": stage.schedule.warmup_lr, "batch_size_train": batches.size, "mini_batch_train": batches.each,
+        "batch_size_valid": batches.valid,
+        "train_image_size_list": [sizes[0], sizes[-1]] if continuous else list(sizes),
+        "image_size_continuous": continuous,
+        "valid_image_size_list": list(dict.fromkeys(arch.resolution for arch in training.validated)),
+        "subnets_per_step": stage.subnets_per_step, "strategy": stage.strategy, "seed": stage.seed,
+        "lambda_kd": loss.kd_weight, "kd_loss": loss.kd, "label_smoothing": loss.smoothing,
+        "calibration_images": batches.calibration, "validation_frequency": stage.validate_every}
+    if training.teacher is not None:
+        hparams["teacher_network"] = {"ofa": _section(training.teacher.network)}
+    group = {"name": "Nesterov", "lr": stage.optimizer.lr, "momentum": stage.optimizer.arguments.get("momentum")}
+    config = Config.from_dict({
+        "dataloader": {data.name: _loader(training)}, "network": {"ofa": _section(network)},
+        "optimizer": {"train": {**group, "weight_decay": stage.optimizer.weight_decay}}, "hparams": hparams})
+    if without_paths(training_of(config, search=training.searches)) != without_paths(training):
+        raise UserError("--dump-configs", "NNablaNAS's form has no words for all settings of this recipe",
+                        "--dump-recipe writes them all")
+    return config
+
+
+def _task(training: ours.Training) -> str:
+    """The stage of progressive shrinking that it is."""
+    if training.stage.sort != "none":
+        return "expand"
+    stages = training.part.stages
+    if any(len(row.depth) > 1 for row in stages):
+        return "depth"
+    return "kernel" if any(len(row.choices.get("kernel", ())) > 1 for row in stages) else "fullnet"
+
+
+def _section(network: ours.Network) -> dict[str, Any]:
+    base, settings = named_settings(network.space.name)
+    weights = None if network.weights is None else str(Path(network.weights).with_name(NNABLA_WEIGHTS))
+    lists = {} if not has_operators(network.space) else {
+        "op_candidates": operators_of(network.space), "depth_candidates": list(network.space.stages[0].depth)}
+    values = {"space": base, **settings, "num_classes": network.num_classes, "drop_rate": network.dropout,
+              "weights": weights, **lists}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _loader(training: ours.Training) -> dict[str, Any]:
+    data, augment = training.data, training.data.augment
+    colours = augment.brightness > 0 or augment.saturation > 0
+    values = {"root": data.root, "train_portion": data.train_portion, "crop_scale": list(augment.crop_scale),
+              "flip": augment.flip, "colortwist": colours, "strict_data": data.strict, "workers": data.workers,
+              "download": data.download, "balanced": training.stage.batches.balanced}
+    if colours:
+        values |= {"brightness": augment.brightness, "saturation": augment.saturation}
+    return {key: value for key, value in values.items() if value is not None}

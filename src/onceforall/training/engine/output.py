@@ -17,7 +17,15 @@ from onceforall.errors import UserError
 from onceforall.files import shown
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, gathered
-from onceforall.training.engine.places import CONFIG, moved, paths_of, read_config, shown_path, without_paths
+from onceforall.training.engine.places import (
+    CONFIG,
+    is_foreign,
+    moved,
+    paths_of,
+    read_config,
+    shown_path,
+    without_paths,
+)
 from onceforall.training.setup import Options
 from onceforall.training.stage import Training
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
@@ -90,6 +98,9 @@ def _check_config(training: Training, output: Path, processes: Processes, *, wor
         if output.exists() and not output.is_dir():
             raise UserError(str(output), "is a file, not a folder", "give another -o")
         return
+    if is_foreign(output) and checkpoint.exists(output) and not finished(output):
+        raise UserError(str(output), "was stopped by an older version of this program",
+                        "finish it with that one, or take another output folder: -o")
     before = read_config(output)
     old, new = without_paths(before), without_paths(training)
     place = difference(old, new)

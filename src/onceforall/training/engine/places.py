@@ -52,6 +52,17 @@ def read_config(output: Path) -> Training:
     return foreign.read(values, options)
 
 
+def read_own(path: Path) -> Training | None:
+    """The training in a file of our form, such as a run's config.json; None for a file of another form."""
+    values = _values(path)
+    return Training.from_dict(values) if {"data", "network", "stage"} <= values.keys() else None
+
+
+def is_foreign(output: Path) -> bool:
+    """Whether a run's folder was written by an older version, which kept its configuration in a foreign form."""
+    return (output / CONFIG).exists() and _foreign(_values(output / CONFIG)) is not None
+
+
 def _values(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -166,7 +177,7 @@ def _recorded(output: Path) -> Mapping[str, list[Path]]:
     except ValidationError as error:
         raise UserError(str(path), f"is damaged ({error.errors()[0]['msg']})", "delete it: paths start from the "
                         "folder the command runs in then") from None
-    foreign = _foreign(_values(output / CONFIG)) if (output / CONFIG).exists() else None
+    foreign = _foreign(_values(output / CONFIG)) if is_foreign(output) else None
     return {key if foreign is None else foreign.own_key(key): [output / place for place in found]
             for key, found in values.items()}
 

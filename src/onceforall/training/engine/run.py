@@ -20,6 +20,7 @@ from onceforall.data import BEFORE, DataSet, Depth, Known, Loader, TrainBatches
 from onceforall.errors import UserError
 from onceforall.nn import Subnet, Supernet, convolution
 from onceforall.space import Arch
+from onceforall.training.course import Course, course_of
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.checkpoint import Position
 from onceforall.training.engine.distributed import follow_first, gathered, summed, told, wait
@@ -44,7 +45,7 @@ from onceforall.training.engine.trace import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.training.evaluate import Evaluator, Score
 from onceforall.training.loop import StepReport, run_epoch
 from onceforall.training.setup import Options, check_classes, check_trainable, data_of, learner_of
-from onceforall.training.stage import Course, Training, course_of
+from onceforall.training.stage import Training
 from onceforall.weights.forms import form_to_write
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS, Trained, classes_of, save
 
