@@ -24,6 +24,7 @@ from onceforall.interop.nnabla.settings import training_of
 from onceforall.interop.nnabla.weights import read
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.output import finished
+from onceforall.training.engine.places import write_config
 from onceforall.training.engine.run import train
 from onceforall.training.setup import Options
 from onceforall.weights.nets import load
@@ -193,7 +194,7 @@ def checkpoint_position(path: Path) -> tuple[int, int] | None:
 def test_a_damaged_checkpoint_is_one_line(fullnet, tmp_path, kept):
     folder = tmp_path / "run"
     folder.mkdir()
-    config().write(folder / "config.json")
+    write_config(training_of(config(), search=True), folder)
     (folder / "checkpoint.safetensors").write_bytes((fullnet / "checkpoint.safetensors").read_bytes()[:kept])
     with pytest.raises(UserError, match=r"is not a readable checkpoint .*; remove it to start the stage again"):
         train(training_of(config(), search=True), folder, Options())

@@ -159,9 +159,9 @@ def test_keys_of_both_forms():
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: training(strategy="sandwich"), "subnets_per_step: 1 is below 2: strategy sandwich takes the largest and"),
+    (lambda: training(strategy="sandwich"), "subnets_per_step: 1 is below 2, the least of strategy sandwich: "),
     (lambda: training(strategy="sandwich", subnets_per_step=3, teacher="a"), "teacher: stands beside strategy"),
-    (lambda: training(loss=Loss(kd_weight=1)), "loss.kd_weight: is 1 without a teacher; give a teacher, or leave it"),
+    (lambda: training(loss=Loss(kd_weight=1)), "stage.loss.kd_weight: is 1 without a teacher"),
     (lambda: training(delay=0.9, rise=1.0), "rise: 1 after a delay of 0.9 is longer than the stage; give at most 0.1"),
     (lambda: training(sampling="authors", delay=0.5), "sampling: authors draws as their code does, and other settings"),
     (lambda: training(strategy=smallest_first, delay=0.5), "strategy: a function draws by itself, and other settings"),

@@ -21,7 +21,7 @@ from onceforall.training.settings import (
     check_function,
     check_named,
 )
-from onceforall.training.strategy import STRATEGIES
+from onceforall.training.strategy import SELF_TAUGHT, STRATEGIES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _USUAL = ("smallest", "middle", "largest")
@@ -235,6 +235,9 @@ class Training(Setting):
         if isinstance(self.stage.teacher, str):
             raise UserError("stage.teacher", f"{self.stage.teacher!r} names a stage, and there is none beside this one",
                             "give the teacher's network and weights")
+        if self.stage.teacher is None and self.stage.loss.kd_weight:
+            raise UserError("stage.loss.kd_weight", f"is {self.stage.loss.kd_weight:g} without a teacher",
+                            "give a teacher, or leave it out")
         teacher, loss, classes = self.stage.teacher, self.stage.loss, self.network.num_classes
         if teacher is not None and teacher.network.num_classes != classes:
             raise UserError("stage.teacher.network.num_classes", f"{teacher.network.num_classes} is not {classes}, as "
@@ -271,18 +274,18 @@ class Training(Setting):
 
 def _check_teacher(stage: Stage) -> None:
     taught, weight = stage.teacher is not None, stage.loss.kd_weight
-    if stage.strategy == "sandwich" and (taught or weight):
-        raise UserError("teacher", "stands beside strategy sandwich, whose teacher is the largest sub-network",
+    if stage.strategy in SELF_TAUGHT and (taught or weight):
+        raise UserError("teacher", f"stands beside strategy {stage.strategy}, whose teacher is the largest sub-network",
                         "leave it out, and kd_weight 0")
-    if taught != bool(weight):
-        raise UserError("loss.kd_weight", f"is {weight:g} {'beside' if taught else 'without'} a teacher",
-                        "give 1, or leave the teacher out" if taught else "give a teacher, or leave it out")
+    if taught and not weight:
+        raise UserError("loss.kd_weight", "is 0 beside a teacher", "give 1, or leave the teacher out")
 
 
 def _check_strategy(stage: Stage) -> None:
-    if stage.strategy == "sandwich" and stage.subnets_per_step < 2:
-        raise UserError("subnets_per_step", f"{stage.subnets_per_step} is below 2: strategy sandwich takes the largest "
-                        "and the smallest", "BigNAS has 4")
+    least = SELF_TAUGHT.get(stage.strategy, 1) if isinstance(stage.strategy, str) else 1
+    if stage.subnets_per_step < least:
+        raise UserError("subnets_per_step", f"{stage.subnets_per_step} is below {least}, the least of strategy "
+                        f"{stage.strategy}: it takes the largest and the smallest", "BigNAS has 4")
     if stage.delay + stage.rise > 1:
         raise UserError("rise", f"{stage.rise:g} after a delay of {stage.delay:g} is longer than the stage",
                         f"give at most {1 - stage.delay:g}")

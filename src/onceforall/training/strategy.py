@@ -62,7 +62,8 @@ class Named(Protocol):
     def __call__(self, subnets: int, *, teacher: bool, sampler: Sampler) -> Strategy: ...
 
 
-STRATEGIES: dict[str, Named] = {"shrinking": progressive_shrinking, "sandwich": sandwich}  # hparams.strategy
+STRATEGIES: dict[str, Named] = {"shrinking": progressive_shrinking, "sandwich": sandwich}
+SELF_TAUGHT = {"sandwich": 2}  # whose largest sub-network teaches the others: the least sub-networks of a step
 
 
 def delayed(strategy: Strategy, *, until: float, rise: float = 0.0, teacher: bool = False) -> Strategy:
