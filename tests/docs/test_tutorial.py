@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from onceforall.cli import main
 from onceforall.cli.app import app
@@ -27,6 +28,7 @@ from onceforall.interop.nnabla.settings import training_of
 from onceforall.recipes import RECIPES, STAGES
 from onceforall.space import lower, search_space
 from onceforall.training.engine.output import difference
+from onceforall.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "classification" / "ofa"
@@ -377,3 +379,11 @@ def test_figure_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             colours = image.convert("RGB").resize((90, 55)).getcolors(90 * 55)
         assert colours is not None and len(colours) > 100, "the picture is nearly empty"
         assert 20_000 < file.stat().st_size < 400_000
+
+
+def test_the_recipe_of_the_page() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+    recipe = Recipe.from_dict(yaml.safe_load(text))
+    full, every = recipe.trainings(Path("run")).values()
+    assert full.part.count == 1 and every.part.count == recipe.network.space.count
+    assert every.teacher is not None and every.teacher.network.weights == "run/full/weights.safetensors"

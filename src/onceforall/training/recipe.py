@@ -87,6 +87,7 @@ class Recipe(Setting):
     def text(self) -> str:
         """The recipe as YAML, without what is as by default; a space of the catalogue by its name."""
         values = self.model_dump(mode="json", exclude_defaults=True)
+        values["data"] = {key: value for key, value in values["data"].items() if value is not None}
         values["network"]["space"] = _named(self.network.space) or values["network"]["space"]
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None))
 
