@@ -86,3 +86,14 @@ def test_every_public_name_is_there() -> None:
         assert getattr(onceforall, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = onceforall.nothing
+
+
+FOREIGN_WORDS = ("_gamma", "op_candidates", "depth_candidates", "mobile_inverted_conv", "lambda_kd", "hparams",
+                 "no_decay_keys", "OFASearcher", "OFATrainer")
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.relative_to(ROOT).parts[0] not in ("interop", "cli")],
+                         ids=lambda p: str(p.relative_to(ROOT)))
+def test_foreign_words_stay_at_the_border(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not [word for word in FOREIGN_WORDS if word in text]
