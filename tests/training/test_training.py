@@ -110,7 +110,9 @@ def test_json_there_and_back(made):
     ({"stage": {"sampling": "best_up"}}, "stage.predictor: is missing, and sampling best_up chooses by it"),
     ({"stage": {"strategy": "sandwitch"}}, r"stage.strategy: 'sandwitch' is no strategy; did you mean sandwich\?"),
     ({"data": {"rooot": "x"}}, r"data.rooot: is not a known key; did you mean root\?"),
-    ({"data": {"train_portion": 2.0}}, r"data.*train_portion: 2.0 is not within 0 < portion <= 1"),
+    ({"data": {"train_portion": 2.0}}, r"^data.train_portion: 2.0 is not within 0 < portion <= 1"),
+    ({"stage": {"teacher": {"network": {"space": NAME}}}}, "^stage.teacher.network.num_classes: is missing"),
+    ({"data": {"augment": {"crop_scale": [0.5, 0.1]}}}, "^data.augment.crop_scale: 0.5..0.1 is not within 0 < low"),
     ({"data": {"augment": {"flip": 1}}}, "data.augment.flip: 1 is not true or false"),
     ({"network": {"space": "mobilenet_v3_larg"}}, "network.space.*mobilenet_v3_larg.*did you mean mobilenet_v3_large"),
     ({"network": {"space": {"stages": 3}}}, "network.space.*stages"),
@@ -122,8 +124,9 @@ def test_what_is_wrong_in_json_is_one_line(values, message):
     for section, more in values.items():
         if isinstance(more, dict):
             for key, value in more.items():
-                nested = isinstance(value, dict)
-                whole[section][key] = {**whole[section][key], **value} if nested else value
+                there = whole[section].get(key)
+                nested = isinstance(value, dict) and isinstance(there, dict)
+                whole[section][key] = {**there, **value} if nested else value
         else:
             whole[section] = more
     with pytest.raises(UserError, match=message) as error:

@@ -41,13 +41,13 @@ class Augment:
     def __post_init__(self) -> None:
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise UserError("data.augment.crop_scale", f"{low}..{high} is not within 0 < low <= high <= 1")
+            raise UserError("crop_scale", f"{low}..{high} is not within 0 < low <= high <= 1")
         low, high = self.ratio
         if not 0 < low <= high:
-            raise UserError("data.augment.ratio", f"{low}..{high} is not within 0 < low <= high")
+            raise UserError("ratio", f"{low}..{high} is not within 0 < low <= high")
         for name, strength in (("brightness", self.brightness), ("saturation", self.saturation)):
             if strength < 0:
-                raise UserError(f"data.augment.{name}", f"{strength} is negative", "0 switches it off")
+                raise UserError(name, f"{strength} is negative", "0 switches it off")
 
     @property
     def words(self) -> str:
@@ -89,8 +89,8 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         if not 0 < self.train_portion <= 1:
-            raise UserError("data.train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
-        check_workers("data.workers", self.workers)
+            raise UserError("train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
+        check_workers("workers", self.workers)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -180,6 +180,12 @@ class Stage(Setting):
     safety: Safety = Field(default=Safety(), description="checkpoints, setbacks, and lines in the log")
     seed: int = Field(default=0, ge=0, lt=2**32, description="what all random draws derive from")
 
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _taught(cls, value: Any) -> Any:
+        """Made here, so that the place of an error does not name the types that were tried."""
+        return Teacher.from_dict(value) if isinstance(value, Mapping) else value
+
     @field_validator("strategy")
     @classmethod
     def _known(cls, value: Any) -> Any:
@@ -232,17 +238,18 @@ class Training(Setting):
 
     @model_validator(mode="after")
     def _alone(self) -> Training:
-        if isinstance(self.stage.teacher, str):
-            raise UserError("stage.teacher", f"{self.stage.teacher!r} names a stage, and there is none beside this one",
+        stage, classes = self.stage, self.network.num_classes
+        teacher, loss = stage.teacher, stage.loss
+        if isinstance(teacher, str):
+            raise UserError("stage.teacher", f"{teacher!r} names a stage, and there is none beside this one",
                             "give the teacher's network and weights")
-        if self.stage.teacher is None and self.stage.loss.kd_weight:
-            raise UserError("stage.loss.kd_weight", f"is {self.stage.loss.kd_weight:g} without a teacher",
+        if teacher is None and loss.kd_weight:
+            raise UserError("stage.loss.kd_weight", f"is {loss.kd_weight:g} without a teacher",
                             "give a teacher, or leave it out")
-        teacher, loss, classes = self.stage.teacher, self.stage.loss, self.network.num_classes
         if teacher is not None and teacher.network.num_classes != classes:
             raise UserError("stage.teacher.network.num_classes", f"{teacher.network.num_classes} is not {classes}, as "
                             "the network has", "teacher and student tell the same classes apart")
-        for place, function in (("strategy", self.stage.strategy), ("schedule.shape", self.stage.schedule.shape),
+        for place, function in (("strategy", stage.strategy), ("schedule.shape", stage.schedule.shape),
                                 ("loss.labels", loss.labels), ("loss.kd", loss.kd)):
             check_named(function, place=f"stage.{place}")
         return self
