@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
     from onceforall.run import Run
     from onceforall.space import Arch, Block, SearchSpace, search_space
+    from onceforall.training.network import Network, Teacher
     from onceforall.training.settings import Loss, Optimizer, Schedule
-    from onceforall.training.stage import Batches, Network, Safety, Stage, Teacher
+    from onceforall.training.stage import Batches, Safety, Stage
     from onceforall.weights.nets import load
 
 __version__ = "0.1.0"
@@ -42,7 +43,8 @@ _HOMES = {
     "onceforall.weights.nets": ("load",),
     "onceforall.run": ("Run",),
     "onceforall.training.settings": ("Loss", "Optimizer", "Schedule"),
-    "onceforall.training.stage": ("Batches", "Network", "Safety", "Stage", "Teacher"),
+    "onceforall.training.network": ("Network", "Teacher"),
+    "onceforall.training.stage": ("Batches", "Safety", "Stage"),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 

@@ -21,9 +21,10 @@ from onceforall.run import Run
 from onceforall.space import SearchSpace, search_space
 from onceforall.training.engine.distributed import Processes, detect, joined, wait
 from onceforall.training.engine.run import train as train_one
+from onceforall.training.network import Network
 from onceforall.training.recipe import Recipe
 from onceforall.training.setup import Options, compute_of, data_of
-from onceforall.training.stage import Network, Stage
+from onceforall.training.stage import Stage
 from onceforall.weights.nets import Trained, load_supernet, save
 
 Listener = Callable[[Mapping[str, Any]], None]

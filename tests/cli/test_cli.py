@@ -188,7 +188,7 @@ def test_fit_from_end_to_end(run, capsys):
     assert list(summary) == ["stages", "subnets", "chosen_on"]
     assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
     assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
-    seeds = [json.loads((run / row.folder / "config.json").read_text())["hparams"]["seed"] for row in STAGES]
+    seeds = [json.loads((run / row.folder / "config.json").read_text())["stage"]["seed"] for row in STAGES]
     assert [*seeds, json.loads((run / "search" / "front.json").read_text())["seed"]] == 7 * [3]
     assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets", "search"}
     for row in summary["subnets"]:

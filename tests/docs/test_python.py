@@ -26,5 +26,5 @@ def test_the_code_of_the_page_runs(tmp_path):
 
 def test_the_table_names_every_setting():
     named = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    homes = ("onceforall.training.settings", "onceforall.training.stage")
+    homes = [f"onceforall.training.{name}" for name in ("network", "settings", "stage")]
     assert {*named, "Network"} == {name for home in homes for name in onceforall._HOMES[home]}

@@ -19,7 +19,7 @@ from onceforall.training.engine.checkpoint import Position
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
-from onceforall.training.optimizer import OPTIMIZERS, optimizer_of, spared
+from onceforall.training.optimizer import OPTIMIZERS, spared
 from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Moment, progressive_shrinking
@@ -98,13 +98,13 @@ def test_what_has_no_decay():
     assert spared(names, ["bias"]) == {"stem.norm.bias", "head.classifier.bias"}
     assert spared(names, ["^head", "bias"]) == {"head.classifier.weight", "head.classifier.bias", "stem.norm.bias"}
     net = Supernet(SPACE, 4)
-    optimizer = optimizer_of(Optimizer(lr=0.1, weight_decay=0.2, no_decay=["bias"], no_decay_rate=0.01), net)
+    optimizer = Optimizer(lr=0.1, weight_decay=0.2, no_decay=["bias"], no_decay_rate=0.01).over(net)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.01]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
 
 
 def learner(net, settings):
-    return Learner(net, net, optimizer_of(settings, net), None, Compute(),
+    return Learner(net, net, settings.over(net), None, Compute(),
                    torch.amp.GradScaler("cpu", enabled=False), Processes())
 
 

@@ -17,7 +17,6 @@ from onceforall.interop.nnabla.settings import training_of
 from onceforall.nn import Supernet, extract
 from onceforall.space import search_space
 from onceforall.training.evaluate import Compute, Evaluator
-from onceforall.training.optimizer import optimizer_of
 from onceforall.training.setup import Options, learner_of, teacher_of
 from onceforall.training.start import supernet_of
 from onceforall.weights.nets import Trained, load, save
@@ -98,7 +97,7 @@ def made(values, digits):
 
 def test_weight_decay_spares_norms_and_biases(files):
     net = supernet_of(training_of(config("kernel", weights=files["kernel"])))
-    decayed, spared = optimizer_of(training_of(config("kernel")).stage.optimizer, net).param_groups
+    decayed, spared = training_of(config("kernel")).stage.optimizer.over(net).param_groups
     assert (len(decayed["params"]), len(spared["params"])) == (130, 153)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (3e-5, 0.0)
     assert any(p is net.stages[0][0].depthwise.conv.kernel_7to5 for p in decayed["params"])

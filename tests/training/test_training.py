@@ -20,9 +20,10 @@ from onceforall.space import SearchSpace, search_space
 from onceforall.training.course import course_of
 from onceforall.training.engine.places import read_config, read_run
 from onceforall.training.engine.run import train
+from onceforall.training.network import Network, Teacher
 from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.setup import Options
-from onceforall.training.stage import Batches, Network, Safety, Stage, Teacher, Training
+from onceforall.training.stage import Batches, Safety, Stage, Training
 from onceforall.training.strategy import Moment, Term
 from onceforall.weights.nets import load_supernet
 

@@ -27,9 +27,10 @@ from onceforall.training.engine.output import check_output, finished
 from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.training.network import Network, Teacher
 from onceforall.training.settings import Loss
 from onceforall.training.setup import Options, announce, check_trainable, data_of
-from onceforall.training.stage import Batches, Network, Stage, Teacher, Training
+from onceforall.training.stage import Batches, Stage, Training
 from onceforall.weights.nets import open_weights, stages_in, weights_file
 
 _log = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from onceforall.data import Augment, DataSpec
 from onceforall.errors import UserError
 from onceforall.space import search_space
+from onceforall.training.network import Network
 from onceforall.training.recipe import Recipe
 from onceforall.training.settings import Loss, Optimizer, Schedule
-from onceforall.training.stage import Batches, Network, Stage
+from onceforall.training.stage import Batches, Stage
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
-
-if TYPE_CHECKING:
-    from onceforall.training.settings import Optimizer
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): found for name, found in vars(torch.optim).items()
@@ -24,18 +20,6 @@ def spared(names: Iterable[str], no_decay: Iterable[str]) -> set[str]:
     """Those of the parameters' names that `no_decay` means: by a role, or by a regular expression."""
     tests = [_ROLES.get(entry) or re.compile(entry).search for entry in no_decay]
     return {name for name in names if any(test(name) for test in tests)}
-
-
-def optimizer_of(settings: Optimizer, net: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a net: a group of parameters with weight decay, and one of those that `no_decay` means."""
-    parameters = dict(net.named_parameters())
-    exempt = spared(parameters, settings.no_decay)
-    split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for name, parameter in parameters.items():
-        split[name in exempt].append(parameter)
-    groups = [{"params": params, "weight_decay": rate}
-              for params, rate in zip(split, (settings.weight_decay, settings.no_decay_rate), strict=True) if params]
-    return made(settings.name, groups, lr=settings.lr, **settings.arguments)
 
 
 def made(name: str, groups: list[dict[str, Any]], **arguments: Any) -> torch.optim.Optimizer:

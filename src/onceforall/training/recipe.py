@@ -14,8 +14,9 @@ from onceforall.errors import UserError
 from onceforall.files import check_plain, unreadable, write_text
 from onceforall.space import SearchSpace
 from onceforall.space.catalog import of_catalogue
+from onceforall.training.network import Network, Teacher
 from onceforall.training.settings import Setting
-from onceforall.training.stage import Data, Network, Stage, Teacher, Training
+from onceforall.training.stage import Data, Stage, Training
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
 
 _TAKEN = ("search", "subnets", "start.safetensors", "summary.json", "elastic.safetensors")

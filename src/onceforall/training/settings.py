@@ -13,13 +13,13 @@ from typing import Annotated, Any, TypeVar
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from onceforall.errors import UserError
 from onceforall.problems import as_user_error
 from onceforall.training.losses import Distillation, alpha_divergence, distillation
-from onceforall.training.optimizer import OPTIMIZERS, made
+from onceforall.training.optimizer import OPTIMIZERS, made, spared
 from onceforall.training.schedule import CosineWarmup, Stairs
 
 LabelLoss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) to a mean over the batch
@@ -169,6 +169,17 @@ class Optimizer(Setting):
         except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
             raise UserError("optimizer", f"torch.optim.{self.name} does not take {self.arguments}: {error}") from None
         return self
+
+    def over(self, net: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a net: a group of parameters with weight decay, and one of those that `no_decay` means."""
+        parameters = dict(net.named_parameters())
+        exempt = spared(parameters, self.no_decay)
+        split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for name, parameter in parameters.items():
+            split[name in exempt].append(parameter)
+        groups = [{"params": params, "weight_decay": rate}
+                  for params, rate in zip(split, (self.weight_decay, self.no_decay_rate), strict=True) if params]
+        return made(self.name, groups, lr=self.lr, **self.arguments)
 
     @property
     def arguments(self) -> dict[str, Any]:

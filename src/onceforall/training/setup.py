@@ -19,7 +19,6 @@ from onceforall.training.engine.stop import Stop
 from onceforall.training.engine.threads import choose_threads
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.loop import Learner
-from onceforall.training.optimizer import optimizer_of
 from onceforall.training.stage import Training
 from onceforall.training.start import filled, subnet_of, supernet_of
 from onceforall.weights.nets import classes_of, space_of
@@ -132,10 +131,10 @@ def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Le
         supernet = supernet_of(training)
         _sort(training, supernet)
         compute.place(supernet)
-        optimizer = optimizer_of(training.stage.optimizer, supernet)
+        optimizer = training.stage.optimizer.over(supernet)
         return Learner(supernet, supernet, optimizer, teacher, compute, scaler, options.processes)
     subnet = subnet_of(training, evaluator)
-    optimizer = optimizer_of(training.stage.optimizer, subnet)
+    optimizer = training.stage.optimizer.over(subnet)
     return Learner(subnet, lambda images, _: subnet(images), optimizer, teacher, compute, scaler,
                    options.processes)
 

@@ -9,7 +9,8 @@ from pydantic import Field, PlainSerializer, PlainValidator, field_validator, mo
 
 from onceforall.data import DataSpec
 from onceforall.errors import UserError
-from onceforall.space import Arch, SearchSpace, search_space
+from onceforall.space import Arch, SearchSpace
+from onceforall.training.network import Network, Teacher
 from onceforall.training.settings import (
     Function,
     Listed,
@@ -27,17 +28,6 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _USUAL = ("smallest", "middle", "largest")
 
 
-def _space(value: Any) -> SearchSpace:
-    """A space by its value, its catalogue name, or the rows of `SearchSpace.to_dict`."""
-    if isinstance(value, SearchSpace):
-        return value
-    if isinstance(value, str):
-        return search_space(value)
-    if isinstance(value, Mapping):
-        return SearchSpace.from_dict(value)
-    raise UserError("", "is no search space", "give its catalogue name, or its rows")
-
-
 def _data(value: Any) -> DataSpec:
     if isinstance(value, DataSpec):
         return value
@@ -46,53 +36,7 @@ def _data(value: Any) -> DataSpec:
     raise UserError("", "is no data set", 'give an object such as {"name": "folder", "root": "pictures"}')
 
 
-Space = Annotated[SearchSpace, PlainValidator(_space), PlainSerializer(SearchSpace.to_dict)]
 Data = Annotated[DataSpec, PlainValidator(_data), PlainSerializer(DataSpec.to_dict)]
-
-
-class Network(Setting):
-    """A supernet, or one sub-network of a space, and where its weights come from."""
-
-    space: Space = Field(description="search space: a catalogue name, or rows")
-    num_classes: int = Field(ge=2, le=1_000_000, description="classes to tell apart")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the classifier")
-    bn_momentum: float = Field(default=0.1, gt=0, le=1, description="share of a batch in BN's running statistics")
-    bn_eps: float | None = Field(default=None, gt=0, lt=1, description="what BN adds to variances; null: the space's")
-    weights: str | None = Field(default=None, description="weights file to start from; null: random weights")
-    arch: str | None = Field(default=None, description="the one sub-network that is trained; null: the supernet")
-    new_classifier: bool = Field(default=False, description="start the classifier anew, for other classes than the "
-                                 "weights of the sub-network tell apart")
-
-    @model_validator(mode="after")
-    def _one_of_the_space(self) -> Network:
-        if self.arch is not None:
-            Arch.parse(self.space, self.arch)
-        return self
-
-    @property
-    def subnet(self) -> Arch | None:
-        """The one sub-network that is trained; None for a supernet."""
-        return None if self.arch is None else Arch.parse(self.space, self.arch)
-
-    @property
-    def eps(self) -> float:
-        """What BN adds to variances."""
-        return self.space.bn_eps if self.bn_eps is None else self.bn_eps
-
-
-class Teacher(Setting):
-    """The largest sub-network of a trained supernet, whose answers the sub-networks of a step also learn."""
-
-    network: Network = Field(description="the supernet that it is taken from, with its weights")
-    batch_statistics: bool = Field(default=True, description="whether its BN normalises by the batch's statistics, or "
-                                   "by its own")
-
-
-    @model_validator(mode="after")
-    def _trained(self) -> Teacher:
-        if self.network.weights is None:
-            raise UserError("network.weights", "is missing", "a teacher comes trained: name its weights file")
-        return self
 
 
 class Batches(Setting):

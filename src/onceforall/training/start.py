@@ -11,7 +11,8 @@ from onceforall.errors import UserError
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, lower
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.stage import Network, Training
+from onceforall.training.network import Network
+from onceforall.training.stage import Training
 from onceforall.weights.nets import Trained, load_weights, open_subnet_file, space_of
 
 _CLASSIFIER = "head.classifier."

@@ -28,6 +28,7 @@ from onceforall.interop.nnabla.names import decay_names
 from onceforall.nn import Subnet, Supernet
 from onceforall.space import lower
 from onceforall.space.catalog import named_settings
+from onceforall.training import network as nets
 from onceforall.training import stage as ours
 from onceforall.training.engine.places import without_paths
 from onceforall.training.optimizer import spared
@@ -62,12 +63,12 @@ def pictures_of(config: Config, *, search: bool) -> DataSpec:
         strict=d.strict_data, workers=d.workers, download=d.download)
 
 
-def _network(config: Config, algorithm: str) -> ours.Network:
+def _network(config: Config, algorithm: str) -> nets.Network:
     network = config.network
     if algorithm == "OFASearcher":
-        return ours.Network(space=supernet_space(network), **_common(network))
+        return nets.Network(space=supernet_space(network), **_common(network))
     arch = subnet_arch(config)
-    return ours.Network(space=network_space(network), arch=str(arch), new_classifier=network.new_classifier,
+    return nets.Network(space=network_space(network), arch=str(arch), new_classifier=network.new_classifier,
                         **_common(network))
 
 
@@ -91,8 +92,8 @@ def _stage(config: Config, algorithm: str) -> ours.Stage:
     return ours.Stage(
         epochs=hparams.epoch, optimizer=_optimizer(config, algorithm), schedule=_schedule(config),
         loss=Loss(smoothing=hparams.label_smoothing, kd=hparams.kd_loss, kd_weight=hparams.lambda_kd),
-        teacher=None if teacher is None else ours.Teacher(
-            network=ours.Network(space=network_space(teacher), **_common(teacher)),
+        teacher=None if teacher is None else nets.Teacher(
+            network=nets.Network(space=network_space(teacher), **_common(teacher)),
             batch_statistics=hparams.teacher_mode == "train"),
         update_unused=hparams.update_unused, validate_every=hparams.validation_frequency, seed=hparams.seed,
         batches=ours.Batches(size=hparams.batch_size_train, micro=hparams.mini_batch_train,
@@ -219,7 +220,7 @@ def _task(training: ours.Training) -> str:
     return "kernel" if any(len(row.choices.get("kernel", ())) > 1 for row in stages) else "fullnet"
 
 
-def _section(network: ours.Network) -> dict[str, Any]:
+def _section(network: nets.Network) -> dict[str, Any]:
     base, settings = named_settings(network.space.name)
     weights = None if network.weights is None else str(Path(network.weights).with_name(NNABLA_WEIGHTS))
     lists = {} if not has_operators(network.space) else {
