@@ -151,3 +151,17 @@ def test_arguments_that_are_not_known(run):
     for call in (lambda: run.search(max_mac=3), lambda: run.profile(thread=1)):
         with pytest.raises(ofa.UserError, match="(max_mac|thread): is no argument of (search|profile); known: "):
             call()
+
+
+def test_fit_takes_the_pictures_of_a_recipes_file(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fit, "fit", lambda request, *_: asked.append(fit.plan(request, gpu=False)))
+    monkeypatch.setattr("onceforall.api.Run", lambda output, **_: output)
+    spec = ofa.DataSpec("fashion-mnist", augment=ofa.Augment(flip=False))
+    recipe = ofa.Recipe(data=spec, network=ofa.Network(space=NAME, num_classes=10), stages={"one": stage()})
+    recipe.write(tmp_path / "run.yaml")
+    ofa.fit(output=tmp_path, recipe=str(tmp_path / "run.yaml"), device="cpu")
+    ofa.fit("digits", output=tmp_path, recipe=str(tmp_path / "run.yaml"), device="cpu")
+    assert asked[0] == recipe
+    assert [found.data.name for found in asked] == ["fashion-mnist", "digits"]
+    assert asked[1].data.augment == spec.augment

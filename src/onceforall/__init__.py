@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onceforall.api import fit, train
     from onceforall.cost import macs, params
+    from onceforall.data import Augment, DataSpec
     from onceforall.deploy.elastic import Elastic
     from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onceforall.run import Run
     from onceforall.space import Arch, Block, SearchSpace, search_space
     from onceforall.training.network import Network, Teacher
+    from onceforall.training.recipe import Recipe
     from onceforall.training.settings import Loss, Optimizer, Schedule
     from onceforall.training.stage import Batches, Safety, Stage
     from onceforall.weights.nets import load
@@ -38,19 +40,21 @@ _HOMES = {
     "onceforall.space": ("Arch", "Block", "SearchSpace", "search_space"),
     "onceforall.api": ("fit", "train"),
     "onceforall.cost": ("macs", "params"),
+    "onceforall.data": ("Augment", "DataSpec"),
     "onceforall.deploy.elastic": ("Elastic",),
     "onceforall.deploy.folder": ("load_subnet",),
     "onceforall.weights.nets": ("load",),
     "onceforall.run": ("Run",),
     "onceforall.training.settings": ("Loss", "Optimizer", "Schedule"),
     "onceforall.training.network": ("Network", "Teacher"),
+    "onceforall.training.recipe": ("Recipe",),
     "onceforall.training.stage": ("Batches", "Safety", "Stage"),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Batches", "Block", "Elastic", "Loss", "Network", "Optimizer", "Run", "Safety", "Schedule",
-           "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError", "extract", "fit", "load",
-           "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels", "train"]
+__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Loss", "Network", "Optimizer", "Recipe",
+           "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError", "extract",
+           "fit", "load", "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels", "train"]
 
 
 def __getattr__(name: str) -> Any:

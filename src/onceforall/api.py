@@ -31,7 +31,7 @@ Listener = Callable[[Mapping[str, Any]], None]
 START = "start.safetensors"  # weights of a supernet that was given
 
 
-def fit(data: str | Path = "digits", *, output: str | Path, device: str = "auto", threads: int | None = None,
+def fit(data: str | Path | None = None, *, output: str | Path, device: str = "auto", threads: int | None = None,
         listener: Listener | None = None, **changes: Any) -> Run:
     """Train the recipe that suits some pictures, search the supernet, and save the best sub-networks.
 
@@ -41,7 +41,7 @@ def fit(data: str | Path = "digits", *, output: str | Path, device: str = "auto"
 
     Args:
         data: digits, fashion-mnist, cifar10, or a folder of pictures, with train/<class>/ and val/<class>/ or
-            <class>/ alone.
+            <class>/ alone; None: those of the file that `recipe` names, else the digits.
         output: the run's folder.
         device: cpu, cuda, or auto, the GPU where there is one.
         threads: of torch on a CPU; None: OMP_NUM_THREADS, else the free cores.
@@ -59,7 +59,7 @@ def fit(data: str | Path = "digits", *, output: str | Path, device: str = "auto"
     for name in changes:
         if name not in known:
             raise UserError(name, "is no argument of fit", f"known: {', '.join(known)}")
-    request = pipeline.Request(str(data), **changes)
+    request = pipeline.Request(None if data is None else str(data), **changes)
     with _options(device, threads, listener) as options:
         pipeline.fit(request, Path(output), options)
     return Run(output, device=device, threads=threads)
