@@ -48,6 +48,10 @@ def training_of(config: Config, algorithm: str = "OFASearcher", *, search: bool 
         UserError: the configuration asks for what cannot be. Its place is NNablaNAS's key.
     """
     checked(config, algorithm, search=search)
+    return _translated(config, algorithm, search=search)
+
+
+def _translated(config: Config, algorithm: str, *, search: bool) -> ours.Training:
     return ours.Training(data=pictures_of(config, search=search), network=_network(config, algorithm),
                          stage=_stage(config, algorithm))
 
@@ -162,7 +166,7 @@ def read(values: Mapping[str, Any], options: Mapping[str, Any]) -> ours.Training
     """
     config = Config.from_dict(values)
     subnet = options.get("subnet", config.hparams.task is None and config.network.genotype is not None)
-    return training_of(config, "OFATrainer" if subnet else "OFASearcher",
+    return _translated(config, "OFATrainer" if subnet else "OFASearcher",
                        search=options.get("search", config.data.train_portion < 1))
 
 
