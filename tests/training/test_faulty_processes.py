@@ -32,7 +32,7 @@ def two(tmp_path: Path, *configurations: Path) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [
-    ({"seed": 1}, "process 1 of 2: runs something else than process 0 (configuration.hparams.seed differs)"),
+    ({"seed": 1}, "process 1 of 2: runs something else than process 0 (settings.stage.seed differs)"),
     ({"workers": 1}, "")])
 def test_another_configuration(tmp_path, change, message):
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
