@@ -24,7 +24,7 @@ from onceforall.interop.nnabla.settings import training_of
 from onceforall.interop.nnabla.weights import read
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.output import finished
-from onceforall.training.engine.places import write_config
+from onceforall.training.engine.places import read_config, write_config
 from onceforall.training.engine.run import train
 from onceforall.training.setup import Options
 from onceforall.weights.nets import load
@@ -48,7 +48,7 @@ def test_what_a_run_leaves(fullnet):
     assert {p.name for p in fullnet.iterdir()} == {
         "config.json", "paths.json", "weights.safetensors", "weights.h5", "checkpoint.safetensors", "metrics.jsonl",
         "tensorboard", "log.txt"}
-    assert Config.read(fullnet / "config.json").to_dict() == config().to_dict()
+    assert read_config(fullnet) == training_of(config(), search=True)
     records = [json.loads(line) for line in (fullnet / "metrics.jsonl").read_text().splitlines()]
     assert [r["kind"] for r in records] == ["train", "valid"] * 2
     assert records[-1]["tag"] == "16px_k7e6_d4"
