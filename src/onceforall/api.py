@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,10 @@ from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.recipes import fit as pipeline
 from onceforall.recipes.catalog import recipe_of
-from onceforall.run import Run
+from onceforall.run import Run, check_known
 from onceforall.space import SearchSpace, search_space
 from onceforall.training.engine.distributed import Processes, detect, joined, wait
+from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.run import train as train_one
 from onceforall.training.network import Network
 from onceforall.training.recipe import Recipe
@@ -27,7 +28,6 @@ from onceforall.training.setup import Options, compute_of, data_of
 from onceforall.training.stage import Stage
 from onceforall.weights.nets import Trained, load_supernet, save
 
-Listener = Callable[[Mapping[str, Any]], None]
 START = "start.safetensors"  # weights of a supernet that was given
 
 
@@ -55,10 +55,7 @@ def fit(data: str | Path | None = None, *, output: str | Path, device: str = "au
     Raises:
         UserError: the pictures cannot be used, or the folder holds another run.
     """
-    known = pipeline.Request.__dataclass_fields__
-    for name in changes:
-        if name not in known:
-            raise UserError(name, "is no argument of fit", f"known: {', '.join(known)}")
+    check_known(changes, pipeline.Request, "fit")
     request = pipeline.Request(None if data is None else str(data), **changes)
     with _options(device, threads, listener) as options:
         pipeline.fit(request, Path(output), options)

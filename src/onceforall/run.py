@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from onceforall.searching.record import Record
 from onceforall.searching.score import Scorer
 from onceforall.searching.search import Request, search
 from onceforall.space import Arch, SearchSpace
+from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.places import CONFIG, read_run
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.setup import compute_of, data_of
@@ -28,7 +29,6 @@ from onceforall.training.stage import Training
 from onceforall.weights.nets import Trained, open_weights, stages_in, weights_file
 
 SEARCH = "search"
-Listener = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(eq=False)
@@ -82,7 +82,7 @@ class Chosen:
         """
         if self.folder is None:
             raise UserError("export", "has no folder to write into", "save the sub-network first")
-        _check_known(changes, export.Request, "export")
+        check_known(changes, export.Request, "export")
         folder = self.folder
         requests = [export.Request(target, precision, **changes) for target in to]  # type: ignore[arg-type]
         for request in requests:
@@ -194,7 +194,7 @@ class Run:
         if not isinstance(net, Supernet):
             raise UserError(str(self.folder), "holds a single sub-network: there is nothing to search",
                             "give a supernet's run")
-        _check_known(changes, Request, "search")
+        check_known(changes, Request, "search")
         limits = {"macs": max_macs, "params": max_params, "memory": max_memory, "latency_ms": max_latency_ms}
         request = Request(limits={name: most for name, most in limits.items() if most is not None}, **changes)
         scorer = Scorer(net, self.evaluator, self.folder / SEARCH, listener=listener)
@@ -231,12 +231,12 @@ class Run:
         Returns:
             The table; latency in ms.
         """
-        _check_known(changes, Settings, "profile")
+        check_known(changes, Settings, "profile")
         job = Job(self.space, self._trained.num_classes, Settings(backend, **changes))
         return profile(job, Path(output or self.folder / f"latency-{backend}.json"))
 
 
-def _check_known(changes: Mapping[str, Any], taken: Any, what: str) -> None:
+def check_known(changes: Mapping[str, Any], taken: Any, what: str) -> None:
     """Raise UserError for an argument that the dataclass does not take."""
     for name in changes:
         if name not in taken.__dataclass_fields__:

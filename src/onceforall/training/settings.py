@@ -198,7 +198,7 @@ class Schedule(Setting):
     """
 
     shape: str | Function = Field(default="cosine", description="cosine to 0, step by step; stairs; or a function")
-    warmup_epochs: int = Field(default=0, ge=0, le=1000000, description="epochs of a linear warm-up, among the "
+    warmup_epochs: int = Field(default=0, ge=0, le=1_000_000, description="epochs of a linear warm-up, among the "
                                "stage's own")
     warmup_lr: float = Field(default=0.0, ge=0, le=1000, description="learning rate that the warm-up starts from")
     factor: float = Field(default=0.94, gt=0, le=1, description="of stairs: factor of the learning rate at each")

@@ -60,7 +60,12 @@ def read_own(path: Path) -> Training | None:
 
 def is_foreign(output: Path) -> bool:
     """Whether a run's folder was written by an older version, which kept its configuration in a foreign form."""
-    return (output / CONFIG).exists() and _foreign(_values(output / CONFIG)) is not None
+    return _foreign_of(output) is not None
+
+
+def _foreign_of(output: Path) -> Foreign | None:
+    """Who reads a run's folder that is in a foreign form; None for a folder in ours, or without config.json."""
+    return _foreign(_values(output / CONFIG)) if (output / CONFIG).exists() else None
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def _recorded(output: Path) -> Mapping[str, list[Path]]:
     except ValidationError as error:
         raise UserError(str(path), f"is damaged ({error.errors()[0]['msg']})", "delete it: paths start from the "
                         "folder the command runs in then") from None
-    foreign = _foreign(_values(output / CONFIG)) if is_foreign(output) else None
+    foreign = _foreign_of(output)
     return {key if foreign is None else foreign.own_key(key): [output / place for place in found]
             for key, found in values.items()}
 
