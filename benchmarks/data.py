@@ -23,8 +23,8 @@ from side_by_side import Work, case, in_turn, parser, report
 
 from onceforall.data import Augment, FilePictures, Loader, TrainBatches, normalize
 from onceforall.data.crop import crop_boxes, noise
+from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from onceforall.data.decode import Broken, read_pixels
-from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
 from onceforall.training.engine.memory import keep_large_blocks
 
 BATCH, SCALE, CROPS = 64, (0.08, 1.0), 500

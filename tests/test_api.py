@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 import onceforall as ofa
+from onceforall.data import load_data
+from onceforall.data.given import give
 from onceforall.recipes import RECIPES, fit
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.study import Plan
+from onceforall.training.engine.places import read_config
 from onceforall.weights.nets import load_supernet
 
 NAME = "mobilenet_v3_large_32px?width_mult=0.15"
@@ -101,6 +108,85 @@ def test_a_supernet_that_is_given(run, tmp_path):
         changed.head["classifier"].bias[0] += 1
     with pytest.raises(ofa.UserError, match=r"start.safetensors: holds the weights of another supernet than the one"):
         ofa.train(changed, "digits", stages=[stage(choices={})], output=tmp_path / "more", device="cpu")
+
+
+def of_digits() -> tuple[TensorDataset, TensorDataset]:
+    """The digits as torch Datasets, split as they are by name."""
+    data = load_data(ofa.DataSpec("digits", train_portion=1.0))
+    return tuple(TensorDataset(part.images, part.labels) for part in (data.train, data.test))
+
+
+def test_pictures_from_python(run, tmp_path):
+    """The same pictures as Datasets give the same weights to the bit."""
+    plain = ofa.DataSpec("digits", augment=ofa.Augment(flip=False))
+    named = ofa.train(NAME, plain, stages={"full": STAGES["full"]}, output=tmp_path / "named", device="cpu")
+    spec = replace(give(of_digits()), augment=plain.augment)
+    given = ofa.train(NAME, spec, stages={"full": STAGES["full"]}, output=tmp_path / "given", device="cpu")
+    state = given.net.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in named.net.state_dict().items())
+    subnets = [each.extract("largest") for each in (named, given)]
+    assert subnets[0].top1 == subnets[1].top1 and subnets[0].net.plan == subnets[1].net.plan
+    assert subnets[1].save(tmp_path / "subnet").data["source"].startswith("given:")
+
+
+def test_a_data_set_from_python_in_another_process(tmp_path):
+    heard = []
+    run = ofa.train(NAME, of_digits(), stages=[stage()], output=tmp_path / "run", device="cpu", listener=heard.append)
+    assert not run.training.data.augment.flip  # classes 0 to 9
+    assert any("mirrored" in record.get("text", "") for record in heard)
+    code = ("import sys, onceforall as ofa; sys.path.insert(0, sys.argv[1]); from test_api import of_digits\n"
+            "run = ofa.Run(sys.argv[2], device='cpu')\n"
+            "try: run.extract('largest')\n"
+            "except ofa.UserError as error: print(error)\n"
+            "run = ofa.Run(sys.argv[2], data=of_digits(), device='cpu')\n"
+            "print(run.extract('largest').top1)")
+    done = subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "run")],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    refused, top1 = done.stdout.splitlines()
+    assert "the pictures are those that a program gave from Python" in refused
+    assert float(top1) == run.extract("largest").top1
+
+
+def test_the_recipe_of_a_run(run, tmp_path):
+    recipe = run.recipe
+    assert list(recipe.stages) == ["full", "kernel", "all"] and recipe.stages["all"].teacher == "full"
+    again = recipe.trainings(run.folder)
+    assert {name: training.to_dict() for name, training in again.items()} == {
+        name: read_config(run.folder / name).to_dict() for name in again}
+    with pytest.raises(ofa.UserError, match=r"recipe.yaml"):
+        ofa.Run(run.folder / "all").recipe  # noqa: B018  # a stage alone
+
+
+def four_classes() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+
+
+def a_teacher() -> torch.nn.Module:
+    """A module of the user's own, for pictures of every size."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 10, 3), torch.nn.BatchNorm2d(10), torch.nn.AdaptiveAvgPool2d(1),
+                               torch.nn.Flatten())
+
+
+def test_a_module_of_the_users_own_as_the_teacher(tmp_path):
+    taught = {"teacher": ofa.Teacher(module=a_teacher), "loss": ofa.Loss(kd_weight=1)}
+    assert not taught["teacher"].batch_statistics
+    run = ofa.train(NAME, "digits", stages=[stage(**taught)], output=tmp_path / "run", device="cpu")
+    assert run.training.teacher.module == f"{__name__}:a_teacher"
+    alone = ofa.train(NAME, "digits", stages=[stage()], output=tmp_path / "alone", device="cpu")
+    assert not torch.equal(run.net.head["classifier"].bias, alone.net.head["classifier"].bias)
+    again = ofa.train(NAME, "digits", stages=[stage(**taught)], output=tmp_path / "run", device="cpu")
+    assert torch.equal(run.net.head["classifier"].bias, again.net.head["classifier"].bias)
+    for wrong, message in ((four_classes, r"gives \(2, 4\) for two pictures of 12 pixels; give logits \(2, 10\)"),
+                           (of_digits, "stage.teacher.module: returns a tuple; return a torch.nn.Module"),
+                           (lambda: None, "stage.teacher.module: .*is not found again by its name")):
+        taught["teacher"] = ofa.Teacher(module=wrong)
+        with pytest.raises(ofa.UserError, match=message):
+            ofa.train(NAME, "digits", stages=[stage(**taught)], output=tmp_path / "wrong", device="cpu")
+    for values in ({}, {"module": a_teacher, "network": run.training.network}):
+        with pytest.raises(ofa.UserError, match="teacher: is one of network and module"):
+            ofa.Teacher(**values)
 
 
 @pytest.mark.parametrize(("call", "message"), [

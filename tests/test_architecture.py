@@ -12,9 +12,9 @@ import pytest
 import onceforall
 
 ROOT = Path(onceforall.__file__).parent
-ROOMS = ["cli", "report", "api", "recipes", "run", "interop", "deploy", "searching", "training", "latency", "cost",
-         "data", "weights", "nn", "space"]  # `api` and `run` are files
-GROUND = ["errors", "files", "problems"]  # what every room may import
+ROOMS = ["testing", "cli", "report", "api", "recipes", "run", "interop", "deploy", "searching", "training", "latency",
+         "cost", "data", "weights", "nn", "space"]  # `api` and `run` are files
+GROUND = ["errors", "files", "functions", "problems"]  # what every room may import
 
 
 def imports(path: Path) -> set[str]:

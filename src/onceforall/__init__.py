@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onceforall.api import fit, train
     from onceforall.cost import macs, params
-    from onceforall.data import Augment, DataSpec
+    from onceforall.data import Augment, DataSpec, Pictures
     from onceforall.deploy.elastic import Elastic
     from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
@@ -40,7 +40,7 @@ _HOMES = {
     "onceforall.space": ("Arch", "Block", "SearchSpace", "search_space"),
     "onceforall.api": ("fit", "train"),
     "onceforall.cost": ("macs", "params"),
-    "onceforall.data": ("Augment", "DataSpec"),
+    "onceforall.data": ("Augment", "DataSpec", "Pictures"),
     "onceforall.deploy.elastic": ("Elastic",),
     "onceforall.deploy.folder": ("load_subnet",),
     "onceforall.weights.nets": ("load",),
@@ -52,9 +52,10 @@ _HOMES = {
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Loss", "Network", "Optimizer", "Recipe",
-           "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError", "extract",
-           "fit", "load", "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels", "train"]
+__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Loss", "Network", "Optimizer", "Pictures",
+           "Recipe", "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError",
+           "extract", "fit", "load", "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels",
+           "train"]
 
 
 def __getattr__(name: str) -> Any:

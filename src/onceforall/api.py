@@ -11,19 +11,21 @@ from typing import Any
 
 import torch
 
-from onceforall.data import DataSpec
-from onceforall.data.spec import NAMED
+from onceforall.data import DataSpec, mirrored_classes
+from onceforall.data.given import asked_for, give
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.recipes import fit as pipeline
+from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_of
 from onceforall.run import Run, check_known
 from onceforall.space import SearchSpace, search_space
 from onceforall.training.engine.distributed import Processes, detect, joined, wait
 from onceforall.training.engine.journal import Listener
+from onceforall.training.engine.output import check_output
 from onceforall.training.engine.run import train as train_one
 from onceforall.training.network import Network
-from onceforall.training.recipe import Recipe
+from onceforall.training.recipe import RECIPE, Recipe
 from onceforall.training.setup import Options, compute_of, data_of
 from onceforall.training.stage import Stage
 from onceforall.weights.nets import Trained, load_supernet, save
@@ -31,7 +33,7 @@ from onceforall.weights.nets import Trained, load_supernet, save
 START = "start.safetensors"  # weights of a supernet that was given
 
 
-def fit(data: str | Path | None = None, *, output: str | Path, device: str = "auto", threads: int | None = None,
+def fit(data: Any = None, *, output: str | Path, device: str = "auto", threads: int | None = None,
         listener: Listener | None = None, **changes: Any) -> Run:
     """Train the recipe that suits some pictures, search the supernet, and save the best sub-networks.
 
@@ -41,7 +43,9 @@ def fit(data: str | Path | None = None, *, output: str | Path, device: str = "au
 
     Args:
         data: digits, fashion-mnist, cifar10, or a folder of pictures, with train/<class>/ and val/<class>/ or
-            <class>/ alone; None: those of the file that `recipe` names, else the digits.
+            <class>/ alone; or (train, test), two map-style torch Datasets of (picture, label) without augmentation;
+            or a function that returns these, as module:name; None: those of the file that `recipe` names, else the
+            digits.
         output: the run's folder.
         device: cpu, cuda, or auto, the GPU where there is one.
         threads: of torch on a CPU; None: OMP_NUM_THREADS, else the free cores.
@@ -56,13 +60,14 @@ def fit(data: str | Path | None = None, *, output: str | Path, device: str = "au
         UserError: the pictures cannot be used, or the folder holds another run.
     """
     check_known(changes, pipeline.Request, "fit")
-    request = pipeline.Request(None if data is None else str(data), **changes)
+    named = data if data is None or isinstance(data, str | Path) else give(data).source
+    request = pipeline.Request(None if named is None else str(named), **changes)
     with _options(device, threads, listener) as options:
         pipeline.fit(request, Path(output), options)
     return Run(output, device=device, threads=threads)
 
 
-def train(net: Supernet | SearchSpace | str, data: str | Path | DataSpec, *,
+def train(net: Supernet | SearchSpace | str, data: Any, *,
           stages: Sequence[Stage] | Mapping[str, Stage], output: str | Path, device: str = "auto",
           threads: int | None = None, listener: Listener | None = None) -> Run:
     """Train a supernet stage by stage; each stage starts from the weights of the one before it.
@@ -76,7 +81,8 @@ def train(net: Supernet | SearchSpace | str, data: str | Path | DataSpec, *,
     Args:
         net: a supernet, whose weights are the start; or a search space, or a catalogue's name of one, for random
             weights. Of a space each stage's supernet has the stage's choices only.
-        data: as for `fit`, augmented as its recipe does; or a `DataSpec`, which says it itself.
+        data: as for `fit`, augmented as its recipe does, but not mirrored where a class may become another one, as
+            digits do; or a `DataSpec`, which says it itself.
         stages: in order; of a sequence they are called stage1, stage2, and so on. A stage's teacher may be the name of
             a stage before it.
         output: the run's folder; each stage has a folder in it.
@@ -90,14 +96,20 @@ def train(net: Supernet | SearchSpace | str, data: str | Path | DataSpec, *,
     Raises:
         UserError: the pictures cannot be used, the space lacks a choice, or the folder holds another run.
     """
-    spec = data if isinstance(data, DataSpec) else _spec(str(data))
+    spec = data if isinstance(data, DataSpec) else _augmented(asked_for(data))
     if isinstance(stages, Stage):
         stages = [stages]
     named = dict(stages) if isinstance(stages, Mapping) else {f"stage{i}": stage for i, stage in enumerate(stages, 1)}
     folder = Path(output)
     with _options(device, threads, listener) as options:
         recipe = Recipe(data=spec, network=_first(net, spec, folder, options.processes), stages=named)
-        for name, training in recipe.trainings(folder).items():
+        trainings = recipe.trainings(folder)
+        for name, training in trainings.items():
+            check_output(training, folder / name, options)
+        if options.processes.first:
+            recipe.write(folder / RECIPE)
+        say_augmentation(next(iter(trainings.values())), options)
+        for name, training in trainings.items():
             train_one(training, folder / name, options)
     return Run(output, device=device, threads=threads)
 
@@ -124,10 +136,11 @@ def _same(a: Supernet, b: Supernet) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(value.cpu(), theirs[name]) for name, value in ours.items())
 
 
-def _spec(data: str) -> DataSpec:
-    """The pictures, augmented as the recipe does that suits them: a mirrored digit is another one."""
-    spec = DataSpec(data) if data in NAMED else DataSpec("folder", root=data)
-    return replace(spec, augment=recipe_of(data_of(spec), small=True).augment)
+def _augmented(spec: DataSpec) -> DataSpec:
+    """The pictures, augmented as the recipe does that suits them; not mirrored where that makes another class."""
+    data = data_of(spec)
+    augment = recipe_of(data, small=True).augment
+    return replace(spec, augment=replace(augment, flip=augment.flip and not mirrored_classes(data.classes)))
 
 
 @contextmanager

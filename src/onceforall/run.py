@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onceforall.data import BEFORE, Depth, Known
+from onceforall.data.given import asked_for
 from onceforall.deploy import export
 from onceforall.deploy.description import Description, Export
 from onceforall.deploy.folder import Scored, save_subnet
@@ -24,6 +25,7 @@ from onceforall.space import Arch, SearchSpace
 from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.places import CONFIG, read_run
 from onceforall.training.evaluate import Compute, Evaluator
+from onceforall.training.recipe import RECIPE, Recipe
 from onceforall.training.setup import compute_of, data_of
 from onceforall.training.stage import Training
 from onceforall.weights.nets import Trained, open_weights, stages_in, weights_file
@@ -99,9 +101,12 @@ class Run:
         run.extract(front.best(macs=3e6).arch).save("subnet")
     """
 
-    def __init__(self, folder: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, *, data: Any = None, device: str = "auto",
+                 threads: int | None = None) -> None:
         """Args:
             folder: a run's folder, or one stage's.
+            data: other pictures than those of the run, as `fit` takes them; or those of the run, where they were given
+                from Python to another process.
             device: cpu, cuda, or auto, the GPU where there is one.
             threads: of torch on a CPU; None: OMP_NUM_THREADS, else the free cores.
 
@@ -112,6 +117,7 @@ class Run:
         weights = weights_file(self.folder)
         last = self.folder / next(reversed(self.stages), "")  # of stages that are equally wide
         self.weights = weights_file(last) if self.stages and weights.parent != self.folder else weights
+        self._data = None if data is None else asked_for(data)
         self._device, self._threads = device, threads
 
     def __repr__(self) -> str:
@@ -131,6 +137,11 @@ class Run:
                          or Path(training.network.weights).parent.name not in left), next(iter(left)))
             out[name] = left.pop(name)
         return out
+
+    @property
+    def recipe(self) -> Recipe:
+        """What `fit` or `train` was asked for; raises UserError for a run of an older version, or of one stage."""
+        return Recipe.read(self.folder / RECIPE)
 
     @cached_property
     def training(self) -> Training:
@@ -164,7 +175,7 @@ class Run:
         """Scores sub-networks on the pictures of the run, after recalibrating their BN; see `Evaluator`."""
         facts, training = self._trained.pictures, self.training
         depth = Depth(**facts["depth"]) if "depth" in facts else BEFORE
-        data = data_of(training.data, Known(tuple(facts.get("classes", ())) or None, depth))
+        data = data_of(self._data or training.data, Known(tuple(facts.get("classes", ())) or None, depth))
         if "mean" in facts:  # as in training
             data = replace(data, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
         return Evaluator(data, self._compute, calibration_images=training.stage.batches.calibration,

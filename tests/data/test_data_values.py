@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from onceforall.data import ArrayPictures, Augment, DataSpec, FilePictures, Loader, digest, normalize, sample
-from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD, colour_statistics
+from onceforall.data import ArrayPictures, Augment, DataSpec, FilePictures, Loader, normalize, sample
+from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD, colour_statistics
 from onceforall.data.serve import workers_for
 from onceforall.data.spec import default_workers
 from onceforall.errors import UserError
@@ -115,11 +115,11 @@ def test_a_sample_goes_by_the_names_of_classes() -> None:
 def test_a_digest_tells_pictures_and_labels_apart(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:
     relabelled = ArrayPictures(array_pictures.images, array_pictures.labels.flip(0))
     changed = ArrayPictures(255 - array_pictures.images, array_pictures.labels)
-    assert len({digest(p) for p in (array_pictures, relabelled, changed, file_pictures,
+    assert len({p.identity() for p in (array_pictures, relabelled, changed, file_pictures,
                                     file_pictures.subset(range(12)))}) == 5
     moved = FilePictures(tuple(f"/elsewhere/{'/'.join(path.split('/')[-2:])}" for path in file_pictures.paths),
                          file_pictures.labels)
-    assert digest(moved) == digest(file_pictures)
+    assert moved.identity() == file_pictures.identity()
 
 
 def test_colour_statistics(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:

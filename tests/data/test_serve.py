@@ -143,7 +143,7 @@ def test_a_worker_that_runs_out_of_memory(file_pictures, monkeypatch):
             bytearray(1 << 30)  # more than the heap has free
         finally:  # the worker still has to start a thread that tells of it
             resource.setrlimit(resource.RLIMIT_AS, before)
-    monkeypatch.setattr("onceforall.data.training._load_files", greedy)
+    monkeypatch.setattr("onceforall.data.training._load_each", greedy)
     with pytest.raises((MemoryError, RuntimeError, UserError)):
         list(batches(file_pictures))
 
@@ -162,7 +162,7 @@ def test_a_batch_that_gets_lost_is_missed(file_pictures, monkeypatch):
 
 
 def test_a_bus_error_is_one_line(file_pictures, monkeypatch, capfd):
-    monkeypatch.setattr("onceforall.data.training._load_files", lambda *_, **__: os.kill(os.getpid(), signal.SIGBUS))
+    monkeypatch.setattr("onceforall.data.training._load_each", lambda *_, **__: os.kill(os.getpid(), signal.SIGBUS))
     with pytest.raises(UserError) as caught:
         list(batches(file_pictures))
     message = str(caught.value)

@@ -187,7 +187,7 @@ def test_nothing_readable_ends(file_pictures: FilePictures, workers: int) -> Non
 
 
 def test_a_worker_that_dies_is_named(file_pictures: FilePictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onceforall.data.training._load_files", lambda *_, **__: die())
+    monkeypatch.setattr("onceforall.data.training._load_each", lambda *_, **__: die())
     with pytest.raises(UserError, match=r"data\.workers: DataLoader worker .*; use fewer workers") as caught:
         list(batches(file_pictures, workers=1).epoch(0))
     assert "\n" not in str(caught.value)

@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from onceforall.training.engine.stop import Stop
 
     _show_all_names()
+    if "" not in sys.path:
+        sys.path.append("")  # functions of the user's own, as module:name, may lie in the working directory
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, stop = "--debug" in words, Stop()
     try:

@@ -30,11 +30,10 @@ def data(
     Every picture is decoded; nothing is written.
     """
     from onceforall.cli.progress import Progress
-    from onceforall.data import NAMED, DataSpec, load_data
+    from onceforall.data import load_data, spec_of
     from onceforall.data.check import checked
-    from onceforall.recipes.fit import root_of
 
-    spec = DataSpec(name if name in (*NAMED, "imagenet") else "folder", root=root_of(name, root))
+    spec = spec_of(name, root)
     pictures = load_data(spec, in_memory=False)
     assert pictures.found is not None
     with Progress(shown=not json_only) as progress:

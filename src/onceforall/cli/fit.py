@@ -58,7 +58,7 @@ def fit(
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
                       flip=flip, seed=seed, balanced=balanced, changes=tuple(changes or ()))
     named = request.file.stem if data is None and request.file is not None else request.named
-    folder = output or Path("runs") / (named if named in NAMED else Path(named).resolve().name)
+    folder = output or Path("runs") / (named if named in NAMED else Path(named).resolve().name.replace(":", "."))
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes, threads=threads)
     if dump_recipe is not None or dump_configs is not None:

@@ -63,8 +63,8 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     Labels go by the names of the classes that the net knows. Raises UserError for a class that it does not know, and
     for a net without names that tells another number of classes apart.
     """
-    from onceforall.data import BEFORE, NAMED, DataSpec, Depth, Known
-    from onceforall.data.pictures import IMAGENET_MEAN, IMAGENET_STD
+    from onceforall.data import BEFORE, NAMED, Depth, Known, spec_of
+    from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
     from onceforall.training.evaluate import Evaluator
     from onceforall.training.setup import data_of
@@ -78,7 +78,9 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     if root is not None and data is None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     if data is not None:
-        spec = DataSpec(data, root=root) if data in NAMED else _folder(source, training, root or data)
+        spec = spec_of(data, root)
+        if spec.name in ("folder", "imagenet"):
+            spec = _folder(source, training, str(spec.root))
     elif training is not None:
         spec = training.data
     else:

@@ -1,13 +1,14 @@
 """Data sets, augmentation and elastic resolution."""
 
 from onceforall.data.batch import Batch, normalize
+from onceforall.data.dataset import DataSet
 from onceforall.data.depth import BEFORE, Depth
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
 from onceforall.data.labels import NOTHING, Known
 from onceforall.data.mirrored import mirrored_classes
-from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, digest, sample
+from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures, sample
 from onceforall.data.sources import load_data
-from onceforall.data.spec import NAMED, Augment, DataSpec, Loader
+from onceforall.data.spec import NAMED, Augment, DataSpec, Loader, spec_of
 from onceforall.data.training import TrainBatches
 
 __all__ = [
@@ -26,10 +27,10 @@ __all__ = [
     "Loader",
     "Pictures",
     "TrainBatches",
-    "digest",
     "eval_batches",
     "load_data",
     "mirrored_classes",
     "normalize",
     "sample",
+    "spec_of",
 ]

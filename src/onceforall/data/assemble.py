@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from onceforall.data.decode import read_size
+from onceforall.data.dataset import DataSet, colour_statistics
 from onceforall.data.depth import USUAL, Depth
 from onceforall.data.found import Found, Origin, Size, Split
-from onceforall.data.pictures import ArrayPictures, DataSet, Pictures, colour_statistics
+from onceforall.data.pictures import Pictures
 from onceforall.data.spec import DataSpec
 from onceforall.data.split import SPLIT_SEED, carve
 
@@ -70,9 +70,6 @@ def sizes_of(splits: Sequence[Pictures]) -> tuple[Size, ...]:
     """(width, height) of some pictures of each split."""
     sizes: list[Size] = []
     for pictures in splits:
-        if isinstance(pictures, ArrayPictures):
-            sizes += [(pictures.images.shape[3], pictures.images.shape[2])] * min(1, len(pictures))
-        else:
-            step = max(1, len(pictures) // MEASURED)
-            sizes += [size for path in pictures.paths[::step][:MEASURED] if (size := read_size(path)) is not None]
+        some = range(0, len(pictures), max(1, len(pictures) // MEASURED))[:MEASURED]
+        sizes += filter(None, map(pictures.size, some))
     return tuple(sizes)

@@ -9,9 +9,11 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-from onceforall.data.decode import Broken, read_pixels
-from onceforall.data.depth import Depth
-from onceforall.data.pictures import ArrayPictures, DataSet, Pictures
+import numpy as np
+
+from onceforall.data.dataset import DataSet
+from onceforall.data.decode import Broken
+from onceforall.data.pictures import Pictures
 
 MAX_THREADS = 8
 CHUNK = 1000  # pictures between two looks at how far it is
@@ -89,23 +91,16 @@ def _shared(one: str, other: str, first: Mapping[bytes, str], second: list[tuple
 
 def _digests(pictures: Pictures) -> Iterator[tuple[bytes | Broken, str]]:
     """Each picture's digest, or why it cannot be read, and its name."""
-    if isinstance(pictures, ArrayPictures):
-        for i, image in enumerate(pictures.images):
-            yield _digest(image.permute(1, 2, 0).contiguous().numpy().data), f"picture {i}"
-        return
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(pictures), CHUNK):  # so that few are under way
-            part = pictures.paths[start:start + CHUNK]
-            yield from zip(pool.map(partial(_file_digest, depth=pictures.depth), part), part, strict=True)
+            part = range(start, min(start + CHUNK, len(pictures)))
+            yield from zip(pool.map(partial(_digest, pictures), part), map(pictures.name, part), strict=True)
 
 
-def _file_digest(path: str, *, depth: Depth) -> bytes | Broken:
-    pixels = read_pixels(path, depth=depth)
-    return pixels if isinstance(pixels, Broken) else _digest(pixels.data)
-
-
-def _digest(pixels: memoryview) -> bytes:
-    """Of pixels (H, W, 3)."""
+def _digest(pictures: Pictures, index: int) -> bytes | Broken:
+    pixels = pictures.read(index)
+    if isinstance(pixels, Broken):
+        return pixels
     found = hashlib.sha256(repr(pixels.shape).encode())
-    found.update(pixels)
+    found.update(np.ascontiguousarray(pixels).data)
     return found.digest()[:16]

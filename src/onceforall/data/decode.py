@@ -95,6 +95,18 @@ def read_pixels(path: str, aim: Aim | None = None, depth: Depth = USUAL) -> NDAr
         return Broken(path, error_line(error))
 
 
+def cut(pixels: NDArray[np.uint8], aim: Aim | None) -> NDArray[np.uint8]:
+    """The box of a picture (H, W, 3) that `aim` names, at the size that it names; None: the whole picture."""
+    if aim is None:
+        return pixels
+    box, size = aim(pixels.shape[1], pixels.shape[0])
+    return _resized(Image.fromarray(pixels), box, size)
+
+
+def _resized(image: Image.Image, box: Box, size: Size) -> NDArray[np.uint8]:
+    return np.array(image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+
+
 def read_size(path: str) -> Size | None:
     """(width, height) of the upright picture from the file's header, None for a broken one."""
     try:
@@ -138,4 +150,4 @@ def _cut(image: Image.Image, aim: Aim, *, turn: Turn, depth: Depth) -> NDArray[n
     left = upright.width - width * factor if turn.across else 0
     top = upright.height - height * factor if turn.down else 0
     box = (left + box[0] * factor, top + box[1] * factor, left + box[2] * factor, top + box[3] * factor)
-    return np.array(upright.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+    return _resized(upright, box, size)

@@ -50,8 +50,7 @@ def decided_depth(pictures: FilePictures, classes: Sequence[str]) -> Depth:
     """
     found: dict[str, list[_Levels]] = defaultdict(list)
     chosen = sample(pictures, SAMPLE, classes=classes, seed=0)
-    assert isinstance(chosen, FilePictures)
-    for levels in filter(None, map(_read_levels, chosen.paths)):
+    for levels in filter(None, map(_read_levels, map(chosen.name, range(len(chosen))))):
         found[levels.kind].append(levels)
     whites = {kind: _white(kind, levels) for kind, levels in found.items() if kind != "colour"}
     for kind, white in whites.items():

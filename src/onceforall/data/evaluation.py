@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from onceforall.data.batch import Batch, Loaded
 from onceforall.data.crop import central_box
-from onceforall.data.decode import Box, Broken, BrokenLog, Size, read_pixels
-from onceforall.data.pictures import FilePictures, Pictures
+from onceforall.data.decode import Box, Broken, BrokenLog, Size
+from onceforall.data.pictures import ArrayPictures, Pictures
 from onceforall.data.serve import Server, workers_for
 from onceforall.data.spec import Loader
 
@@ -49,8 +49,8 @@ def scaled_size(width: int, height: int, *, resolution: int) -> Size:
 
 
 def _load_span(span: range, *, pictures: Pictures, resolution: int) -> Loaded:
-    if isinstance(pictures, FilePictures):
-        return _load_files(span, pictures, resolution)
+    if not isinstance(pictures, ArrayPictures):
+        return _load_each(span, pictures, resolution)
     chosen = pictures.subset(span)
     height, width = chosen.images.shape[-2:]
     new_width, new_height = scaled_size(width, height, resolution=resolution)
@@ -60,12 +60,12 @@ def _load_span(span: range, *, pictures: Pictures, resolution: int) -> Loaded:
     return Loaded(Batch(_centre(scaled, resolution).clamp_(0, 1), chosen.labels, resolution), ())
 
 
-def _load_files(span: range, pictures: FilePictures, resolution: int) -> Loaded:
+def _load_each(span: range, pictures: Pictures, resolution: int) -> Loaded:
     images: list[Tensor] = []
     used: list[int] = []
     broken: list[Broken] = []
     for index in span:
-        pixels = read_pixels(pictures.paths[index], partial(_aim, resolution), pictures.depth)
+        pixels = pictures.read(index, partial(_aim, resolution))
         if isinstance(pixels, Broken):
             broken.append(pixels)
         else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from onceforall.data.depth import Depth
-from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures
+from onceforall.data.pictures import Pictures
 from onceforall.errors import UserError, printable
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Known:
 
 NOTHING = Known()
 _MAX_NAMED = 8
-AnyPictures = TypeVar("AnyPictures", ArrayPictures, FilePictures, Pictures)
+AnyPictures = TypeVar("AnyPictures", bound=Pictures)
 
 
 def positions(found: Sequence[str], known: Sequence[str], *, place: str) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ def warn_of_positions(source: str, classes: Sequence[str]) -> None:
 
 def relabelled(pictures: AnyPictures, places: Sequence[int]) -> AnyPictures:
     """The pictures with label `places[i]` instead of i."""
-    return replace(pictures, labels=torch.tensor(places, dtype=torch.int64)[pictures.labels])
+    return pictures.labelled(torch.tensor(places, dtype=torch.int64)[pictures.labels])
 
 
 def listed(names: Sequence[str]) -> str:

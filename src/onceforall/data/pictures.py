@@ -1,97 +1,150 @@
-"""Labelled pictures, in memory or as files, and the data set made of them."""
+"""Labelled pictures: what every source of them can do, and the two kinds that come with the package."""
+
+from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Self
 
+from onceforall.data.decode import Aim, Broken, Size, cut, read_pixels, read_size
 from onceforall.data.depth import USUAL, Depth
-from onceforall.data.found import Found
-from onceforall.data.spec import DataSpec
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALLEST_STD = 1 / 255  # a set of one plain colour must not divide by zero
-
-Colour: TypeAlias = tuple[float, float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class ArrayPictures:
-    """Pictures in memory: images (N, 3, H, W) uint8, labels (N,) int64."""
+class Pictures(ABC):
+    """Labelled pictures, read one at a time: what training, evaluation and exports ask of a source.
 
-    images: Tensor
+    A class of one's own defines `labels`, `read`, `subset`, `labelled` and `identity`. It has to be picklable, since
+    worker processes read from it. `onceforall.testing.check_pictures` tests it.
+
+    Attributes:
+        labels: (N,) int64, the class of each picture.
+        rounded: whether pictures are rounded to 8 bits after they were scaled. Those in memory are not.
+        in_workers: whether worker processes read them by default.
+    """
+
     labels: Tensor
+    rounded = True
+    in_workers = True
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: Sequence[int]) -> "ArrayPictures":
+    @abstractmethod
+    def read(self, index: int, aim: Aim | None = None) -> NDArray[np.uint8] | Broken:
+        """Read a picture.
+
+        Args:
+            index: from 0.
+            aim: a function from the picture's (width, height) to the box (left, top, right, bottom) to cut out and the
+                (width, height) to resize it to, as `onceforall.data.decode.cut` does it. None: the whole picture as it
+                is.
+
+        Returns:
+            The picture, upright, as (H, W, 3) uint8, the same every time; or why it cannot be read.
+        """
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> Self:
+        """The pictures at `indices`, in that order."""
+
+    @abstractmethod
+    def labelled(self, labels: Tensor) -> Self:
+        """The same pictures with other labels (N,) int64."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells these pictures, with their labels and order, from others. A run goes on with the same only."""
+
+    def name(self, index: int) -> str:
+        """What messages call a picture."""
+        return f"picture {index}"
+
+    def size(self, index: int) -> Size | None:
+        """(width, height) of a picture; None for one that cannot be read."""
+        pixels = self.read(index)
+        return None if isinstance(pixels, Broken) else (pixels.shape[1], pixels.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPictures(Pictures):
+    """Pictures in memory: images (N, 3, H, W) uint8, labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+    rounded = False
+    in_workers = False
+
+    def read(self, index: int, aim: Aim | None = None) -> NDArray[np.uint8]:
+        """As `Pictures.read`; none is broken."""
+        return cut(self.images[index].permute(1, 2, 0).contiguous().numpy(), aim)
+
+    def subset(self, indices: Sequence[int]) -> ArrayPictures:
         """The pictures at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return ArrayPictures(self.images[chosen], self.labels[chosen])
 
+    def labelled(self, labels: Tensor) -> ArrayPictures:
+        """The same pictures with other labels."""
+        return replace(self, labels=labels)
+
+    def identity(self) -> str:
+        """Of labels and pixels."""
+        return identity_of(self.labels, self.images.contiguous().numpy().data)
+
+    def size(self, index: int) -> Size:
+        """(width, height), the same of all."""
+        return self.images.shape[3], self.images.shape[2]
+
 
 @dataclass(frozen=True, eq=False)
-class FilePictures:
+class FilePictures(Pictures):
     """Pictures on disk, decoded when asked for: N paths, labels (N,) int64, and how deep their pixels are."""
 
     paths: tuple[str, ...]
     labels: Tensor
     depth: Depth = USUAL
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def read(self, index: int, aim: Aim | None = None) -> NDArray[np.uint8] | Broken:
+        """As `Pictures.read`."""
+        return read_pixels(self.paths[index], aim, self.depth)
 
-    def subset(self, indices: Sequence[int]) -> "FilePictures":
+    def subset(self, indices: Sequence[int]) -> FilePictures:
         """The pictures at `indices`, in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return replace(self, paths=tuple(self.paths[i] for i in chosen.tolist()), labels=self.labels[chosen])
 
+    def labelled(self, labels: Tensor) -> FilePictures:
+        """The same pictures with other labels."""
+        return replace(self, labels=labels)
 
-Pictures: TypeAlias = ArrayPictures | FilePictures
+    def identity(self) -> str:
+        """Of labels, and of each file's name with its folder's name, so that a data set may lie elsewhere on another
+        machine."""
+        names = ("/".join(Path(path).parts[-2:]) for path in self.paths)
+        return identity_of(self.labels, "\n".join(names).encode(errors="surrogateescape"))
+
+    def name(self, index: int) -> str:
+        """Its path."""
+        return self.paths[index]
+
+    def size(self, index: int) -> Size | None:
+        """From the file's header."""
+        return read_size(self.paths[index])
 
 
-@dataclass(frozen=True, eq=False)
-class DataSet:
-    """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
-
-    `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
-    loaded by; None for one made of other pictures. `found`: what was found when it was loaded. `depth`: of its files'
-    pixels.
-    """
-
-    train: Pictures
-    held_out: Pictures
-    test: Pictures
-    classes: tuple[str, ...]
-    mean: Colour
-    std: Colour
-    spec: DataSpec | None = None
-    found: Found | None = None
-    depth: Depth = USUAL
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What weights files say of the pictures that a net was trained on, as JSON values."""
-        return {"mean": self.mean, "std": self.std, "classes": self.classes, "depth": asdict(self.depth)}
-
-    def calibration(self, count: int) -> Pictures:
-        """Training pictures that BN statistics, or the value ranges of int8, are measured on.
-
-        Args:
-            count: how many; all training pictures where there are fewer.
-
-        Returns:
-            The same pictures in the same shuffled order for every run, process and form of the data set: see `sample`.
-        """
-        return sample(self.train, count, classes=self.classes, seed=0)
+def identity_of(labels: Tensor, content: bytes | memoryview) -> str:
+    """A digest of labels (N,) int64 and of what else identifies pictures, as hexadecimal digits."""
+    out = hashlib.sha256(labels.numpy().tobytes())
+    out.update(content)
+    return out.hexdigest()[:16]
 
 
 def from_grey(grey: Tensor, labels: Tensor) -> ArrayPictures:
@@ -127,32 +180,3 @@ def _stream(name: str, count: int) -> NDArray[np.uint64]:
     """The first `count` numbers of a random stream that has this name."""
     key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype="<u8").astype(np.uint64)
     return np.random.Philox(key=key).random_raw(count)
-
-
-def digest(pictures: Pictures) -> str:
-    """What identifies pictures, as hexadecimal digits.
-
-    It covers labels and pixels of pictures in memory. Of files it covers labels, and each file's name with its folder's
-    name, so that a data set may lie elsewhere on another machine.
-    """
-    out = hashlib.sha256(pictures.labels.numpy().tobytes())
-    if isinstance(pictures, ArrayPictures):
-        out.update(pictures.images.contiguous().numpy().data)
-    else:
-        names = ("/".join(Path(path).parts[-2:]) for path in pictures.paths)
-        out.update("\n".join(names).encode(errors="surrogateescape"))
-    return out.hexdigest()[:16]
-
-
-def colour_statistics(pictures: Pictures) -> tuple[Colour, Colour]:
-    """Mean and standard deviation of each channel on [0, 1]; of ImageNet for pictures that are not in memory."""
-    if isinstance(pictures, FilePictures):
-        return IMAGENET_MEAN, IMAGENET_STD
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in pictures.images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256) / channel.numel()
-        mean = float((share * levels).sum())
-        means.append(mean)
-        stds.append(max(SMALLEST_STD, float((share * (levels - mean) ** 2).sum()) ** 0.5))
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])

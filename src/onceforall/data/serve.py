@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from onceforall.data.batch import Loaded
-from onceforall.data.pictures import ArrayPictures, Pictures
+from onceforall.data.pictures import Pictures
 from onceforall.data.spec import Loader, default_workers
 from onceforall.errors import UserError
 
@@ -116,10 +116,10 @@ def _say_piped() -> None:
 
 
 def workers_for(pictures: Pictures, loader: Loader) -> int:
-    """The loader's worker processes; by default none for pictures in memory and `default_workers` for files."""
+    """The loader's worker processes; by default none for pictures in memory and `default_workers` for others."""
     if loader.workers is not None:
         return loader.workers
-    return 0 if isinstance(pictures, ArrayPictures) else default_workers(loader.local_world)
+    return default_workers(loader.local_world) if pictures.in_workers else 0
 
 
 class Server(Generic[Job]):

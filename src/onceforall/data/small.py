@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onceforall.data.decode import Broken, BrokenLog, read_pixels, read_size
-from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures
+from onceforall.data.decode import Broken, BrokenLog
+from onceforall.data.pictures import ArrayPictures, Pictures
 from onceforall.errors import UserError
 
 MAX_SIDE = 64
@@ -22,7 +22,7 @@ PROGRESS_EVERY = 10  # chunks
 logger = logging.getLogger(__name__)
 
 
-def in_memory_if_small(pictures: FilePictures, log: BrokenLog) -> Pictures:
+def in_memory_if_small(pictures: Pictures, log: BrokenLog) -> Pictures:
     """`ArrayPictures` without the broken ones if all have one size up to 64x64 and fit in 2 GiB, else as given.
 
     Raises `UserError` if none can be read, or at the first broken one if the log is strict.
@@ -37,7 +37,7 @@ def in_memory_if_small(pictures: FilePictures, log: BrokenLog) -> Pictures:
     for fault in broken.values():
         log.note(fault)
     if len(broken) == len(pictures):
-        raise UserError(pictures.paths[0], f"none of {len(pictures)} pictures can be read")
+        raise UserError(pictures.name(0), f"none of {len(pictures)} pictures can be read")
     if broken:
         logger.warning("skipped %d broken pictures of %d", len(broken), len(pictures))
     good = np.setdiff1d(np.arange(len(pictures)), np.fromiter(broken, dtype=np.int64))
@@ -45,21 +45,21 @@ def in_memory_if_small(pictures: FilePictures, log: BrokenLog) -> Pictures:
     return ArrayPictures(kept, pictures.labels[torch.from_numpy(good)])
 
 
-def _common_size(pictures: FilePictures) -> tuple[int, int] | None:
+def _common_size(pictures: Pictures) -> tuple[int, int] | None:
     picks = np.unique(np.linspace(0, len(pictures) - 1, HEADERS).astype(int)).tolist()
-    sizes = {size for index in picks if (size := read_size(pictures.paths[index])) is not None}
+    sizes = set(filter(None, map(pictures.size, picks)))
     if len(sizes) != 1 or max(next(iter(sizes))) > MAX_SIDE:
         return None
     return sizes.pop()
 
 
-def _decode_into(images: NDArray[np.uint8], pictures: FilePictures) -> dict[int, Broken] | None:
+def _decode_into(images: NDArray[np.uint8], pictures: Pictures) -> dict[int, Broken] | None:
     """Fill images (N, H, W, 3); the broken ones by index, or None when a picture has another size."""
 
     def decode(start: int) -> dict[int, Broken] | None:
         broken: dict[int, Broken] = {}
         for index in range(start, min(start + CHUNK, len(pictures))):
-            pixels = read_pixels(pictures.paths[index], depth=pictures.depth)
+            pixels = pictures.read(index)
             if isinstance(pixels, Broken):
                 broken[index] = pixels
             elif pixels.shape != images.shape[1:]:

@@ -1,8 +1,8 @@
-"""The data sets by name: digits, Fashion-MNIST, CIFAR-10, class folders and list files."""
+"""The data sets by name: digits, Fashion-MNIST, CIFAR-10, class folders, list files, and Datasets from Python."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from onceforall.data.assemble import data_set, sizes_of
+from onceforall.data.dataset import DataSet
 from onceforall.data.decode import BrokenLog, error_line
 from onceforall.data.depth_sample import decided_depth
 from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
 from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
 from onceforall.data.found import LeftOut, Origin
+from onceforall.data.given import found
 from onceforall.data.labels import NOTHING, AnyPictures, Known, positions, relabelled
 from onceforall.data.layout import Layout, layout_of
-from onceforall.data.pictures import ArrayPictures, DataSet, FilePictures, Pictures, from_grey
+from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures, from_grey
 from onceforall.data.small import in_memory_if_small
 from onceforall.data.spec import DEFAULT_ROOT, DataSpec
 from onceforall.data.split import MAX_NAMED
@@ -40,23 +42,9 @@ def load_data(spec: DataSpec, known: Known = NOTHING, *, in_memory: bool = True)
     Raises:
         UserError: it is missing, empty or inconsistent, or has a class that is not known.
     """
-    match spec.name:
-        case "digits":
-            splits, classes = _by_name(spec, [_digits()], tuple(map(str, range(10))), known)
-            return data_set(spec, splits, classes, Origin(where="digits"))
-        case "fashion-mnist":
-            splits, classes = _by_name(spec, fashion_mnist(spec), FASHION_CLASSES, known)
-            return data_set(spec, splits, classes, _named(spec))
-        case "cifar10":
-            if spec.root is not None and (Path(spec.root) / "train").is_dir():
-                return _folder(spec, known, in_memory=in_memory)
-            return _cifar10(spec, known)
-        case "folder" | "imagenet":
-            return _folder(spec, known, in_memory=in_memory)
-        case "list":
-            return _list(spec, known, in_memory=in_memory)
-    names = "digits, fashion-mnist, cifar10, folder, imagenet, list"
-    raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {names}")
+    if spec.name not in SOURCES:
+        raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {', '.join(SOURCES)}")
+    return SOURCES[spec.name](spec, known, in_memory)
 
 
 def _by_name(
@@ -68,19 +56,26 @@ def _by_name(
     """
     if known.classes is None or known.classes == names:
         return list(splits), names
-    places = positions(names, known.classes, place=spec.root or spec.train_file or spec.name)
+    places = positions(names, known.classes, place=spec.place)
     return [relabelled(split, places) for split in splits], known.classes
 
 
-def _digits() -> ArrayPictures:
+def _digits(spec: DataSpec, known: Known, _in_memory: bool) -> DataSet:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     grey = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))
-    return from_grey(grey, torch.from_numpy(bunch.target.astype(np.int64)))
+    pictures = from_grey(grey, torch.from_numpy(bunch.target.astype(np.int64)))
+    splits, classes = _by_name(spec, [pictures], tuple(map(str, range(10))), known)
+    return data_set(spec, splits, classes, Origin(where="digits"))
 
 
-def _folder(spec: DataSpec, known: Known, *, in_memory: bool) -> DataSet:
+def _fashion_mnist(spec: DataSpec, known: Known, _in_memory: bool) -> DataSet:
+    splits, classes = _by_name(spec, fashion_mnist(spec), FASHION_CLASSES, known)
+    return data_set(spec, splits, classes, _named(spec))
+
+
+def _folder(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     if spec.root is None:
         raise UserError("data.root", f"is missing for {spec.name!r}", f"give the folder; {LAYOUT}")
     root = Path(spec.root)
@@ -133,7 +128,7 @@ def _of_one_depth(read: Sequence[FilePictures], classes: tuple[str, ...], known:
     return [replace(split, depth=depth) for split in read]
 
 
-def _decoded(read: Sequence[FilePictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
+def _decoded(read: Sequence[Pictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
     """Each split, in memory where its pictures are small; broken ones that this finds are counted."""
     if not in_memory:
         return list(read)
@@ -164,7 +159,7 @@ def _origin(spec: DataSpec, read: Sequence[FilePictures], left: LeftOut, *, note
                   left_out=left.rows, notes=tuple(notes), **splits)
 
 
-def _list(spec: DataSpec, known: Known, *, in_memory: bool) -> DataSet:
+def _list(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     for name in ("train_file", "train_path"):
         if getattr(spec, name) is None:
             raise UserError(f"data.{name}", "is missing for 'list'", "give train_file and train_path")
@@ -208,10 +203,12 @@ def _valid_list(spec: DataSpec, classes: int) -> FilePictures:
     return valid
 
 
-def _cifar10(spec: DataSpec, known: Known) -> DataSet:
+def _cifar10(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     from torchvision.datasets import CIFAR10
 
     root = spec.root or DEFAULT_ROOT
+    if spec.root is not None and (Path(root) / "train").is_dir():
+        return _folder(spec, known, in_memory)
     try:
         train, test = (CIFAR10(root, train=part, download=spec.download) for part in (True, False))
     except PermissionError as error:
@@ -228,5 +225,19 @@ def _cifar10(spec: DataSpec, known: Known) -> DataSet:
     return data_set(spec, splits, classes, _named(spec))
 
 
+def _python(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
+    given, left = found(spec), LeftOut(Path())
+    splits, classes = _by_name(spec, given.splits, given.classes, known)
+    splits = _decoded(splits, spec, left, in_memory=in_memory)
+    return data_set(spec, splits, classes, Origin(
+        where=spec.place, train="its training pictures", test="its test pictures" if len(splits) > 1 else "",
+        held_out="its held-out pictures" if len(splits) > 2 else "", left_out=left.rows))
+
+
 def _named(spec: DataSpec) -> Origin:
     return Origin(where=spec.name, train="its training pictures", test="its test pictures")
+
+
+SOURCES: dict[str, Callable[[DataSpec, Known, bool], DataSet]] = {
+    "digits": _digits, "fashion-mnist": _fashion_mnist, "cifar10": _cifar10, "folder": _folder, "imagenet": _folder,
+    "list": _list, "python": _python}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -18,6 +19,7 @@ NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by na
 DEFAULT_ROOT = "datasets"
 BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there when no root is given
 PATHS = ("root", "train_file", "valid_file", "train_path", "valid_path")  # of a DataSpec
+GIVEN = "given:"  # begins the `source` of pictures that one process was given
 MAX_DEFAULT_WORKERS = 16
 _FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -66,7 +68,8 @@ class DataSpec:
 
     `name` is "digits", "fashion-mnist", "cifar10", "folder" (or "imagenet", the same) under `root`, or "list":
     `train_file` and `valid_file` with lines `relative/path label`, relative to `train_path` and `valid_path`.
-    CIFAR-10 and Fashion-MNIST look in ./datasets without a root. Of every class, `train_portion` of the training
+    "python" has pictures of torch Datasets, which the function `source`, as module:name, returns. CIFAR-10 and
+    Fashion-MNIST look in ./datasets without a root. Of every class, `train_portion` of the training
     pictures trains and the rest is held out for the search. `strict` stops at the first broken picture;
     `workers` None picks a default, 0 loads in this process. `score_only`: a folder may lack training pictures, and
     one without splits is the test split as a whole.
@@ -86,11 +89,18 @@ class DataSpec:
     workers: int | None = None
     download: bool = False
     score_only: bool = False
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.train_portion <= 1:
             raise UserError("train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
         check_workers("workers", self.workers)
+
+    @property
+    def place(self) -> str:
+        """What messages call the pictures."""
+        source = "pictures given from Python" if (self.source or "").startswith(GIVEN) else self.source
+        return self.root or self.train_file or source or self.name
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
@@ -107,6 +117,30 @@ class DataSpec:
             return _form().validate_json(json.dumps(values))
         except ValidationError as error:
             raise as_user_error(error, DataSpec) from None
+
+
+def spec_of(data: str, root: str | None = None, **settings: Any) -> DataSpec:
+    """The pictures that a user names.
+
+    Args:
+        data: a data set's name, a folder, or a function of pictures in Python as module:name.
+        root: where the files are of a data set that goes by name.
+        settings: further fields of `DataSpec`.
+
+    Raises:
+        UserError: a root does not go with these pictures.
+    """
+    if data == "digits" and root is not None:
+        raise UserError("--root", f"{root!r} stands beside --data digits", "they come with scikit-learn")
+    if data == "imagenet" and root is None:
+        raise UserError("--root", "is missing", "give the folder that holds train/<class>/* and val/<class>/*")
+    if data in (*NAMED, "imagenet"):
+        return DataSpec(data, root=root, **settings)
+    if root is not None:
+        raise UserError("--root", f"{root!r} stands beside --data {data}", "give the folder once")
+    if re.fullmatch(r"[\w.]+:[\w.]+", data) and not os.path.exists(data):
+        return DataSpec("python", source=data, **settings)
+    return DataSpec("folder", root=data, **settings)
 
 
 @cache

@@ -9,8 +9,8 @@ from torch import Tensor
 from onceforall.data.augment import augment_arrays, flip_and_jitter
 from onceforall.data.batch import Batch, Loaded
 from onceforall.data.crop import Uniform, crop_boxes
-from onceforall.data.decode import Box, Broken, BrokenLog, Size, read_pixels
-from onceforall.data.pictures import FilePictures, Pictures
+from onceforall.data.decode import Box, Broken, BrokenLog, Size
+from onceforall.data.pictures import ArrayPictures, Pictures
 from onceforall.data.schedule import Schedule, Step
 from onceforall.data.serve import Server, workers_for
 from onceforall.data.spec import Augment, Loader
@@ -66,14 +66,14 @@ class TrainBatches:
 
 
 def _load_step(step: Step, *, pictures: Pictures, augment: Augment) -> Loaded:
-    if isinstance(pictures, FilePictures):
-        return _load_files(step, pictures, augment=augment)
+    if not isinstance(pictures, ArrayPictures):
+        return _load_each(step, pictures, augment=augment)
     chosen = pictures.subset(step.indices.tolist())
     images = augment_arrays(chosen.images, step.rows, resolution=step.resolution, augment=augment)
     return Loaded(Batch(images, chosen.labels, step.resolution), ())
 
 
-def _load_files(step: Step, pictures: FilePictures, *, augment: Augment) -> Loaded:
+def _load_each(step: Step, pictures: Pictures, *, augment: Augment) -> Loaded:
     images: list[Tensor] = []
     used: list[int] = []
     broken: list[Broken] = []
@@ -88,12 +88,12 @@ def _load_files(step: Step, pictures: FilePictures, *, augment: Augment) -> Load
 
 
 def _first_readable(
-    pictures: FilePictures, index: int, aim: partial[tuple[Box, Size]], broken: list[Broken]
+    pictures: Pictures, index: int, aim: partial[tuple[Box, Size]], broken: list[Broken]
 ) -> tuple[int, Tensor] | None:
     """The picture at `index`, or the next readable one, as (index, (3, R, R)); adds what it met to `broken`."""
     for offset in range(min(len(pictures), MAX_REPLACEMENTS)):
         candidate = (index + offset) % len(pictures)
-        pixels = read_pixels(pictures.paths[candidate], aim, pictures.depth)
+        pixels = pictures.read(candidate, aim)
         if not isinstance(pixels, Broken):
             return candidate, torch.from_numpy(pixels).permute(2, 0, 1)
         broken.append(pixels)

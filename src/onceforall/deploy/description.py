@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth, FilePictures
+from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth
 from onceforall.errors import UserError
 from onceforall.files import parse_json, unreadable, write_text
 from onceforall.space import Arch, Plan, SearchSpace, lower, read_space
@@ -42,7 +42,7 @@ class Channels(_Part):
     @classmethod
     def of(cls, data: DataSet) -> Channels:
         """As evaluation makes the pictures of `data` ready."""
-        return cls(rounded=isinstance(data.test, FilePictures), mean=data.mean, std=data.std, depth=data.depth)
+        return cls(rounded=data.test.rounded, mean=data.mean, std=data.std, depth=data.depth)
 
     def at(self, resolution: int) -> Preprocessing:
         """Together with the sizes that belong to a resolution."""

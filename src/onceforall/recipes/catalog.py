@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import median
 
-from onceforall.data import ArrayPictures, Augment, DataSet
-from onceforall.data.decode import read_size
+from onceforall.data import Augment, DataSet
 from onceforall.errors import UserError
 from onceforall.recipes.preset import Preset
 
@@ -71,8 +70,6 @@ def recipe_for(data: str, *, pixels: int, small: bool = False) -> Preset:
 
 
 def _pixels(data: DataSet) -> int:
-    """The pictures' shorter side: of those in memory, or the median of some files."""
-    if isinstance(data.train, ArrayPictures):
-        return min(data.train.images.shape[2:])
-    sizes = [read_size(path) for path in data.train.paths[::max(1, len(data.train) // 50)]]
+    """The pictures' shorter side, the median of some of them."""
+    sizes = map(data.train.size, range(0, len(data.train), max(1, len(data.train) // 50)))
     return int(median([min(size) for size in sizes if size is not None] or [224]))

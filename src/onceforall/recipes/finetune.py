@@ -9,16 +9,14 @@ from pathlib import Path
 
 from torch import nn
 
-from onceforall.data import NAMED, DataSet, DataSpec, Known
+from onceforall.data import NAMED, DataSet, DataSpec, Known, spec_of
 from onceforall.data.labels import same_classes, warn_of_positions
-from onceforall.data.spec import PATHS
 from onceforall.deploy.description import ABOUT, WEIGHTS, Description, read_description, sha256
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.errors import UserError
 from onceforall.nn import Subnet
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import SMALL, recipe_of
-from onceforall.recipes.fit import root_of
 from onceforall.recipes.preset import BN_MOMENTUM, Preset, check_seed, optimizer
 from onceforall.space import SearchSpace
 from onceforall.space.catalog import of_catalogue
@@ -159,8 +157,7 @@ def _check_output(subnet: Path, output: Path) -> None:
 def _spec(request: Request, about: Description) -> DataSpec:
     """The pictures that are asked for, else those of the description; none held out."""
     if request.data is not None:
-        name = request.data if request.data in (*NAMED, "imagenet") else "folder"
-        return DataSpec(name, root=root_of(request.data, request.root), train_portion=1.0)
+        return spec_of(request.data, request.root, train_portion=1.0)
     if request.root is not None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     spec = about.data_spec()
@@ -175,8 +172,7 @@ def _pictures(request: Request, preset: Preset, data: DataSet) -> DataSpec:
     spec = data.spec
     assert spec is not None  # it was loaded by one
     augment = preset.augment if request.flip is None else replace(preset.augment, flip=request.flip)
-    return DataSpec(spec.name, **{key: getattr(spec, key) for key in PATHS}, train_portion=1.0, augment=augment,
-                    strict=spec.strict, workers=request.workers)
+    return replace(spec, augment=augment, workers=request.workers)
 
 
 def _whole(space: SearchSpace) -> SearchSpace:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from onceforall.data import NAMED, DataSet, DataSpec
+from onceforall.data import NAMED, DataSet, DataSpec, spec_of
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
@@ -36,7 +36,7 @@ from onceforall.training.engine.output import check_output, check_pictures, fini
 from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.recipe import Recipe
+from onceforall.training.recipe import RECIPE, Recipe
 from onceforall.training.setup import Options, announce, check_trainable, data_of
 from onceforall.training.stage import Training
 from onceforall.weights.nets import load_supernet, weights_file
@@ -119,14 +119,13 @@ def _of_file(request: Request, file: Path) -> Recipe:
     if request.data is None:
         return recipe
     spec = _spec(request)
-    return recipe.model_copy(update={"data": replace(recipe.data, name=spec.name, root=spec.root)})
+    return recipe.model_copy(update={"data": replace(recipe.data, name=spec.name, root=spec.root, source=spec.source)})
 
 
 def _spec(request: Request) -> DataSpec:
     """The pictures that are asked for."""
-    name = request.named if request.named in (*NAMED, "imagenet") else "folder"
-    return DataSpec(name, root=root_of(request.named, request.root), strict=request.strict, workers=request.workers,
-                    download=request.download)
+    return spec_of(request.named, request.root, strict=request.strict, workers=request.workers,
+                   download=request.download)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
@@ -148,14 +147,17 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
         _log.warning("%s is finished: nothing to do", run)
         return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
-        return _fit(request, stages, run, options)
+        return _fit(request, recipe, run, options)
 
 
-def _fit(request: Request, stages: Mapping[str, Training], run: Path, options: Options) -> dict[str, Any]:
+def _fit(request: Request, recipe: Recipe, run: Path, options: Options) -> dict[str, Any]:
+    stages = recipe.trainings(run)
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
     data = data_of(first.data)
     _check_pictures(stages, run, data)
+    if options.processes.first:
+        recipe.write(run / RECIPE)
     announce(data, options)
     say_augmentation(first, options)
     for folder, training in stages.items():
@@ -215,22 +217,6 @@ def _of_folder(data: DataSet, *, gpu: bool) -> Preset:
         _log.warning("%d training pictures get %d epochs instead of the %d of recipe %s", count, sum(longer.epochs),
                      sum(recipe.epochs), recipe.name)
     return longer
-
-
-def root_of(data: str, root: str | None) -> str | None:
-    """Where the files are of the data set that the user names, or gives as a folder; raises UserError for a root that
-    does not go with it."""
-    if data == "digits" and root is not None:
-        raise UserError("--root", f"{root!r} stands beside --data digits", "they come with scikit-learn")
-    if data in NAMED:
-        return root
-    if data == "imagenet":
-        if root is None:
-            raise UserError("--root", "is missing", "give the folder that holds train/<class>/* and val/<class>/*")
-        return root
-    if root is not None:
-        raise UserError("--root", f"{root!r} stands beside --data {data}", "give the folder once")
-    return data
 
 
 def _stage_row(name: str, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onceforall.data import digest
 from onceforall.errors import UserError
 from onceforall.files import unwritable
 from onceforall.nn import Supernet
@@ -40,12 +39,12 @@ class Scorer:
         common = hashlib.sha256()
         for tensor in net.state_dict().values():
             common.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        calibration = CALIBRATION, digest(data.calibration(evaluator.calibration_images))
+        calibration = CALIBRATION, data.calibration(evaluator.calibration_images).identity()
         common.update(repr((data.mean, data.std, data.depth, *calibration)).encode())
         self._of = {}
         for split, pictures in self._pictures.items():
             whole = common.copy()
-            whole.update(digest(pictures).encode())
+            whole.update(pictures.identity().encode())
             self._of[split] = whole.hexdigest()[:16]
         if self.processes.first:
             try:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from onceforall.cost.predictor_file import load
 from onceforall.errors import UserError
+from onceforall.functions import function_of
 from onceforall.space import SearchSpace
 from onceforall.space.catalog import of_catalogue
 from onceforall.training.sampling import Sampler, attentive
-from onceforall.training.settings import function_of
 from onceforall.training.stage import Stage, Training
 from onceforall.training.strategy import STRATEGIES, Strategy, authors_order, delayed, only
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onceforall.data import ArrayPictures, Batch, DataSet, Pictures, eval_batches, normalize
+from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize
 from onceforall.errors import UserError
 from onceforall.nn import Subnet, Supernet, extract, recalibrate
 from onceforall.nn.folding import fold
@@ -115,7 +115,7 @@ class Evaluator:
             return self._kept[key][1]
         mine = pictures.subset(range(self.processes.rank, len(pictures), self.processes.world))
         batches = self._batches(mine, resolution, self.batch)
-        if len(mine) * 3 * resolution**2 * (4 if isinstance(mine, ArrayPictures) else 1) > _KEPT_BYTES:
+        if len(mine) * 3 * resolution**2 * (1 if mine.rounded else 4) > _KEPT_BYTES:
             return batches
         # copies: what workers send lies in shared memory, which may be small, and each piece holds an open file
         self._kept[key] = pictures, [replace(b, images=b.images.clone(), labels=b.labels.clone()) for b in batches]

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from onceforall.errors import UserError
+from onceforall.functions import check_function
 from onceforall.space import Arch, SearchSpace, search_space
-from onceforall.training.settings import Setting
+from onceforall.training.settings import Function, Setting
 
 
 def _space(value: Any) -> SearchSpace:
@@ -57,15 +58,35 @@ class Network(Setting):
 
 
 class Teacher(Setting):
-    """The largest sub-network of a trained supernet, whose answers the sub-networks of a step also learn."""
+    """A trained network, whose answers the sub-networks of a step also learn: the largest sub-network of a supernet,
+    or a module of the user's own.
 
-    network: Network = Field(description="the supernet that it is taken from, with its weights")
+        Teacher(module=my_resnet)    # def my_resnet() -> torch.nn.Module, at the top of a module that can be imported
+    """
+
+    network: Network | None = Field(default=None, description="the supernet that it is taken from, with its weights")
+    module: str | Function | None = Field(
+        default=None, description="a function without arguments, as module:name in a file, that returns a trained "
+        "torch.nn.Module: normalised images (B, 3, R, R) of every size that is trained at, to logits (B, K)")
     batch_statistics: bool = Field(default=True, description="whether its BN normalises by the batch's statistics, or "
-                                   "by its own")
+                                   "by its own; a module's by its own unless it says so")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_statistics(cls, values: Any) -> Any:
+        of_module = isinstance(values, Mapping) and values.get("module") is not None
+        return {"batch_statistics": False, **values} if of_module else values
 
     @model_validator(mode="after")
     def _trained(self) -> Teacher:
-        if self.network.weights is None:
+        if (self.network is None) == (self.module is None):
+            raise UserError("teacher", "is one of network and module", "give one of them")
+        if self.network is not None and self.network.weights is None:
             raise UserError("network.weights", "is missing", "a teacher comes trained: name its weights file")
+        check_function(self.module, {}, place="module", what="function")
         return self
+
+    @property
+    def weights(self) -> str | None:
+        """The supernet's weights file; None of a module."""
+        return None if self.network is None else self.network.weights

@@ -19,7 +19,8 @@ from onceforall.training.settings import Setting
 from onceforall.training.stage import Data, Stage, Training
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
 
-_TAKEN = ("search", "subnets", "start.safetensors", "summary.json", "elastic.safetensors")
+RECIPE = "recipe.yaml"  # in a run's folder
+_TAKEN = ("search", "subnets", "start.safetensors", "summary.json", "elastic.safetensors", RECIPE)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -138,16 +139,21 @@ def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             value = yaml.load(written, _LOADER)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError("--set", f"{text!r} has no YAML value") from None
-        inside: Any = values
-        for i, section in enumerate(sections):
-            if not isinstance(inside.setdefault(section, {}), dict) or (i == 1 and sections[0] == "stages"
-                                                                         and not inside[section]):
-                known = ", ".join(name for name, there in inside.items() if there)
-                raise UserError("--set", f"{key}: there is no {section}", f"known: {known}")
-            inside = inside[section]
-        inside[name] = value
+        _inside(values, sections, key)[name] = value
     check_plain(values)
     return dict(values)
+
+
+def _inside(values: dict[str, Any], sections: Sequence[str], key: str) -> dict[str, Any]:
+    """The section that holds a key. One that the file leaves out is made, but for a stage."""
+    inside: Any = values
+    for i, section in enumerate(sections):
+        outer, inside = inside, inside.setdefault(section, {})
+        no_stage = i == 1 and sections[0] == "stages" and not inside
+        if no_stage or not isinstance(inside, dict):
+            known = ", ".join(name for name, there in outer.items() if there)
+            raise UserError("--set", f"{key}: there is no {section}", f"known: {known}")
+    return inside  # type: ignore[no-any-return]
 
 
 def _weights(stage: Path) -> Path:

@@ -7,7 +7,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from onceforall.errors import UserError
+from onceforall.functions import check_function, function_of, name_of
 from onceforall.problems import as_user_error
 from onceforall.training.losses import Distillation, alpha_divergence, distillation
 from onceforall.training.optimizer import OPTIMIZERS, made, spared
@@ -56,56 +56,7 @@ class Setting(BaseModel):
         return cls(**values)
 
 
-def _named(value: Any) -> Any:
-    """A function by the name that `function_of` finds it by; a text as it is."""
-    return value if isinstance(value, str) else f"{value.__module__}:{getattr(value, '__qualname__', repr(value))}"
-
-
-def function_of(value: T | str, known: Mapping[str, T], *, place: str) -> T:
-    """What a field means that holds a function, a known name of one, or `module:name`.
-
-    Raises:
-        UserError: there is no function of that name.
-    """
-    if not isinstance(value, str):
-        return value
-    if value in known:
-        return known[value]
-    module, _, name = value.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(place, f"{value!r} is no function that can be imported ({error})",
-                        "give a module on the Python path and a function at its top") from None
-    if not callable(found):
-        raise UserError(place, f"{value!r} is no function", "give a function at the top of a module")
-    return found  # type: ignore[no-any-return]
-
-
-def check_named(value: Any, *, place: str) -> None:
-    """Raise UserError for a function that its name does not lead back to, so that a run could not go on with it."""
-    if isinstance(value, str):
-        return
-    try:
-        found = function_of(_named(value), {}, place=place)
-    except UserError:
-        found = None
-    if found is not value:
-        raise UserError(place, f"{_named(value)} is not found again by its name, so that a run could not go on",
-                        "define a function at the top of a module")
-
-
-def check_function(value: Any, known: Mapping[str, Any], *, place: str, what: str) -> None:
-    """Raise UserError for a text that neither is a known name nor has the form `module:name`."""
-    if isinstance(value, str) and value not in known and not re.fullmatch(r"[\w.]+:[\w.<>]+", value):
-        near = difflib.get_close_matches(value, known, n=1)
-        raise UserError(place, f"{value!r} is no {what}", f"did you mean {near[0]}?" if near else
-                        f"known: {', '.join(known)}; or a function, in a file as module:name")
-
-
-Function = Annotated[Callable[..., Any], PlainSerializer(_named)]
+Function = Annotated[Callable[..., Any], PlainSerializer(name_of)]
 Listed = Annotated[tuple[T, ...], Field(strict=False)]  # JSON has lists
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
+from onceforall.functions import function_of
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
@@ -19,6 +21,7 @@ from onceforall.training.engine.stop import Stop
 from onceforall.training.engine.threads import choose_threads
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.loop import Learner
+from onceforall.training.network import Network, Teacher
 from onceforall.training.stage import Training
 from onceforall.training.start import filled, subnet_of, supernet_of
 from onceforall.weights.nets import classes_of, space_of
@@ -112,7 +115,7 @@ def announce(data: DataSet, options: Options) -> None:
 def check_trainable(data: DataSet) -> None:
     """Raise UserError for pictures that nothing can be learned from, or tested on, before anything is trained."""
     spec = data.spec
-    place = "the pictures" if spec is None else spec.root or spec.train_file or spec.name
+    place = "the pictures" if spec is None else spec.place
     labels = sorted(set(data.train.labels.tolist()))
     if len(labels) < 2:
         named = data.classes[labels[0]] if labels else "none"
@@ -139,24 +142,55 @@ def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Le
                    options.processes)
 
 
-def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -> Subnet | None:
-    """The largest sub-network of the teacher's supernet, without gradients; None where nothing is distilled.
+def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -> nn.Module | None:
+    """The trained network that teaches, without gradients; None where nothing is distilled.
 
-    Raises UserError for a teacher whose weights name other `classes` than those of the pictures.
+    Raises:
+        UserError: its weights name other `classes` than those of the pictures, or a module of the user's own does not
+            give logits for them.
     """
-    given, place = training.teacher, "stage.teacher.network"
+    given = training.teacher
     if given is None:
         return None
-    network = given.network
+    teacher = _own_teacher(given) if given.network is None else _largest(given.network, classes)
+    compute.place(teacher)
+    teacher.requires_grad_(False).train(given.batch_statistics)
+    if given.network is None:
+        _check_logits(teacher, training, compute)
+    return teacher
+
+
+def _own_teacher(given: Teacher) -> nn.Module:
+    made = function_of(given.module, {}, place="stage.teacher.module")
+    module = made() if callable(made) else made
+    if not isinstance(module, nn.Module):
+        raise UserError("stage.teacher.module", f"returns a {type(module).__name__}", "return a torch.nn.Module")
+    return module
+
+
+def _check_logits(teacher: nn.Module, training: Training, compute: Compute) -> None:
+    """Raise UserError where a module's answer to two grey pictures has another shape than (2, K)."""
+    size, classes = min(training.part.resolutions), training.network.num_classes
+    training_mode = teacher.training
+    teacher.eval()  # running statistics are to stay as they are
+    with torch.no_grad():
+        found = compute.run(teacher, torch.zeros(2, training.network.space.in_channels, size, size,
+                                                 device=compute.device))
+    teacher.train(training_mode)
+    if tuple(found.shape) != (2, classes):
+        raise UserError("stage.teacher.module", f"gives {tuple(found.shape)} for two pictures of {size} pixels",
+                        f"give logits (2, {classes})")
+
+
+def _largest(network: Network, classes: tuple[str, ...]) -> Subnet:
+    """The largest sub-network of a teacher's supernet."""
+    place = "stage.teacher.network"
     told = classes_of(Path(network.weights)) if network.weights else None
     if told is not None and told != classes:
         raise UserError(f"{place}.weights", f"is of a network for {listed(told)}, and the pictures are "
                         f"of {listed(classes)}", "teacher and student need the same classes in the same order")
     net = filled(network, network.space, place=place)
-    teacher = extract(net, net.space.largest)
-    compute.place(teacher)
-    teacher.requires_grad_(False).train(given.batch_statistics)
-    return teacher
+    return extract(net, net.space.largest)
 
 
 def _sort(training: Training, supernet: Supernet) -> None:

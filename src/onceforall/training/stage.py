@@ -9,19 +9,10 @@ from pydantic import Field, PlainSerializer, PlainValidator, field_validator, mo
 
 from onceforall.data import DataSpec
 from onceforall.errors import UserError
+from onceforall.functions import check_function, check_named
 from onceforall.space import Arch, SearchSpace
 from onceforall.training.network import Network, Teacher
-from onceforall.training.settings import (
-    Function,
-    Listed,
-    Loss,
-    Optimizer,
-    Rate,
-    Schedule,
-    Setting,
-    check_function,
-    check_named,
-)
+from onceforall.training.settings import Function, Listed, Loss, Optimizer, Rate, Schedule, Setting
 from onceforall.training.strategy import SELF_TAUGHT, STRATEGIES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -190,11 +181,13 @@ class Training(Setting):
         if teacher is None and loss.kd_weight:
             raise UserError("stage.loss.kd_weight", f"is {loss.kd_weight:g} without a teacher",
                             "give a teacher, or leave it out")
-        if teacher is not None and teacher.network.num_classes != classes:
-            raise UserError("stage.teacher.network.num_classes", f"{teacher.network.num_classes} is not {classes}, as "
+        network = None if teacher is None else teacher.network
+        if network is not None and network.num_classes != classes:
+            raise UserError("stage.teacher.network.num_classes", f"{network.num_classes} is not {classes}, as "
                             "the network has", "teacher and student tell the same classes apart")
         for place, function in (("strategy", stage.strategy), ("schedule.shape", stage.schedule.shape),
-                                ("loss.labels", loss.labels), ("loss.kd", loss.kd)):
+                                ("loss.labels", loss.labels), ("loss.kd", loss.kd),
+                                ("teacher.module", None if teacher is None else teacher.module)):
             check_named(function, place=f"stage.{place}")
         return self
 

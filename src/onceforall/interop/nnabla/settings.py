@@ -190,6 +190,9 @@ def config_of(training: ours.Training) -> Config:
         UserError: NNablaNAS's form has no words for it.
     """
     data, network, stage = training.data, training.network, training.stage
+    if data.source is not None:
+        raise UserError("--dump-configs", "NNablaNAS's form has no words for pictures from Python",
+                        "--dump-recipe writes them")
     sizes, loss, batches = training.part.resolutions, stage.loss, stage.batches
     continuous = len(sizes) > 1 and sizes == tuple(range(sizes[0], sizes[-1] + 1, 4))
     hparams: dict[str, Any] = {
@@ -202,7 +205,7 @@ def config_of(training: ours.Training) -> Config:
         "subnets_per_step": stage.subnets_per_step, "strategy": stage.strategy, "seed": stage.seed,
         "lambda_kd": loss.kd_weight, "kd_loss": loss.kd, "label_smoothing": loss.smoothing,
         "calibration_images": batches.calibration, "validation_frequency": stage.validate_every}
-    if training.teacher is not None:
+    if training.teacher is not None and training.teacher.network is not None:
         hparams["teacher_network"] = {"ofa": _section(training.teacher.network)}
     group = {"name": "Nesterov", "lr": stage.optimizer.lr, "momentum": stage.optimizer.arguments.get("momentum")}
     config = Config.from_dict({

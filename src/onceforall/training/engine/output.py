@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from onceforall.data import NAMED, DataSet, digest
+from onceforall.data import NAMED, DataSet
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
 from onceforall.files import shown
@@ -53,7 +53,7 @@ def lasting(options: Options) -> dict[str, Any]:
 def files_of(training: Training) -> dict[str, int]:
     """Checksums of the files that a run reads again when it is resumed, by the keys that name them."""
     stage, teacher = training.stage, training.teacher
-    files = {"stage.teacher.network.weights": None if teacher is None else teacher.network.weights,
+    files = {"stage.teacher.network.weights": None if teacher is None else teacher.weights,
              "stage.predictor": stage.predictor if stage.sampling in ("best_up", "worst_up") else None}
     return {place: zlib.crc32(Path(file).read_bytes()) for place, file in files.items() if file is not None}
 
@@ -141,7 +141,7 @@ def identity(data: DataSet) -> dict[str, Any]:
     """What tells a data set from another one: its classes, and of each split the number of pictures and a digest."""
     splits = {"training": data.train, "held-out": data.held_out, "validation": data.test}
     return {"classes": list(data.classes),
-            **{f"{name} pictures": [len(pictures), digest(pictures)] for name, pictures in splits.items()}}
+            **{f"{name} pictures": [len(pictures), pictures.identity()] for name, pictures in splits.items()}}
 
 
 def check_pictures(output: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:

@@ -95,7 +95,7 @@ def paths_of(training: Training) -> dict[str, str]:
     """The paths that a training names, by their dotted keys."""
     data, teacher = training.data, training.teacher
     found = {"network.weights": training.network.weights, "stage.predictor": training.stage.predictor,
-             "stage.teacher.network.weights": None if teacher is None else teacher.network.weights,
+             "stage.teacher.network.weights": None if teacher is None else teacher.weights,
              **{f"data.{key}": getattr(data, key) for key in DATA_PATHS}}
     return {key: path for key, path in found.items() if path is not None}
 

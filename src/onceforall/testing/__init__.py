@@ -1,0 +1,11 @@
+"""Conformance suites: what a search space, a strategy, a target or pictures of one's own have to do.
+
+Each is a function that raises AssertionError where a rule does not hold, for a test of one's own:
+
+    def test_my_space():
+        check_space(my_space())
+"""
+
+from onceforall.testing.pictures import check_pictures
+
+__all__ = ["check_pictures"]
