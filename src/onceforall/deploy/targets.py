@@ -12,10 +12,18 @@ from onceforall.errors import UserError
 
 @dataclass(frozen=True)
 class Target:
-    """`home`: the module with its `write(job, path)`, which gives what is to be said of the file beside the usual, and
-    `opened(path, threads)`; `suffix`: of its file, `files`: of all it writes; `packages` are what both import, and
-    `extra` brings them; `fixed`: precisions that need a batch of a known size; `full_range`: its int8 may have weights
-    of 8 bits, which are wrong on some processors."""
+    """A form that a sub-network ships in.
+
+    Args:
+        home: the name of the module that has `write(job, path)`, which returns what model.json says of the file beside
+            the usual, and `opened(path, threads)`, which returns a function from images to logits (`Infer`).
+        suffix: of its file.
+        precisions: of fp32, fp16 and int8 those that it has.
+        packages: what its module imports.
+        extra: which of this project's extras brings them.
+        fixed: precisions that need a batch of a known size.
+        full_range: whether its int8 may have weights of 8 bits, which are wrong on some processors.
+    """
 
     home: str
     suffix: str
@@ -30,7 +38,7 @@ class Target:
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             raise UserError("--to", f"needs the package {missing[0]}", f"pip install 'onceforall[{self.extra}]'")
-        return import_module(f"onceforall.deploy.{self.home}")
+        return import_module(self.home)
 
     def batch(self, precision: str, asked: int | None) -> int:
         """The batch to write: as asked for, else any (0) where that can be, else 1; raises UserError where it
@@ -41,15 +49,15 @@ class Target:
 
 
 TARGETS = {
-    "onnx": Target("to_onnx", ".onnx", ("fp32", "fp16", "int8"), ("onnx", "onnxruntime"), "onnx",
+    "onnx": Target("onceforall.deploy.to_onnx", ".onnx", ("fp32", "fp16", "int8"), ("onnx", "onnxruntime"), "onnx",
                    full_range=True),
     # int8 with an open batch ends its CPU plugin on processors with AMX: openvinotoolkit/openvino#37577
-    "openvino": Target("to_openvino", ".xml", ("fp32", "fp16", "int8"), ("openvino", "onnx", "nncf"), "openvino",
-                       fixed=("int8",), full_range=True),
-    "torch-export": Target("to_torch", ".pt2", ("fp32", "fp16")),
+    "openvino": Target("onceforall.deploy.to_openvino", ".xml", ("fp32", "fp16", "int8"),
+                       ("openvino", "onnx", "nncf"), "openvino", fixed=("int8",), full_range=True),
+    "torch-export": Target("onceforall.deploy.to_torch", ".pt2", ("fp32", "fp16")),
     # XNNPACK widens to 16 bits before it multiplies, so its sums never saturate
-    "executorch": Target("to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"), "executorch",
-                         fixed=("fp32", "int8")),
+    "executorch": Target("onceforall.deploy.to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"),
+                         "executorch", fixed=("fp32", "int8")),
 }
 
 

@@ -7,5 +7,8 @@ Each is a function that raises AssertionError where a rule does not hold, for a 
 """
 
 from onceforall.testing.pictures import check_pictures
+from onceforall.testing.space import check_space
+from onceforall.testing.strategy import check_strategy
+from onceforall.testing.target import check_target
 
-__all__ = ["check_pictures"]
+__all__ = ["check_pictures", "check_space", "check_strategy", "check_target"]

@@ -73,18 +73,24 @@ class Journal:
         self._folder, self._writes, self._listener = folder, writes, listener
         self._board: Any = None
         self._handler: logging.Handler | None = None
+        self._level = logging.NOTSET
 
     def __enter__(self) -> Journal:
         if self._writes:
             self._handler = _LogFile(self._folder / "log.txt", encoding="utf-8", errors="backslashreplace")
             self._handler.setFormatter(Harmless("%(asctime)s %(levelname)s %(message)s"))
-            logging.getLogger("onceforall").addHandler(self._handler)
+            logger = logging.getLogger("onceforall")
+            logger.addHandler(self._handler)
+            self._level = logger.level
+            logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))  # a program's is WARNING by default
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if self._handler is not None:
-            logging.getLogger("onceforall").removeHandler(self._handler)
+            logger = logging.getLogger("onceforall")
+            logger.removeHandler(self._handler)
+            logger.setLevel(self._level)
             with suppress(OSError):  # of a full disk, which was said before
                 self._handler.close()
         self._close_board()
