@@ -89,10 +89,13 @@ def test_every_public_name_is_there() -> None:
 
 
 FOREIGN_WORDS = ("_gamma", "op_candidates", "depth_candidates", "mobile_inverted_conv", "lambda_kd", "hparams",
-                 "no_decay_keys", "OFASearcher", "OFATrainer")
+                 "no_decay_keys", "OFASearcher", "OFATrainer", "genotype")
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.relative_to(ROOT).parts[0] not in ("interop", "cli")],
+BORDER = ("interop", "cli", "space/arch.py")  # the last reads and writes foreign forms for users, by `interop`
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if not p.relative_to(ROOT).as_posix().startswith(BORDER)],
                          ids=lambda p: str(p.relative_to(ROOT)))
 def test_foreign_words_stay_at_the_border(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

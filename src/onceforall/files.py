@@ -199,7 +199,7 @@ def _broken(text: str) -> bool:
 
 
 def dotted(loc: Sequence[str | int]) -> str:
-    """`network.ofa.genotype[4]` for ("network", "ofa", "genotype", 4)."""
+    """`stages.full.choices[4]` for ("stages", "full", "choices", 4)."""
     text = ""
     for part in loc:
         if isinstance(part, int):

@@ -192,7 +192,7 @@ def test_fit_from_end_to_end(run, capsys):
     assert [*seeds, json.loads((run / "search" / "front.json").read_text())["seed"]] == 7 * [3]
     assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets", "search"}
     for row in summary["subnets"]:
-        assert list(row) == ["arch", "genotype", "resolution", "macs", "params", "top1", "path"]
+        assert list(row) == ["arch", "resolution", "macs", "params", "top1", "path", "foreign"]
         plain = onceforall.load_subnet(run / row["path"])
         assert sum(p.numel() for p in plain.parameters()) == row["params"]
         assert plain(torch.rand(2, 3, row["resolution"], row["resolution"])).shape == (2, 10)
@@ -240,8 +240,8 @@ def test_a_row_of_the_front_goes_everywhere(run, capsys, tmp_path):
     code, out, _ = ofa(capsys, "inspect", str(run), *chosen, "--json")
     about = json.loads(out)
     assert code == 0
-    assert (about["arch"], about["genotype"], about["macs"]) == (
-        front[number]["arch"], front[number]["genotype"], front[number]["costs"]["macs"])
+    assert (about["arch"], about["foreign"], about["macs"]) == (
+        front[number]["arch"], front[number]["foreign"], front[number]["costs"]["macs"])
     _, out, _ = ofa(capsys, "evaluate", str(run), *chosen, "--json")
     assert json.loads(out)["top1"] == front[number]["accuracy_measured"]
     code, _, _ = ofa(capsys, "extract", str(run), *chosen, "-o", str(tmp_path / "subnet"))

@@ -56,8 +56,8 @@ def test_a_space_with_a_predictor_and_a_table(files, capsys):
     assert found["front"]
     for row in found["front"]:
         arch = Arch.parse(SPACE, row["arch"])
-        assert list(row) == ["arch", "genotype", "resolution", "costs", "accuracy_predicted", "accuracy_measured"]
-        assert Arch.from_genotype(SPACE, row["genotype"], resolution=row["resolution"]) == arch
+        assert list(row) == ["arch", "resolution", "costs", "accuracy_predicted", "accuracy_measured", "foreign"]
+        assert Arch.from_genotype(SPACE, row["foreign"]["nnablanas"]["genotype"], resolution=row["resolution"]) == arch
         assert row["costs"]["latency_ms"] == pytest.approx(latency(SPACE, arch, table))
         assert row["costs"]["macs"] == macs(SPACE, arch)
         assert row["costs"]["memory"] == peak_memory(SPACE, arch)

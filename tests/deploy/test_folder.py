@@ -76,11 +76,17 @@ def test_a_folder_of_an_older_version(supernet, evaluator, weights, tmp_path):
     save_file(load_file(path), path, {**header, "onceforall": json.dumps({**about, "space": older(space)})})
     values = json.loads(said.read_text())
     values["sha256"]["model.safetensors"] = sha256(path)
+    gone = values.pop("foreign")
+    assert gone == space.smallest.foreign(space) and list(gone) == ["nnablanas"]
+    values["genotype"] = gone["nnablanas"]["genotype"]
     said.write_text(json.dumps({**values, "space": older(space)}))
     images = torch.rand(1, 3, 12, 12)
     assert torch.equal(load_subnet(tmp_path)(images), net(images))
     said.write_text(json.dumps({**values, "space": older(TABLE.restrict(depth=[2, 3]))}))
     with pytest.raises(UserError, match="is not the sub-network that model.json describes"):
+        load_subnet(tmp_path)
+    said.write_text(json.dumps({**values, "space": older(space), "genotype": space.largest.to_genotype(space)[::-1]}))
+    with pytest.raises(UserError, match="model.json: arch: .* is not what the genotype beside it says"):
         load_subnet(tmp_path)
 
 

@@ -193,4 +193,4 @@ def test_folders_of_subnets(place, nets, data):
     (folder / "model.json").write_bytes(data.draw(json_bytes({**whole, "plan": whole["plan"][:1]})))
     opened = judged(lambda: open_subnet(folder))
     if opened is not None:
-        assert opened[1].arch == str(found.arch) and opened[1].genotype == whole["genotype"]
+        assert opened[1].arch == str(found.arch) and SPACE.free.contains(found.arch)

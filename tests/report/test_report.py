@@ -79,7 +79,7 @@ def test_every_chart_shows_its_numbers(run):
     assert len(traces["front, on the test pictures"].x) == sum(i % 5 == 0 for i in range(len(values["front"])))
     for row, text in zip(values["front"], traces["front, predicted"].text, strict=True):
         assert row["arch"].replace("/", "") in re.sub(r"<br>|&nbsp;|/", "", text)
-        assert ",".join(map(str, row["genotype"])) in text
+        assert ",".join(map(str, row["foreign"]["nnablanas"]["genotype"])) in text
     buttons = found["Pareto front"][1].layout.updatemenus[0].buttons
     assert [button.label for button in buttons] == ["MACs, million", "latency, ms", "parameters, million", "memory, kB"]
     assert buttons[2].args[0]["x"][2] == pytest.approx([row["costs"]["params"] / 1e6 for row in values["front"]])

@@ -37,8 +37,8 @@ def run(tmp_path: Path) -> Path:
     stage.mkdir(parents=True)
     records = [{"kind": kind, "epoch": 0, "loss": 1.0, "top1": 0.5} for kind in ("train", "valid")]
     (stage / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    row = {"arch": EVIL, "genotype": [1], "resolution": 32, "costs": {EVIL: 1.5}, "accuracy_predicted": 0.5,
-           "accuracy_measured": 0.5}
+    row = {"arch": EVIL, "resolution": 32, "costs": {EVIL: 1.5}, "accuracy_predicted": 0.5, "accuracy_measured": 0.5,
+           "foreign": {EVIL: {EVIL: EVIL}}}
     whole = {"arch": EVIL, "ms": 1.0, "sum_ms": 1.0, "held_out": True}
     errors = {"mape": 1.0, "tau": 1.0}
     table = {"scale": 1.0, "offset_ms": 0.0, "about": {

@@ -175,7 +175,7 @@ def test_search_of_a_net_writes_a_front_that_others_read(net, tmp_path):
     assert values["baseline"]
     for i in (0, len(front) - 1):
         arch = front_arch(tmp_path, i, SPACE)
-        assert arch.to_genotype(SPACE) == front[i]["genotype"]
+        assert arch.to_genotype(SPACE) == front[i]["foreign"]["nnablanas"]["genotype"]
         assert macs(SPACE, arch, num_classes=4) == front[i]["costs"]["macs"]
     with pytest.raises(UserError, match="is a front of .*0.25, not of mobilenet_v3_large; search this one"):
         front_arch(tmp_path, 0, search_space("mobilenet_v3_large"))
@@ -186,6 +186,14 @@ def test_search_of_a_net_writes_a_front_that_others_read(net, tmp_path):
         (tmp_path / "broken.json").write_text(json.dumps({**values, **change}))
         with pytest.raises(UserError, match=message):
             front_arch(tmp_path / "broken.json", 0, SPACE)
+    older = [{**{key: value for key, value in row.items() if key != "foreign"}, **row["foreign"]["nnablanas"]}
+             for row in front]
+    (tmp_path / "older.json").write_text(json.dumps({**values, "front": older}))
+    assert read_record(tmp_path / "older.json")["front"] == front
+    older[0]["genotype"] = older[0]["genotype"][::-1]
+    (tmp_path / "older.json").write_text(json.dumps({**values, "front": older}))
+    with pytest.raises(UserError, match="row 0: arch: .* is not what the genotype beside it says"):
+        front_arch(tmp_path / "older.json", 1, SPACE)
     with pytest.raises(UserError, match=rf"--row: {len(front)} is not a row of .*; it has 0..{len(front) - 1}"):
         front_arch(tmp_path, len(front), SPACE)
 

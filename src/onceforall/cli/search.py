@@ -15,6 +15,7 @@ from onceforall.cli.running import Threads, compute_of
 from onceforall.cli.source import DataName, Device, Root, SpaceName, Workers, is_space
 from onceforall.errors import UserError
 from onceforall.space import search_space
+from onceforall.space.arch import foreign_words
 
 if TYPE_CHECKING:
     from onceforall.cli.pictures import Asked
@@ -188,13 +189,13 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
     names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]
     shown = measured or spread_over(record.front, record.objectives, _SHOWN)
-    table = Table("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels", "genotype",
-                  box=None, pad_edge=False)
+    table = Table("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels",
+                  *foreign_words(record.front[0].arch.foreign(record.space)), box=None, pad_edge=False)
     for i in shown:
         row = record.front[i]
         table.add_row(str(i), percent_predicted(row.predicted), *([_percent(row.measured)] if measured else []),
                       *(_cost(name, row.costs[name]) for name in names), str(row.arch.resolution),
-                      ",".join(map(str, row.arch.to_genotype(record.space))))
+                      *foreign_words(row.arch.foreign(record.space)).values())
     console.print(f"\n{len(shown)} of the {len(record.front)} sub-networks of the front of "
                   f"{', '.join(record.objectives)}; {record.evaluations:,} looked at in {record.seconds:.1f} s\n")
     console.print(table)

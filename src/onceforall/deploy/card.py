@@ -8,6 +8,7 @@ from pathlib import Path
 from onceforall.deploy.description import ABOUT, WEIGHTS, Description, Export
 from onceforall.errors import printable
 from onceforall.files import write_text
+from onceforall.space.arch import foreign_words
 
 CARD = "README.md"
 
@@ -28,7 +29,7 @@ def card(about: Description) -> str:
         "usable without it.", "",
         "| | |", "|---|---|",
         f"| sub-network | `{_plain(about.arch)}` |",
-        f"| genotype | `{','.join(map(str, about.genotype))}` |",
+        *(f"| {_plain(name)} | `{_plain(text)}` |" for name, text in foreign_words(about.foreign).items()),
         f"| input | RGB, {about.resolution} x {about.resolution} pixels |",
         f"| classes | {about.num_classes:,} |",
         f"| MACs, parameters | {about.macs:,}, {about.params:,} |"]

@@ -9,12 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth
 from onceforall.errors import UserError
 from onceforall.files import parse_json, unreadable, write_text
 from onceforall.space import Arch, Plan, SearchSpace, lower, read_space
+from onceforall.space.older import renewed
 
 FORMAT: Literal[2] = 2
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -157,7 +158,6 @@ class Description(_Part):
 
     format: Literal[2] = FORMAT
     arch: str
-    genotype: list[int]
     resolution: Pixels
     space: dict[str, Any]
     num_classes: Annotated[int, Field(ge=1)]
@@ -174,6 +174,9 @@ class Description(_Part):
     exports: dict[str, Export] = {}
     plan: list[dict[str, Any]] = []
     confusion: list[Answers] = []
+    foreign: dict[str, dict[str, Any]] = {}
+
+    _renewed = model_validator(mode="before")(renewed)
 
     def network(self, path: Path) -> tuple[SearchSpace, Arch, Plan]:
         """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are

@@ -95,7 +95,7 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
              "depth": asdict(preprocessing.depth)}
     save(Trained(net, space, arch, facts), folder / WEIGHTS)
     about = Description(
-        arch=str(arch), genotype=list(arch.to_genotype(space)), resolution=arch.resolution, space=space.to_dict(),
+        arch=str(arch), foreign=arch.foreign(space), resolution=arch.resolution, space=space.to_dict(),
         num_classes=num_classes, bn_eps=next(m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)),
         macs=macs(space, arch, num_classes=num_classes), params=params(space, arch, num_classes=num_classes),
         classes=list(found.classes), preprocessing=preprocessing, accuracy=found.accuracy, data=found.data,
@@ -123,12 +123,15 @@ def open_subnet(folder: Path) -> tuple[Subnet, Description]:
     about, path = read_description(folder), folder / WEIGHTS
     trained = open_weights(path)
     arch = trained.arch
-    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes, about.genotype
+    said = about.arch, about.resolution, about.preprocessing.crop, about.num_classes
     if about.sha256.get(WEIGHTS) != sha256(path) or not isinstance(trained.net, Subnet) or arch is None \
             or not _says(about, trained.space) \
-            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes,
-                        arch.to_genotype(trained.space)):
+            or said != (str(arch), arch.resolution, arch.resolution, trained.num_classes):
         raise UserError(str(path), f"is not the sub-network that {ABOUT} describes", "extract it again")
+    try:
+        arch.check_foreign(trained.space, about.foreign)
+    except UserError as error:
+        raise UserError(f"{folder / ABOUT}: {error.place}", error.problem, "extract it again") from None
     return trained.net.to(memory_format=torch.channels_last), about
 
 

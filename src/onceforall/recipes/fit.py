@@ -262,5 +262,5 @@ def _pick(request: Request, training: Training, stage: Path, run: Path, options:
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
     found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
     about = save_subnet(found.extracted, folder, source=source)
-    return {"arch": about.arch, "genotype": about.genotype, "resolution": arch.resolution, "macs": about.macs,
-            "params": about.params, "top1": found.score.top1, "path": f"{folder.parent.name}/{folder.name}"}
+    return {"arch": about.arch, "resolution": arch.resolution, "macs": about.macs, "params": about.params,
+            "top1": found.score.top1, "path": f"{folder.parent.name}/{folder.name}", "foreign": about.foreign}

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from onceforall.report.gather import Records
 from onceforall.searching.front import MOST_PREDICTED, percent_predicted
+from onceforall.space.arch import foreign_words
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d1600a", "#9aa5b1", "#2b8a3e"
 _UNITS = {"macs": ("MACs, million", 1e-6), "params": ("parameters, million", 1e-6), "memory": ("memory, kB", 1e-3)}
@@ -144,12 +145,13 @@ def _column(rows: Rows, cost: str) -> list[float]:
 
 
 def _hover(row: Mapping[str, Any]) -> str:
-    """The sub-network in lines: accuracies, costs, arch stage by stage, genotype."""
+    """The sub-network in lines: accuracies, costs, arch stage by stage, its forms in other projects."""
     told = zip(("predicted", "measured"), accuracies(row), strict=True)
     percents = [f"{name} {words}" for name, words in told if words]
     costs = [f"{_unit(name)[0]}: {value * _unit(name)[1]:,.3f}" for name, value in row["costs"].items()]
     arch = escape(str(row["arch"])).replace("/", "<br>&nbsp;&nbsp;&nbsp;/")
-    return "<br>".join([", ".join(percents), *costs, arch, f"genotype {','.join(map(str, row['genotype']))}"])
+    others = [escape(f"{name} {text}") for name, text in foreign_words(row["foreign"]).items()]
+    return "<br>".join([", ".join(percents), *costs, arch, *others])
 
 
 def _diagonal(figure: go.Figure, values: Sequence[float]) -> None:

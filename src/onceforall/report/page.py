@@ -18,6 +18,7 @@ from onceforall.report import charts, classes, shipped
 from onceforall.report.gather import Run
 from onceforall.searching.front import thinned
 from onceforall.searching.record import check_folder
+from onceforall.space.arch import foreign_words
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
@@ -125,7 +126,8 @@ def _table_words(about: Mapping[str, Any]) -> str:
 def _front(search: Mapping[str, Any]) -> str:
     """The front as a table; of a long one a few rows that spread over it, and those measured, with the rest folded."""
     front: Sequence[Mapping[str, Any]] = search["front"]
-    heads = ["row", "predicted", "measured", *map(str, front[0]["costs"]), "pixels", "genotype"]
+    others = foreign_words(front[0]["foreign"])
+    heads = ["row", "predicted", "measured", *map(str, front[0]["costs"]), "pixels", *others]
     rows = _rows(front)
     shown = range(len(rows)) if len(rows) <= _WHOLE else _chosen(front, search["objectives"])
     rest = [row for i, row in enumerate(rows) if i not in shown]
@@ -145,9 +147,11 @@ def _chosen(front: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> li
 def _rows(front: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The cells of every row. Costs are whole where all of the front's are, as numbers of parameters."""
     whole = {name for name in front[0]["costs"] if all(float(row["costs"][name]).is_integer() for row in front)}
+    others = list(foreign_words(front[0]["foreign"]))
     return [[str(number), *charts.accuracies(row),
              *(f"{value:,.{0 if name in whole else 3}f}" for name, value in row["costs"].items()),
-             str(row["resolution"]), ",".join(map(str, row["genotype"]))] for number, row in enumerate(front)]
+             str(row["resolution"]), *(foreign_words(row["foreign"]).get(name, "") for name in others)]
+            for number, row in enumerate(front)]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

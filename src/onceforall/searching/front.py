@@ -38,8 +38,9 @@ class Row:
 
     def to_dict(self, space: SearchSpace) -> dict[str, Any]:
         """The row as `ofa search --json` gives it."""
-        return {"arch": str(self.arch), "genotype": self.arch.to_genotype(space), "resolution": self.arch.resolution,
-                "costs": dict(self.costs), "accuracy_predicted": self.predicted, "accuracy_measured": self.measured}
+        return {"arch": str(self.arch), "resolution": self.arch.resolution, "costs": dict(self.costs),
+                "accuracy_predicted": self.predicted, "accuracy_measured": self.measured,
+                "foreign": self.arch.foreign(space)}
 
 
 def rows(codes: Codes, costs: Costs, *, predicted: Floats | None = None,

@@ -16,6 +16,7 @@ from onceforall.files import unreadable, write_text
 from onceforall.latency.table import LatencyTable
 from onceforall.searching.front import Row
 from onceforall.space import Arch, SearchSpace
+from onceforall.space.older import renewed
 
 if TYPE_CHECKING:
     from onceforall.cost.predictor import Fitted
@@ -102,18 +103,21 @@ class RowValues(_Finite):
     """A row as `Row.to_dict` gives it."""
 
     arch: str
-    genotype: list[int]
     resolution: int
     costs: dict[str, float]
     accuracy_predicted: float | None  # which may lie above 1
     accuracy_measured: Share | None
+    foreign: dict[str, dict[str, Any]] = {}
+
+    _renewed = model_validator(mode="before")(renewed)
 
     def row(self, space: SearchSpace) -> Row:
         """The row itself; raises UserError where it is of another space."""
         costs = {name: int(value) if value.is_integer() else value for name, value in self.costs.items()}
         arch = Arch.parse(space, self.arch)
-        if self.genotype != arch.to_genotype(space) or self.resolution != arch.resolution:
-            raise UserError("arch", f"{arch} is not what genotype and resolution beside it say")
+        arch.check_foreign(space, self.foreign)
+        if self.resolution != arch.resolution:
+            raise UserError("arch", f"{arch} is not what the resolution beside it says")
         return Row(arch, costs, self.accuracy_predicted, self.accuracy_measured)
 
 

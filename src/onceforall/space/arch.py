@@ -103,6 +103,15 @@ class Arch:
         genotype: list[int] = _border("nnabla.genotype").encode(space, self, operators=operators)
         return genotype
 
+    def foreign(self, space: SearchSpace) -> dict[str, dict[str, Any]]:
+        """It in the forms of other projects, by project, where they know its family."""
+        found: dict[str, dict[str, Any]] = _border("foreign").forms(space, self)
+        return found
+
+    def check_foreign(self, space: SearchSpace, values: Mapping[str, Any]) -> None:
+        """Raise UserError where one of these forms is of another sub-network."""
+        _border("foreign").check(space, self, values)
+
     @staticmethod
     def from_dict(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
         """Decode the authors' form `{"ks": 20, "e": 20, "d": 5, "image_size"}` (lists, or one value for all)."""
@@ -113,6 +122,12 @@ class Arch:
         """The authors' form; slots of skipped blocks hold the smallest choice."""
         values: dict[str, Any] = _border("mit.arch_dict").encode(space, self)
         return values
+
+
+def foreign_words(foreign: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What `Arch.foreign` gives, as texts to show, by the names of the forms."""
+    return {name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            for forms in foreign.values() for name, value in forms.items()}
 
 
 def _border(module: str) -> Any:

@@ -1,8 +1,9 @@
-"""Search spaces in files: those that hold their rows, and older ones, which name a space of the catalogue."""
+"""What older versions wrote: search spaces by the catalogue's name, forms of other projects as keys of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from onceforall.errors import UserError
@@ -19,6 +20,11 @@ def read_space(values: Mapping[str, Any]) -> SearchSpace:
         UserError: it is neither, or the catalogue's space does not have these choices.
     """
     return SearchSpace.from_dict(values) if "stem" in values else _by_name(values)
+
+
+def renewed(values: Any) -> Any:
+    """A row of a front, or a description, as older versions wrote it, with the forms of other projects in `foreign`."""
+    return import_module("onceforall.interop.foreign").renewed(values) if isinstance(values, Mapping) else values
 
 
 def _by_name(values: Mapping[str, Any]) -> SearchSpace:
