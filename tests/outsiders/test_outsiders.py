@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import run
 from safetensors import safe_open
 
 HERE = Path(__file__).parent
@@ -23,7 +24,7 @@ def ofa(folder: Path, *words: str, registered: bool = True) -> subprocess.Comple
     """A command in a process of its own, which imports the outsider's file unless `registered` is false."""
     code = f"import sys; sys.path.insert(0, {str(HERE)!r})\n" + ("import fused\n" if registered else "")
     code += "from onceforall.cli import main\nmain(sys.argv[1:])\n"
-    return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=False)
+    return run([sys.executable, "-c", code, *words], cwd=folder)
 
 
 @pytest.mark.slow

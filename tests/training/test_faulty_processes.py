@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from small import config
+from forked import Popen
+from small import deep as config
 
 from onceforall.training.engine.output import finished
 
@@ -23,11 +24,10 @@ def environment(job: Path, rank: int) -> dict[str, str]:
             "TORCHELASTIC_RUN_ID": str(job), "OMP_NUM_THREADS": "1"}
 
 
-def two(tmp_path: Path, *configurations: Path) -> list[subprocess.Popen]:
+def two(tmp_path: Path, *configurations: Path) -> list[Popen]:
     """A process each, into one folder."""
-    return [subprocess.Popen([sys.executable, "-c", MAIN, "-f", str(path), "-o", str(tmp_path / "run")], text=True,
-                             stderr=subprocess.PIPE, env=environment(tmp_path, rank))
-            for rank, path in enumerate(configurations)]
+    return [Popen([sys.executable, "-c", MAIN, "-f", str(path), "-o", str(tmp_path / "run")],
+                  env=environment(tmp_path, rank)) for rank, path in enumerate(configurations)]
 
 
 @pytest.mark.slow
