@@ -56,10 +56,10 @@ def test_another_configuration(tmp_path, change, message):
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
     path = tmp_path / "a.json"
-    config(epoch=4, print_frequency=2, checkpoint_every_steps=2).write(path)
+    config(epoch=3, print_frequency=2, checkpoint_every_steps=2).write(path)
     processes = two(tmp_path, path, path)
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
-    while "epoch 2/4 step" not in (log.read_text() if log.exists() else ""):
+    while "epoch 2/3 step" not in (log.read_text() if log.exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     processes[1].kill()
@@ -78,7 +78,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
 @pytest.mark.slow
 def test_torchrun_restarts_it(tmp_path):
     path, script = tmp_path / "a.json", tmp_path / "main.py"
-    config(epoch=4, print_frequency=2).write(path)
+    config(epoch=3, print_frequency=2).write(path)
     # the number into a file: what two processes print may mingle
     script.write_text("import os, pathlib\n"
                       f"pathlib.Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(os.getpid()))\n"
@@ -88,7 +88,7 @@ def test_torchrun_restarts_it(tmp_path):
          "-f", str(path), "-o", str(tmp_path / "run")], text=True, stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"})
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
-    while "epoch 2/4 step" not in (log.read_text() if log.exists() else ""):
+    while "epoch 2/3 step" not in (log.read_text() if log.exists() else ""):
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
