@@ -2,7 +2,7 @@
 batch 32 at 128 pixels, float32, teacher and four random sub-networks for shrinking, alternating, each in a process of
 its own. `_channels_last`: their net and pictures moved to channels_last, which their code does not do.
 
-    python benchmarks/train_step.py [--json] [--rounds N] [--threads N] [--only CASE]
+    python benchmarks/train_step.py [--json] [--rounds N] [--threads N] [--only CASE] [--size PIXELS]
 
 `--only elastic`: what elasticity costs: forward and backward of random sub-networks in the supernet against the
 extracted nets (the reference).
@@ -31,7 +31,7 @@ from onceforall.training.stage import Batches, Stage
 from onceforall.training.strategy import Term
 
 SPACE = search_space("mobilenet_v3_large")
-BATCH, SIZE, SUBNETS, SMOOTHING, RATE, DECAY = 32, 128, 4, 0.1, 0.01, 3e-5
+BATCH, SUBNETS, SMOOTHING, RATE, DECAY = 32, 4, 0.1, 0.01, 3e-5
 CASES = ("full_net", "shrinking", "full_net_channels_last", "shrinking_channels_last")
 
 
@@ -45,12 +45,12 @@ def supernet() -> Supernet:
     return Supernet(SPACE, dropout=0.0, generator=torch.Generator().manual_seed(1)).train()
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(BATCH, 3, SIZE, SIZE, generator=generator), torch.randint(1000, (BATCH,), generator=generator)
+    return torch.randn(BATCH, 3, size, size, generator=generator), torch.randint(1000, (BATCH,), generator=generator)
 
 
-def ours(*, shrinking: bool) -> Work:
+def ours(size: int, *, shrinking: bool) -> Work:
     """Our step as `ofa train` runs it."""
     keep_large_blocks()
     compute, net = Compute(), supernet()
@@ -63,7 +63,7 @@ def ours(*, shrinking: bool) -> Work:
     course = Course(space=SPACE, strategy=lambda *_: [], stage=Stage(
         epochs=1, batches=Batches(size=BATCH), optimizer=Optimizer(lr=RATE),
         loss=Loss(smoothing=SMOOTHING, kd_weight=1)))
-    images, labels = batch()
+    images, labels = batch(size)
 
     def work(round_: int) -> float:
         terms = [Term(arch, "teacher" if shrinking else "labels") for arch in archs_of(round_, shrinking=shrinking)]
@@ -73,13 +73,13 @@ def ours(*, shrinking: bool) -> Work:
     return work
 
 
-def reference(*, shrinking: bool, channels_last: bool) -> Work:
+def reference(size: int, *, shrinking: bool, channels_last: bool) -> Work:
     """The authors' step: what `train_one_epoch` does between two batches, without its metrics."""
     from authors import active, authors_net
     from ofa.utils import cross_entropy_loss_with_soft_target
     net = authors_net(supernet())
     teacher = active(net, SPACE, SPACE.largest).get_active_subnet(preserve_weight=True).requires_grad_(False).train()
-    images, labels = batch()
+    images, labels = batch(size)
     if channels_last:
         for each in (net, teacher):
             each.to(memory_format=torch.channels_last)
@@ -105,12 +105,12 @@ def reference(*, shrinking: bool, channels_last: bool) -> Work:
     return work
 
 
-def one_pass(*, extracted: bool) -> Work:
+def one_pass(size: int, *, extracted: bool) -> Work:
     """Forward and backward of one random sub-network a round."""
     keep_large_blocks()
     net = supernet()
     Compute().place(net)
-    images, labels = batch()
+    images, labels = batch(size)
     images = images.contiguous(memory_format=torch.channels_last)
     nets = {round_: extract(net, archs_of(round_, shrinking=True)[0]) for round_ in range(20)} if extracted else {}
 
@@ -123,23 +123,24 @@ def one_pass(*, extracted: bool) -> Work:
     return work
 
 
-def sides(name: str) -> dict[str, Callable[[], Work]]:
-    """The two sides of a case."""
+def sides(name: str, size: int) -> dict[str, Callable[[], Work]]:
+    """The two sides of a case on pictures of so many pixels."""
     if name == "elastic":
-        return {"ours": partial(one_pass, extracted=False), "reference": partial(one_pass, extracted=True)}
+        return {"ours": partial(one_pass, size, extracted=False), "reference": partial(one_pass, size, extracted=True)}
     shrinking, theirs_last = name.startswith("shrinking"), name.endswith("channels_last")
-    return {"ours": partial(ours, shrinking=shrinking),
-            "reference": partial(reference, shrinking=shrinking, channels_last=theirs_last)}
+    return {"ours": partial(ours, size, shrinking=shrinking),
+            "reference": partial(reference, size, shrinking=shrinking, channels_last=theirs_last)}
 
 
 def main() -> None:
     options = parser(__doc__, rounds=10)
     options.add_argument("--only", choices=(*CASES, "elastic"))
+    options.add_argument("--size", type=int, default=128, help="of a picture")
     arguments = options.parse_args()
     cases: list[Case] = []
     for name in CASES if arguments.only is None else [arguments.only]:
         progress(name)
-        found = in_turn(sides(name), rounds=arguments.rounds, warmup=2, threads=arguments.threads)
+        found = in_turn(sides(name, arguments.size), rounds=arguments.rounds, warmup=2, threads=arguments.threads)
         first = [found[side].first for side in ("ours", "reference")]
         cases.append(case(name, found["ours"], found["reference"], first_loss=first[0],
                           first_loss_difference=abs(first[0] - first[1]) / first[1]))

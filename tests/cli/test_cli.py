@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from few_blocks import few_blocks
 
 import onceforall
 from onceforall.cli import main
+from onceforall.cost import predictor
 from onceforall.recipes import RECIPES, STAGES, WHOLE, fit
+from onceforall.space import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]
 ELASTIC = 2
@@ -166,7 +169,10 @@ def test_help_does_not_load_torch():
 def few():
     """`ofa fit` takes few steps, and measures and stores few sub-networks at its end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "digits", replace(RECIPES["digits"], batch=128, calibration_images=100))
+        patch.setitem(CATALOG, "few_blocks", few_blocks)
+        patch.setitem(RECIPES, "digits", replace(RECIPES["digits"], space="few_blocks", width_mult=0.15, batch=128,
+                                                 calibration_images=100))
+        patch.setattr(predictor, "_EPOCHS", 10)
         patch.setattr(fit, "Request", partial(fit.Request, collect=20, elastic=ELASTIC))
         patch.setattr(fit, "Evolution", partial(fit.Evolution, population=100, generations=50))
         yield

@@ -35,7 +35,7 @@ def reference():
 
 @pytest.mark.slow
 def test_train_step():
-    (case,) = cases("train_step.py", "--only", "full_net", "--threads", "1")
+    (case,) = cases("train_step.py", "--only", "full_net", "--threads", "1", "--size", "64")
     assert case["case"] == "full_net"
     assert case["first_loss_difference"] < 1e-5
 

@@ -14,13 +14,20 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import kills
 
-FEWER_STEPS = """
+FEWER_STEPS = f"""
+import sys
 from dataclasses import replace
+from onceforall.cost import predictor
 from onceforall.recipes import RECIPES
+from onceforall.space import CATALOG
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from few_blocks import few_blocks
+CATALOG["few_blocks"] = few_blocks
+predictor._EPOCHS = 10
 known = RECIPES["digits"]
-ends = {name: (getattr(known, name)[0], getattr(known, name)[-1])
-        for name in ("stages", "epochs", "lr", "warmup", "subnets", "strategy")}
-RECIPES["digits"] = replace(known, batch=128, calibration_images=100, **ends)
+ends = {{name: (getattr(known, name)[0], getattr(known, name)[-1])
+        for name in ("stages", "epochs", "lr", "warmup", "subnets", "strategy")}}
+RECIPES["digits"] = replace(known, space="few_blocks", batch=128, calibration_images=100, **ends)
 from functools import partial
 from onceforall.recipes import fit as pipeline
 pipeline.Evolution = partial(pipeline.Evolution, population=100, generations=50)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import run
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -37,8 +38,7 @@ print(subnet.top1, *subnet.export(to=["onnx", "pickle"]))
 
 def python(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A program in a process of its own."""
-    return subprocess.run([sys.executable, "-c", HEAD + code, *words], cwd=folder, capture_output=True, text=True,
-                          check=False)
+    return run([sys.executable, "-c", HEAD + code, *words], cwd=folder)
 
 
 @pytest.mark.slow

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Popen
 
 from onceforall.errors import UserError
 from onceforall.training.engine.distributed import Processes, detect, joined
@@ -73,7 +73,7 @@ if me.rank == 0:
 
 
 def run(world: int, out: Path) -> dict[str, torch.Tensor]:
-    processes = [subprocess.Popen(
+    processes = [Popen(
         [sys.executable, "-c", WORKER, str(out)],
         env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
              "LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": str(out), "OMP_NUM_THREADS": "1"})
@@ -115,8 +115,8 @@ except ValueError as error:
 def test_a_process_that_dies_or_hangs_is_named(fault, timeout):
     """The others end, and say which; a death is noticed at once, a hang after the timeout."""
     job = f"{os.getpid()}-{fault}"
-    processes = [subprocess.Popen(
-        [sys.executable, "-c", TOGETHER.format(fault=fault)], stdout=subprocess.PIPE, text=True,
+    processes = [Popen(
+        [sys.executable, "-c", TOGETHER.format(fault=fault)],
         env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "3",
              "TORCHELASTIC_RUN_ID": job, "OMP_NUM_THREADS": "1", "ONCEFORALL_TIMEOUT": timeout})
         for rank in range(3)]

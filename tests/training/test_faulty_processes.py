@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from small import config
+from forked import Popen
+from small import deep as config
 
 from onceforall.training.engine.output import finished
 
@@ -23,11 +24,10 @@ def environment(job: Path, rank: int) -> dict[str, str]:
             "TORCHELASTIC_RUN_ID": str(job), "OMP_NUM_THREADS": "1"}
 
 
-def two(tmp_path: Path, *configurations: Path) -> list[subprocess.Popen]:
+def two(tmp_path: Path, *configurations: Path) -> list[Popen]:
     """A process each, into one folder."""
-    return [subprocess.Popen([sys.executable, "-c", MAIN, "-f", str(path), "-o", str(tmp_path / "run")], text=True,
-                             stderr=subprocess.PIPE, env=environment(tmp_path, rank))
-            for rank, path in enumerate(configurations)]
+    return [Popen([sys.executable, "-c", MAIN, "-f", str(path), "-o", str(tmp_path / "run")],
+                  env=environment(tmp_path, rank)) for rank, path in enumerate(configurations)]
 
 
 @pytest.mark.slow
@@ -56,10 +56,10 @@ def test_another_configuration(tmp_path, change, message):
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
     path = tmp_path / "a.json"
-    config(epoch=4, print_frequency=2, checkpoint_every_steps=2).write(path)
+    config(epoch=3, print_frequency=2, checkpoint_every_steps=2).write(path)
     processes = two(tmp_path, path, path)
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
-    while "epoch 2/4 step" not in (log.read_text() if log.exists() else ""):
+    while "epoch 2/3 step" not in (log.read_text() if log.exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     processes[1].kill()
@@ -78,7 +78,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path):
 @pytest.mark.slow
 def test_torchrun_restarts_it(tmp_path):
     path, script = tmp_path / "a.json", tmp_path / "main.py"
-    config(epoch=4, print_frequency=2).write(path)
+    config(epoch=3, print_frequency=2).write(path)
     # the number into a file: what two processes print may mingle
     script.write_text("import os, pathlib\n"
                       f"pathlib.Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(os.getpid()))\n"
@@ -88,7 +88,7 @@ def test_torchrun_restarts_it(tmp_path):
          "-f", str(path), "-o", str(tmp_path / "run")], text=True, stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"})
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
-    while "epoch 2/4 step" not in (log.read_text() if log.exists() else ""):
+    while "epoch 2/3 step" not in (log.read_text() if log.exists() else ""):
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import config
+from small import deep as config
 
 from onceforall.data import DataSpec, load_data
 from onceforall.errors import UserError

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import Popen
 from PIL import Image
 from safetensors.torch import load_file
-from small import config
+from small import deep as config
 
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.config import Config
@@ -59,16 +59,15 @@ def test_at_once_or_deferred():
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def command(folder: Path, configuration: Config, *more: str, **options) -> subprocess.Popen:
+def command(folder: Path, configuration: Config, *more: str, **options) -> Popen:
     path = folder.parent / f"{folder.name}.json"
     configuration.write(path)
     code = ("import sys, torch; torch.set_num_threads(1); from onceforall.cli import main; "
             "main(['train', '--search', '-c', 'cpu', *sys.argv[1:]])")
-    return subprocess.Popen([sys.executable, "-c", code, "-f", str(path), "-o", str(folder), *more], text=True,
-                            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
+    return Popen([sys.executable, "-c", code, "-f", str(path), "-o", str(folder), *more], **options)
 
 
-def in_training(process: subprocess.Popen, folder: Path, *, after: int = 0) -> None:
+def in_training(process: Popen, folder: Path, *, after: int = 0) -> None:
     """Until steps are logged, below so many lines."""
     deadline, log = time.monotonic() + 120, folder / "log.txt"
     while not any(" loss " in line for line in (log.read_text().splitlines() if log.exists() else ())[after:]):

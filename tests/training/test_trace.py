@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import config
+from small import deep as config
 
 from onceforall.interop.nnabla.settings import training_of
 from onceforall.training import loop

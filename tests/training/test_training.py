@@ -87,7 +87,7 @@ def load_of(given: Training) -> list[Tensor]:
 @pytest.mark.parametrize("made", [
     training, lambda: training_of(config("kernel"), search=True),
     lambda: training_of(Config.from_dict({**(v := config().to_dict()), "network": {"ofa": {
-        **v["network"]["ofa"], "genotype": [0] * 20}}, "hparams": {**v["hparams"], "img_size": 16}}), "OFATrainer"),
+        **v["network"]["ofa"], "genotype": [0] * 10}}, "hparams": {**v["hparams"], "img_size": 16}}), "OFATrainer"),
     lambda: training(teacher=Teacher(network=Network(space=NAME, num_classes=10, weights="full.h5")),
                      loss=Loss(kd_weight=1), sampling="best_up", predictor="p.safetensors",
                      safety=Safety(checkpoint_minutes=None)),

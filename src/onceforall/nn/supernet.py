@@ -40,7 +40,8 @@ class Supernet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum, module.eps = bn_momentum, space.bn_eps if bn_eps is None else bn_eps
-        _initialise(self, generator)
+        if not self.head["classifier"].weight.is_meta:  # torch takes milliseconds for each tensor there
+            _initialise(self, generator)
 
     def plan(self, arch: Arch) -> Plan:
         """The layers of one of its sub-networks; raises UserError for an arch outside its space."""
