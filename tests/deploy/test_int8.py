@@ -15,7 +15,6 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from conftest import SPACE
 from torch import nn
 
 from onceforall.data import eval_batches, normalize
@@ -26,6 +25,7 @@ from onceforall.deploy.export import WITHOUT_VNNI, Request, export
 from onceforall.deploy.folder import Scored, load_subnet, save_subnet
 from onceforall.deploy.verify import instructions, prepared
 from onceforall.errors import UserError
+from onceforall.weights.nets import load_supernet
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -36,9 +36,9 @@ ANY = {"max_loss": 100, "calibration_images": 40}
 @pytest.fixture(scope="module")
 def net(supernet, evaluator):
     """The smallest sub-network, trained for seconds: four of five digits are right."""
-    net, data = evaluator.subnet(supernet, SPACE.smallest), evaluator.data
+    net, data = evaluator.subnet(supernet, supernet.space.smallest), evaluator.data
     batches = [(normalize(batch.images, data.mean, data.std, torch.device("cpu")), batch.labels)
-               for batch in eval_batches(data.train.subset(range(600)), SPACE.smallest.resolution, batch=32)]
+               for batch in eval_batches(data.train.subset(range(600)), supernet.space.smallest.resolution, batch=32)]
     net.train().requires_grad_(True)
     optimizer = torch.optim.Adam(net.parameters(), 4e-3)
     for _ in range(6):
@@ -50,7 +50,8 @@ def net(supernet, evaluator):
 
 
 def saved(net, evaluator, weights, folder):
-    save_subnet(Scored.of(evaluator, net, SPACE, SPACE.smallest).extracted, folder, source=weights)
+    space = load_supernet(weights).space
+    save_subnet(Scored.of(evaluator, net, space, space.smallest).extracted, folder, source=weights)
     return folder
 
 
@@ -114,9 +115,9 @@ def saturated(values, weights):
     return pairs.clip(INT16.min, INT16.max).sum(2)
 
 
-def test_sums_in_16_bits(exported, digits):
+def test_sums_in_16_bits(exported, digits, supernet):
     """What a processor without VNNI makes of each layer, whatever processor runs this test."""
-    images, _ = next(prepared(digits.test, digits, SPACE.smallest.resolution, 8))
+    images, _ = next(prepared(digits.test, digits, supernet.space.smallest.resolution, 8))
     wrong = {name: [not np.array_equal(saturated(values, weights), values @ weights.T)
                     for values, weights in products(exported / name, images)]
              for name in ("model_int8.onnx", "model_int8_full.onnx")}
