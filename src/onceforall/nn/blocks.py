@@ -25,15 +25,16 @@ class ElasticSqueezeExcite(nn.Module):
 
 
 class ElasticBlock(nn.Module):
-    """The block `largest` with elastic channels, elastic kernels in its depthwise layers, and as many layers as a plan
-    has. `common`: its first parts, which give narrower plans the first channels of what they give the widest."""
+    """The block `largest` with elastic channels, and the kernels and as many layers as its plans `ways` have.
+    `common`: its first parts, which give narrower plans the first channels of what they give the widest."""
 
-    def __init__(self, largest: BlockPlan, kernels: Sequence[int]) -> None:
+    def __init__(self, largest: BlockPlan, ways: Sequence[BlockPlan]) -> None:
         super().__init__()
         parts = largest.parts()
         for name, layers in parts.items():
+            kernels = sorted({layer.kernel for way in ways for layer in way.path if layer.name == layers[0].name})
             self.add_module(name, ElasticSqueezeExcite(*layers) if name == "se" else ElasticConvNormAct(
-                layers[0], kernels if layers[0].groups > 1 else ()))
+                layers[0], kernels))
         self.shortcut = None if largest.shortcut is None else ElasticConvNormAct(largest.shortcut)
         self.act = activation(largest.act)
         names = list(parts)

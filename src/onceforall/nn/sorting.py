@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
+from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from onceforall.nn.ops import ElasticConvNormAct
 from onceforall.nn.supernet import Supernet
-from onceforall.space import Arch, BlockPlan, Layer, SearchSpace
+from onceforall.space import Arch, BlockPlan, Layer, SearchSpace, variants
 
 V = TypeVar("V")
 
@@ -46,19 +47,14 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
 
 
 def _trained(space: SearchSpace, trained: SearchSpace) -> Iterator[Arch]:
-    """Of the sub-networks of `trained` one for each way to be narrow: its expand ratio, its widths, its layers."""
+    """Of the sub-networks of `trained` some that together are narrow in every way, as deep as those of `space`."""
     def some(values: Sequence[V], i: int) -> V:
         return values[min(i, len(values) - 1)]
 
-    ratios, layers = (max(1, *(len(stage.choices.get(name, ())) for stage in trained.stages))
-                      for name in ("expand", "layers"))
-    for e, w, n in product(range(ratios), range(max(map(len, trained.widths), default=1)), range(layers)):
-        index = {"expand": e, "layers": n}
-        yield Arch(max(space.resolutions), tuple(
-            (stage.block({name: some(values, index[name]) if name in index else full.choices[name][-1]
-                          for name, values in stage.elastic}),) * max(full.depth)
-            for stage, full in zip(trained.stages, space.stages, strict=True)),
-            tuple(some(values, w) for values in trained.widths))
+    deep = replace(trained, stages=tuple(replace(stage, depth=full.depth[-1:], tied=())
+                                         for stage, full in zip(trained.stages, space.stages, strict=True)))
+    for w in range(max(map(len, trained.widths), default=1)):
+        yield from variants(deep, [some(values, w) for values in trained.widths])
 
 
 def _groups(block: BlockPlan) -> Iterator[tuple[list[Layer], list[Layer], list[Layer]]]:

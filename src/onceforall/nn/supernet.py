@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from onceforall.errors import UserError
 from onceforall.nn.blocks import ElasticBlock
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
-from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, lower
+from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, lower, variants
 
 
 class Supernet(nn.Module):
@@ -29,11 +29,12 @@ class Supernet(nn.Module):
         super().__init__()
         self.space, self.num_classes, self.dropout = space, num_classes, dropout
         largest = self.plan(space.free.largest)
+        ways = [self.plan(arch).stages for arch in variants(space, space.largest.widths)]
         self.stem = ElasticConvNormAct(largest.stem)
-        self.first = nn.ModuleList(_block(plan, stage) for plan, stage in zip(
-            largest.first, space.stem.stages, strict=True))
-        self.stages = nn.ModuleList(nn.ModuleList(_block(plan, stage) for plan in plans) for plans, stage in zip(
-            largest.stages, space.stages, strict=True))
+        self.first = nn.ModuleList(ElasticBlock(plan, [plan]) for plan in largest.first)
+        self.stages = nn.ModuleList(nn.ModuleList(_block(plan, [stages[s][b] for stages in ways])
+                                                  for b, plan in enumerate(plans))
+                                    for s, plans in enumerate(largest.stages))
         *mixed, classifier = largest.head
         self.head = nn.ModuleDict({layer.role: ElasticConvNormAct(layer) for layer in (*largest.features, *mixed)})
         self.head["classifier"] = ElasticLinear(classifier.inputs, classifier.outputs)
@@ -75,10 +76,10 @@ class Supernet(nn.Module):
         return logits
 
 
-def _block(plan: BlockPlan, stage: StageSpace) -> nn.Module:
-    if "expand" in plan.parts() and 1 in stage.choices.get("expand", ()):
+def _block(largest: BlockPlan, ways: Sequence[BlockPlan]) -> nn.Module:
+    if "expand" in largest.parts() and any("expand" not in way.parts() for way in ways):
         raise UserError("expand", "1 leaves out a layer that the other ratios share", "begin with a ratio above 1")
-    return ElasticBlock(plan, [int(k) for k in stage.choices.get("kernel", ())])
+    return ElasticBlock(largest, ways)
 
 
 @torch.no_grad()

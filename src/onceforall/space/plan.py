@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -137,7 +137,7 @@ def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
     stem = Layer("stem", space.in_channels, own(space.stem.width), 3, space.stem.stride, size=arch.resolution,
                  act=space.stem.act)
     cursor = _Cursor(stem.outputs, stem.out_size)
-    first = tuple(cursor.block(f"first.{i}", stage, stage.blocks(-1)[0], 0, own(stage.width))
+    first = tuple(cursor.block(f"first.{i}", stage, stage.end(-1)[0], 0, own(stage.width))
                   for i, stage in enumerate(space.stem.stages))
     stages = []
     for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)):
@@ -145,6 +145,20 @@ def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
         stages.append(tuple(cursor.block(f"stages.{s}.{b}", stage, block, b, width) for b, block in enumerate(blocks)))
     features, head = _head(space.head, cursor, own(space.head.mix), num_classes)
     return Plan(arch.resolution, stem, first, tuple(stages), features, head)
+
+
+def variants(space: SearchSpace, widths: Sequence[int]) -> Iterator[Arch]:
+    """Sub-networks of all blocks that together have every combination of the choices of every block.
+
+    Args:
+        space: of which they are; what is tied in it is free here.
+        widths: the elastic widths of all of them, in channels.
+    """
+    ways = [[stage.ways(b) for b in range(max(stage.depth))] for stage in space.stages]
+    for way in range(max((len(block) for blocks in ways for block in blocks), default=1)):
+        yield Arch(max(space.resolutions), tuple(
+            tuple(stage.block(block[min(way, len(block) - 1)]) for block in blocks)
+            for stage, blocks in zip(space.stages, ways, strict=True)), tuple(widths))
 
 
 @dataclass
@@ -188,8 +202,15 @@ class Place:
         return self.stride == 1 and self.inputs == self.outputs and (
             self.index > 0 or not isinstance(self.stage.width, tuple))
 
+    def hidden(self, channels: int) -> int:
+        """Channels inside the block: as many as its `hidden` says, or `expand` times `channels`; of that the part that
+        its `fraction` says. What a ratio gives is made divisible."""
+        own, part = int(self["hidden"]), self["fraction"] or 1
+        ratio = part if own else (self["expand"] or 1) * part
+        return (own or channels) if ratio == 1 else make_divisible(round((own or channels) * ratio))
+
     def __getitem__(self, dimension: str) -> Value:
-        return self.stage.value(self.block, dimension)
+        return self.stage.value(self.block, dimension, self.index)
 
 
 def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -206,9 +227,9 @@ def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tupl
 
 def mbconv(at: Place) -> BlockPlan:
     """Inverted bottleneck: expand 1x1, depthwise, squeeze-and-excitation, project 1x1 (Sandler et al. 2018)."""
-    name, expand, act = at.name, at["expand"], at.stage.act
-    hidden = make_divisible(round(at.inputs * expand)) if expand != 1 else at.inputs
-    path = [Layer(f"{name}.expand", at.inputs, hidden, size=at.size, act=act)] if expand != 1 else []
+    name, act, hidden = at.name, at.stage.act, at.hidden(at.inputs)
+    expanded = hidden != at.inputs or at["expand"] not in (0, 1)
+    path = [Layer(f"{name}.expand", at.inputs, hidden, size=at.size, act=act)] if expanded else []
     depthwise = Layer(f"{name}.depthwise", hidden, hidden, int(at["kernel"]), at.stride, hidden, at.size, act=act)
     path.append(depthwise)
     if at.stage.se:
@@ -228,7 +249,7 @@ def _conv(at: Place) -> BlockPlan:
 
 def _bottleneck(at: Place) -> BlockPlan:
     """Bottleneck of ResNet-D: 1x1, 3x3, 1x1, and on the shortcut mean and 1x1 (He et al. 2016; He et al. 2019)."""
-    name, act, hidden = at.name, at.stage.act, make_divisible(round(at.outputs * at["expand"]))
+    name, act, hidden = at.name, at.stage.act, at.hidden(at.outputs)
     reduce = Layer(f"{name}.conv1", at.inputs, hidden, size=at.size, act=act)
     middle = Layer(f"{name}.conv2", hidden, hidden, 3, at.stride, size=at.size, act=act)
     shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size,
@@ -241,7 +262,7 @@ def _separable(at: Place) -> BlockPlan:
     """Separable convolutions, each after its activation, then max pooling where there is a stride; on the shortcut 1x1
     where it has another width or size (Chollet 2017)."""
     name, count = at.name, int(at["layers"])
-    widths = [at.inputs, *[make_divisible(round(at.inputs * at["expand"]))] * (count - 1), at.outputs]
+    widths = [at.inputs, *[at.hidden(at.inputs)] * (count - 1), at.outputs]
     path = []
     for i, (width, wider) in enumerate(pairwise(widths), 1):
         path += [Layer(f"{name}.depthwise{i}", width, width, int(at["kernel"]), groups=width, size=at.size, norm=False,
