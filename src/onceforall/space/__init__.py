@@ -2,8 +2,9 @@
 
 from onceforall.space.arch import Arch, Block, Value
 from onceforall.space.catalog import CATALOG, search_space
+from onceforall.space.lowering import lower, variants
 from onceforall.space.older import read_space
-from onceforall.space.plan import BlockPlan, Layer, Plan, lower, make_divisible, variants
+from onceforall.space.plan import BlockPlan, Layer, Plan, make_divisible
 from onceforall.space.rows import BlockRow, Head, StageSpace, Stem
 from onceforall.space.search_space import Gene, SearchSpace
 
