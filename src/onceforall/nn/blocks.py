@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from onceforall.nn.ops import ElasticConvNormAct, activation
 from onceforall.space import BlockPlan, Layer
+from onceforall.space.plan import DEPTHWISE, EXCITE, EXPAND, REDUCE
 
 
 class ElasticSqueezeExcite(nn.Module):
-    """Channel attention: mean over the map, reduce, ReLU, excite, hard sigmoid, multiply (Hu et al. 2018)."""
+    """Channel attention: mean over the map, reduce, excite, multiply (Hu et al. 2018)."""
 
     def __init__(self, reduce: Layer, excite: Layer) -> None:
         super().__init__()
         self.reduce, self.excite = ElasticConvNormAct(reduce), ElasticConvNormAct(excite)
 
     def forward(self, images: Tensor, plan: BlockPlan) -> Tensor:
-        gate: Tensor = self.reduce(images.mean((2, 3), keepdim=True), plan["reduce"])
-        gate = self.excite(gate, plan["excite"])
+        gate: Tensor = self.reduce(images.mean((2, 3), keepdim=True), plan[REDUCE])
+        gate = self.excite(gate, plan[EXCITE])
         return images * gate
 
 
@@ -37,8 +38,9 @@ class ElasticBlock(nn.Module):
                 layers[0], kernels))
         self.shortcut = None if largest.shortcut is None else ElasticConvNormAct(largest.shortcut)
         self.act = activation(largest.act)
-        names = list(parts)
-        self.common = tuple(names[:names.index("depthwise") + 1]) if "depthwise" in names else ()
+        names, always = list(parts), all(DEPTHWISE in way.parts() for way in ways)
+        first = names[:names.index(DEPTHWISE) + 1] if always else []
+        self.common = tuple(first) if set(first) <= {EXPAND, DEPTHWISE} else ()
 
     def forward(self, images: Tensor, plan: BlockPlan, users: Sequence[BlockPlan] = ()) -> Tensor:
         """Feature map (B, C, H, W) to (B, plan's output width, H / stride, W / stride); `users` as in `ops`."""
@@ -50,11 +52,11 @@ class ElasticBlock(nn.Module):
         Each is as wide as the widest plan: a narrower one's is the first channels, since nothing mixes channels between
         expansion and projection. Each plan updates its own channels' statistics.
         """
-        widest = max(plans, key=lambda plan: plan["depthwise"].outputs)
+        widest = max(plans, key=lambda plan: plan[DEPTHWISE].outputs)
         x = self._run(self.common[:-1], images, widest, plans)
-        kernels = dict.fromkeys(plan["depthwise"].kernel for plan in plans)
-        return {kernel: self.get_submodule("depthwise")(x, replace(widest["depthwise"], kernel=kernel), [
-            layer for layer in _of(plans, "depthwise") if layer.kernel == kernel]) for kernel in kernels}
+        kernels = dict.fromkeys(plan[DEPTHWISE].kernel for plan in plans)
+        return {kernel: self.get_submodule(DEPTHWISE)(x, replace(widest[DEPTHWISE], kernel=kernel), [
+            layer for layer in _of(plans, DEPTHWISE) if layer.kernel == kernel]) for kernel in kernels}
 
     def rest(self, hidden: Tensor, images: Tensor, plan: BlockPlan, users: Sequence[BlockPlan] = ()) -> Tensor:
         """The block's output, from the map after its common parts and its input."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from onceforall.nn.ops import ElasticConvNormAct
 from onceforall.nn.supernet import Supernet
 from onceforall.space import Arch, BlockPlan, Layer, SearchSpace, variants
+from onceforall.space.plan import GATE, REDUCE
 
 V = TypeVar("V")
 
@@ -32,16 +33,16 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
         others = [other for plan in narrower for other in plan.blocks() if other.name == block.name]
         for writers, readers, gate in _groups(block):
             role = readers[0].role
-            if any(other.path[-1].role == writers[0].role for other in others):
+            if any(other.last.role == writers[0].role for other in others):
                 continue  # these channels are the output of a block with fewer layers, which others are added to
-            order = _order(_layer(net, readers[0]), [b[role].inputs for b in others])
+            order = _order(_layer(net, readers[0]), [found.inputs for b in others if (found := b.layer(role))])
             for layer in writers:
                 _permute_outputs(_layer(net, layer), order)
             for layer in readers:
                 _permute_inputs(_layer(net, layer), order)
             if gate:
                 reduce, excite = (_layer(net, layer) for layer in gate)
-                squeeze = _order(excite, [b["reduce"].outputs for b in others] if keep_squeeze else [])
+                squeeze = _order(excite, [b[REDUCE].outputs for b in others] if keep_squeeze else [])
                 _permute_outputs(reduce, squeeze)
                 _permute_inputs(excite, squeeze)
 
@@ -63,10 +64,12 @@ def _groups(block: BlockPlan) -> Iterator[tuple[list[Layer], list[Layer], list[L
     writers: list[Layer] = []
     gate: list[Layer] = []
     for layer in block.layers:
-        if layer.role in ("reduce", "excite"):
+        if layer.role in GATE:
             gate.append(layer)
-        elif layer.groups > 1:
+        elif layer.depthwise:
             writers += [layer] if writers else []  # the block's own input keeps its order
+        elif layer.groups > 1:
+            writers, gate = [], []  # channels keep to their groups
         else:
             if writers:
                 yield [*writers, *gate[1:]], [layer, *gate[:1]], gate

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, activation, pool
+from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, Pad, activation, own_padding, pool
 from onceforall.nn.supernet import Supernet
 from onceforall.space import Arch, BlockPlan, Layer, Plan
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention: mean over the map, reduce, ReLU, excite, hard sigmoid, multiply (Hu et al. 2018)."""
+    """Channel attention: mean over the map, reduce, excite, multiply (Hu et al. 2018)."""
 
     def __init__(self, reduce: Layer, excite: Layer) -> None:
         super().__init__()
@@ -81,8 +81,10 @@ def conv_norm_act(layer: Layer) -> nn.Sequential:
     anything."""
     act = [] if layer.act is None else [("act", activation(layer.act, first=layer.act_first))]
     parts: list[tuple[str, nn.Module]] = [("conv", _empty(
-        nn.Conv2d, layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, layer.kernel // 2, groups=layer.groups,
-        bias=layer.bias))]
+        nn.Conv2d, layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, own_padding(layer),
+        groups=layer.groups, bias=layer.bias))]
+    if layer.uneven:
+        parts.insert(0, ("pad", Pad(layer)))
     if layer.norm:
         parts.append(("norm", _empty(nn.BatchNorm2d, layer.outputs)))
     parts = [*act, *parts] if layer.act_first else [*parts, *act]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Block
 from onceforall.space.kinds import KINDS, Place
 from onceforall.space.plan import BlockPlan, Layer, Plan
-from onceforall.space.rows import Head, StageSpace, Width
+from onceforall.space.rows import Head, Padding, StageSpace, Width
 from onceforall.space.search_space import SearchSpace
 
 
@@ -23,9 +23,10 @@ def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
     def own(width: Width) -> int:
         return next(widths) if isinstance(width, tuple) else width
 
-    stem = Layer("stem", space.in_channels, own(space.stem.width), 3, space.stem.stride, size=arch.resolution,
-                 act=space.stem.act)
-    cursor = _Cursor(stem.outputs, stem.out_size)
+    stem = Layer("stem", space.in_channels, own(space.stem.width), space.stem.kernel, space.stem.stride,
+                 size=arch.resolution, act=space.stem.act, pool="max" if space.stem.pool else None,
+                 padding=space.padding)
+    cursor = _Cursor(stem.outputs, stem.out_size, space.padding)
     first = tuple(cursor.block(f"first.{i}", stage, stage.end(-1)[0], 0, own(stage.width))
                   for i, stage in enumerate(space.stem.stages))
     stages = []
@@ -52,19 +53,24 @@ def variants(space: SearchSpace, widths: Sequence[int]) -> Iterator[Arch]:
 
 @dataclass
 class _Cursor:
-    """Where the walk through the network stands: channels and map size that reach the next block."""
+    """Where the walk through the network stands: channels and map size that reach the next block, and the padding."""
 
     width: int
     size: int
+    padding: Padding
 
     def block(self, name: str, stage: StageSpace, block: Block, index: int, width: int) -> BlockPlan:
         """The stage's next block, to `width` channels; 0: as many as come in."""
         if stage.kind not in KINDS:
             raise UserError(f"space {name}", f"{stage.kind!r} is not a kind of block; known: {', '.join(KINDS)}",
                             "import the module that adds it to KINDS")
-        plan = KINDS[stage.kind](Place(name, stage, block, index, self.width, width or self.width, self.size))
-        self.width, self.size = plan.path[-1].outputs, plan.path[-1].out_size
-        return plan
+        values = stage.values(block, index)
+        plan = KINDS[stage.kind](Place(name, stage, values, index, self.width, width or self.width, self.size))
+        self.width, self.size = plan.last.outputs, plan.last.out_size
+        if self.padding == "centre" and not stage.acts:
+            return plan
+        acts = dict(stage.acts)
+        return plan.each(lambda layer: replace(layer, act=acts.get(layer.role, layer.act), padding=self.padding))
 
 
 def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -74,6 +80,6 @@ def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tupl
         features.append(Layer("head.expand", width, expand, size=cursor.size, act=head.act))
         width = expand
     if mix:
-        mixed.append(Layer("head.mix", width, mix, norm=False, act=head.act))
+        mixed.append(Layer("head.mix", width, mix, bias=head.mix_bias, norm=head.mix_norm, act=head.act))
         width = mix
     return tuple(features), (*mixed, Layer("head.classifier", width, num_classes, bias=True, norm=False))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from onceforall.space.rows import Padding
+
+# roles of layers: the last part of their names
+EXPAND, DEPTHWISE, PROJECT, CLASSIFIER = "expand", "depthwise", "project", "classifier"
+REDUCE, EXCITE = GATE = "reduce", "excite"
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -17,9 +23,10 @@ class Layer:
     """One convolution or linear layer with what directly belongs to it.
 
     `name`: its dotted path in supernet and extracted net alike; `size`: side of its square input map in
-    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "swish", "hsigmoid" or None, after
-    that, or before the convolution where `act_first`; `pool`: "mean" means windows of stride x stride before the
-    convolution, which then has no stride; "max" of 3 x 3 at stride 2 at the end.
+    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "swish", "sigmoid", "hsigmoid" or
+    None, after that, or before the convolution where `act_first`; `pool`: "mean" means windows of stride x stride
+    before the convolution, which then has no stride; "max" of 3 x 3 at stride 2 at the end; `padding`: the rule for
+    zeros around the map, as in `SearchSpace`.
     """
 
     name: str
@@ -34,10 +41,11 @@ class Layer:
     act: str | None = None
     act_first: bool = False
     pool: str | None = None
+    padding: Padding = "centre"
 
     @property
     def conv_size(self) -> int:
-        """Side of the convolution's output map, at padding kernel // 2; windows that a border cuts count."""
+        """Side of the convolution's output map, by either rule of padding; windows that a border cuts count."""
         return (self.size - 1) // self.stride + 1
 
     @property
@@ -49,6 +57,24 @@ class Layer:
     def conv_stride(self) -> int:
         """The convolution's own stride."""
         return 1 if self.pool == "mean" else self.stride
+
+    def pads(self, size: int) -> tuple[int, int]:
+        """Zeros before and after a side of `size` pixels of the map that the convolution is given."""
+        if self.padding == "centre":
+            return self.kernel // 2, self.kernel // 2
+        covered = (-(-size // self.conv_stride) - 1) * self.conv_stride + self.kernel
+        total = max(covered - size, 0)
+        return total // 2, total - total // 2
+
+    @property
+    def uneven(self) -> bool:
+        """Whether there may be more zeros at the end than at the start, which depends on the map's size."""
+        return self.padding == "same" and self.conv_stride > 1 and self.kernel > 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel has its own filter."""
+        return self.groups == self.inputs > 1
 
     @property
     def role(self) -> str:
@@ -75,6 +101,16 @@ class BlockPlan:
         """All its layers, the shortcut's last."""
         return self.path if self.shortcut is None else (*self.path, self.shortcut)
 
+    @property
+    def last(self) -> Layer:
+        """The layer whose map leaves the path: the last one that is no gate's."""
+        return next(layer for layer in reversed(self.path) if layer.role not in GATE)
+
+    def each(self, change: Callable[[Layer], Layer]) -> BlockPlan:
+        """The block with every layer changed."""
+        return replace(self, path=tuple(map(change, self.path)),
+                       shortcut=None if self.shortcut is None else change(self.shortcut))
+
     def parts(self) -> dict[str, tuple[Layer, ...]]:
         """The path's layers by the next word of their name: each alone, a gate's two together."""
         out: dict[str, tuple[Layer, ...]] = {}
@@ -84,7 +120,7 @@ class BlockPlan:
         return out
 
     def layer(self, role: str) -> Layer | None:
-        """The layer of that role ("expand", "depthwise", "reduce", "excite", "project"), None if absent."""
+        """The layer of that role, such as "depthwise"; None if absent."""
         return next((layer for layer in self.layers if layer.role == role), None)
 
     def __getitem__(self, role: str) -> Layer:

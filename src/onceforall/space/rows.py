@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise, product
 from math import prod
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -19,6 +20,7 @@ Count = Annotated[int, Field(ge=1, le=1000)]
 Blocks = Annotated[int, Field(ge=0, le=100)]
 Choice = Annotated[int, Field(ge=0, le=1 << 16)] | Annotated[float, Field(ge=0, le=1 << 16)]
 Pairs = tuple[tuple[Name, tuple[Choice, ...]], ...]
+Padding = Literal["centre", "same"]
 Fixed = tuple[tuple[Name, Choice], ...]
 Width = Channels | tuple[Channels, ...]  # a tuple, ascending, where the width is elastic
 V = TypeVar("V", int, Value)
@@ -39,6 +41,25 @@ class BlockRow:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """A squeeze-and-excitation gate (Hu et al. 2018); by default MobileNetV3's (Howard et al. 2019).
+
+    It is squeezed to `ratio` times the channels of the map that it is on, or of the block's `inputs`, rounded down and
+    then made divisible by `divisor`. `act` follows the squeezing layer, and `gate` is what the map is multiplied by.
+    It stands in the `middle` of a block, after its depthwise or widest convolution, or at the `end`, after the last.
+    """
+
+    __pydantic_config__ = FORM
+
+    ratio: Annotated[float, Field(gt=0, le=16)] = 0.25
+    of: Literal["map", "inputs"] = "map"
+    divisor: Count = 8
+    act: Name = "relu"
+    gate: Name = "hsigmoid"
+    place: Literal["middle", "end"] = "middle"
+
+
+@dataclass(frozen=True)
 class StageSpace:
     """One row of the paper's table.
 
@@ -46,7 +67,9 @@ class StageSpace:
     block, ascending, such as (("kernel", (3, 5, 7)), ("expand", (3, 4, 6))); `fixed`: what is no choice there; `kind`:
     the kind of block, as `plan` knows it; `idle`: ("layers", 1, "expand") where a block with one layer has no expand
     ratio; `tied`: ((2, 3), (3, 4), (4, 6)) where all blocks of a stage have the expand ratio that goes with its depth,
-    or the next larger one that there is; `blocks`: a row for each block, where they differ.
+    or the next larger one that there is; `se`: whether there is
+    MobileNetV3's squeeze-and-excitation, or another one; `blocks`: a row for each block, where they differ; `acts`:
+    (("depthwise", None),) where layers of that role have another activation, or none.
     """
 
     __pydantic_config__ = FORM
@@ -55,17 +78,21 @@ class StageSpace:
     depth: tuple[Blocks, ...]
     stride: Count
     act: Name
-    se: bool
+    se: bool | Gate
     elastic: Pairs
     kind: Name = "mbconv"
     fixed: Fixed = ()
     idle: tuple[Name, Choice, Name] | None = None
     tied: tuple[tuple[Blocks, Choice], ...] = ()
     blocks: tuple[BlockRow, ...] = ()
+    acts: tuple[tuple[Name, Name | None], ...] = ()
 
     def __post_init__(self) -> None:
         own = [("depth", self.depth), *([("width", self.width)] if isinstance(self.width, tuple) else [])]
         _check_lists((*own, *self.elastic))
+        if 0 in self.depth and (self.width or self.stride > 1):
+            raise UserError("depth", "0 is for a stage that keeps width and size: what follows has the same input",
+                            "give width 0 and stride 1")
         if self.blocks and len(self.blocks) < max(self.depth):
             raise UserError("blocks", f"has {len(self.blocks)} rows for {max(self.depth)} blocks")
         for b, row in enumerate(self.blocks, 1):
@@ -77,17 +104,26 @@ class StageSpace:
             raise UserError("tied", "does not give an expand ratio for each depth")
 
     @property
+    def gate(self) -> Gate | None:
+        """The squeeze-and-excitation of its blocks; None where they have none."""
+        return (Gate() if self.se else None) if isinstance(self.se, bool) else self.se
+
+    @property
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """Elastic dimension to its choices, ascending: those of all its blocks together."""
-        if not self.blocks:
-            return dict(self.elastic)
-        each = [self.choices_at(b) for b in range(len(self.blocks))]
-        return {name: tuple(sorted({value for own in each for value in own[name]})) for name, _ in self.elastic}
+        return {name: tuple(sorted({value for own in self._lists for value in own[name]})) for name, _ in self.elastic}
 
-    def choices_at(self, block: int, depth: int | None = None) -> dict[str, tuple[Value, ...]]:
+    def choices_at(self, block: int, depth: int | None = None) -> Mapping[str, tuple[Value, ...]]:
         """Those of one block, by its number; those that are left to it in a stage of `depth` blocks."""
-        own = {**dict(self.elastic), **(dict(self.blocks[block].elastic) if block < len(self.blocks) else {})}
-        return own if depth is None else {name: self.left(name, values, depth) for name, values in own.items()}
+        own = self._lists[min(block, len(self._lists) - 1)]
+        if depth is None or not self.tied:
+            return own
+        return {name: self.left(name, values, depth) for name, values in own.items()}
+
+    @cached_property
+    def _lists(self) -> list[Mapping[str, tuple[Value, ...]]]:
+        """The choices of each block; of one where all are alike."""
+        return [dict(self.elastic) | dict(row.elastic) for row in self.blocks or (BlockRow(),)]
 
     def left(self, name: str, values: tuple[V, ...], depth: int) -> tuple[V, ...]:
         """Those of a dimension's values that are left to a stage of so many blocks."""
@@ -115,10 +151,10 @@ class StageSpace:
         """The block of these choices, without the one that is idle."""
         return Block(tuple((name, picks[name]) for name in self.dimensions(picks)))
 
-    def value(self, block: Block, name: str, index: int) -> Value:
-        """The choice of a dimension of the block of that number, or what is fixed."""
-        fixed = dict(self.fixed) | (dict(self.blocks[index].fixed) if self.blocks else {})
-        return dict(block.choices).get(name, fixed.get(name, 0))
+    def values(self, block: Block, index: int) -> dict[str, Value]:
+        """What the block of that number has: its choices, and what is fixed."""
+        own = self.blocks[index].fixed if self.blocks else ()
+        return dict((*self.fixed, *own, *block.choices))
 
     def fault(self, block: Block, index: int, depth: int) -> str:
         """Why a block is not the stage's block of that number at that depth; nothing where it is."""
@@ -136,8 +172,9 @@ class StageSpace:
     @property
     def constants(self) -> tuple[object, ...]:
         """What the row has beside its choices."""
-        return (self.kind, self.stride, self.act, self.se, self.fixed, self.idle, *(name for name, _ in self.elastic),
-                None if isinstance(self.width, tuple) else self.width, *(row.fixed for row in self.blocks))
+        return (self.kind, self.stride, self.act, self.acts, self.gate, self.fixed, self.idle,
+                *(name for name, _ in self.elastic), None if isinstance(self.width, tuple) else self.width,
+                *(row.fixed for row in self.blocks))
 
     @property
     def count(self) -> int:
@@ -181,7 +218,7 @@ def _check_lists(lists: Sequence[tuple[str, tuple[Value, ...]]]) -> None:
 
 @dataclass(frozen=True)
 class Stem:
-    """What comes before the elastic stages: a 3x3 convolution, then blocks that are not elastic."""
+    """What comes before the elastic stages: a convolution, max pooling where `pool`, blocks that are not elastic."""
 
     __pydantic_config__ = FORM
 
@@ -189,12 +226,15 @@ class Stem:
     stride: Count
     act: Name
     stages: tuple[StageSpace, ...] = ()
+    kernel: Count = 3
+    pool: bool = False
 
 
 @dataclass(frozen=True)
 class Head:
-    """1x1 convolution to `expand` channels (to `ratio` times as many as come in, where that is given), global mean, 1x1
-    convolution to `mix`, classifier; 0: there is none."""
+    """1x1 convolution to `expand` channels (to `ratio` times as many as come in, where that is given), global mean, a
+    hidden layer of `mix` channels, classifier; 0: there is none. The hidden layer is a linear one with a `mix_bias`, or
+    with normalisation after it (`mix_norm`), or with neither."""
 
     __pydantic_config__ = FORM
 
@@ -202,6 +242,8 @@ class Head:
     mix: Width
     act: Name
     ratio: Annotated[int, Field(ge=0, le=1000)] = 0
+    mix_bias: bool = False
+    mix_norm: bool = False
 
 
 def listed(values: Sequence[Value]) -> str:

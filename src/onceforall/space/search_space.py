@@ -14,14 +14,18 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Value
-from onceforall.space.rows import FORM, Head, Name, StageSpace, Stem, V, Width, listed, subset
+from onceforall.space.rows import FORM, Head, Name, Padding, StageSpace, Stem, V, Width, listed, subset
 
 Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "depth"), (stage, block, "kernel"), ..
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All sub-networks of one supernet. Its rows say everything; `name` is for people, and for the catalogue."""
+    """All sub-networks of one supernet. Its rows say everything; `name` is for people, and for the catalogue.
+
+    `padding`: zeros around the maps, "centre" as many as half the kernel at both ends; "same" as TensorFlow has it,
+    which is more at the end where the stride is 2 and the map's side even.
+    """
 
     __pydantic_config__ = FORM
 
@@ -32,6 +36,7 @@ class SearchSpace:
     head: Head
     in_channels: Annotated[int, Field(ge=1, le=1000)] = 3
     bn_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    padding: Padding = "centre"
 
     @cached_property
     def largest(self) -> Arch:
