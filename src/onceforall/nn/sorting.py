@@ -26,7 +26,8 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
     of the excite weights that read it (Cai et al. 2020, section 3.3, elastic width). `trained` is the space the
     weights were trained in: a channel stays within the band of the smallest of its expand ratios that already has it;
     SE's squeeze channels likewise, unless `keep_squeeze` is False, as in the authors' code: they are then sorted in
-    full, which changes what sub-networks of a trained narrower ratio answer.
+    full, which changes what sub-networks of a trained narrower ratio answer. Channels around a convolution of more than
+    one group, which is not depthwise, keep their places.
     """
     narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
     for block in net.plan(net.space.free.largest).blocks():

@@ -142,6 +142,25 @@ class StageSpace:
         return replace(self, elastic=tuple((n, changed(n, v)) for n, v in self.elastic), blocks=tuple(
             replace(row, elastic=tuple((n, change(n, v)) for n, v in row.elastic)) for row in self.blocks))
 
+    def covers(self, other: StageSpace) -> bool:
+        """Whether the row has all depths and choices of another one, and the rest alike."""
+        return set(other.depth) <= set(self.depth) and self.constants == other.constants and all(
+            set(other.choices_at(b, depth)[name]) <= set(values) for depth in other.depth for b in range(depth)
+            for name, values in self.choices_at(b, depth).items())
+
+    def common(self, other: StageSpace) -> StageSpace:
+        """The row with the choices that another one has too."""
+        blocks = tuple(replace(row, elastic=tuple((n, both(v, other.choices_at(b).get(n, ()))) for n, v in row.elastic))
+                       for b, row in enumerate(self.blocks))
+        return replace(self, depth=both(self.depth, other.depth), blocks=blocks, elastic=tuple(
+            (n, both(v, dict(other.elastic).get(n, ()))) for n, v in self.elastic))
+
+    @property
+    def top(self) -> StageSpace:
+        """The row with the largest of every choice alone."""
+        depth = self.depth[-1]
+        return replace(self.each(lambda name, values: self.left(name, values, depth)[-1:]), depth=(depth,))
+
     def dimensions(self, picks: Mapping[str, Value]) -> tuple[str, ...]:
         """The elastic dimensions that a block with these choices has."""
         idle = self.idle[2] if self.idle and picks.get(self.idle[0]) == self.idle[1] else None
@@ -262,6 +281,11 @@ def subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) -
     if len(set(wanted)) < len(wanted):
         raise UserError(place, f"{listed(wanted)} has a choice twice", "list each once")
     return tuple(sorted({v for v in allowed if v in wanted}))  # the space's own: 3.0 is in (3, 5, 7), and no depth
+
+
+def both(own: tuple[V, ...], others: Sequence[V]) -> tuple[V, ...]:
+    """The choices that are among others, too; the largest where none is."""
+    return tuple(value for value in own if value in others) or own[-1:]
 
 
 def elastic(choices: Mapping[str, Sequence[Value]]) -> Pairs:

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from math import prod
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Value
-from onceforall.space.rows import FORM, Head, Name, Padding, StageSpace, Stem, V, Width, listed, subset
+from onceforall.space.rows import FORM, Head, Name, Padding, StageSpace, Stem, V, Width, both, listed, subset
 
 Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "depth"), (stage, block, "kernel"), ..
 
@@ -110,24 +110,22 @@ class SearchSpace:
 
     def check(self, arch: Arch) -> Arch:
         """`arch` itself, or a UserError that names the first place where it leaves the space."""
-        fault = self._fault(arch)
-        if fault is not None:
+        if fault := self._fault(arch):
             raise UserError(*fault)
         return arch
 
     def covers(self, other: SearchSpace) -> bool:
         """Whether every sub-network of `other` is one of this space's."""
-        return set(other.resolutions) <= set(self.resolutions) and len(self.stages) == len(other.stages) and all(
-            set(b.depth) <= set(a.depth) and a.constants == b.constants
-            and all(set(b.choices_at(i, d)[n]) <= set(v) for d in b.depth for i in range(d)
-                    for n, v in a.choices_at(i, d).items())
-            for a, b in zip(self.stages, other.stages, strict=True)) and len(self.widths) == len(other.widths) and all(
-            set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
+        if len(self.stages) != len(other.stages) or len(self.widths) != len(other.widths):
+            return False
+        rows = all(map(StageSpace.covers, self.stages, other.stages))
+        widths = all(set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
+        return rows and widths and set(other.resolutions) <= set(self.resolutions)
 
     def alike(self, other: SearchSpace) -> bool:
         """Whether both have the same rows, whatever choices are left in them."""
-        return self.name == other.name and [row.constants for row in self.stages] == [
-            row.constants for row in other.stages]
+        mine, others = ([row.constants for row in space.stages] for space in (self, other))
+        return self.name == other.name and mine == others
 
     def at(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same blocks at other resolutions."""
@@ -137,22 +135,19 @@ class SearchSpace:
                  **choices: Sequence[Value]) -> SearchSpace:
         """The part of the space with only these choices, as `restrict(kernel=(7,), depth=(4,))`; a stage with but one
         choice keeps it."""
-        for name in choices:
-            if name not in self.dimensions:
-                raise UserError(f"{self.name}.{name}", "is no elastic dimension of this space",
-                                f"it has {', '.join([*self.dimensions, 'depth', 'resolutions'])}")
-        rows = [stage.choices for stage in self.stages]
-        wanted = {name: subset(f"{self.name}.{name}", values, _union(row.get(name, ()) for row in rows))
+        if unknown := [name for name in choices if name not in self.dimensions]:
+            raise UserError(f"{self.name}.{unknown[0]}", "is no elastic dimension of this space",
+                            f"it has {', '.join([*self.dimensions, 'depth', 'resolutions'])}")
+        wanted = {name: subset(f"{self.name}.{name}", values, _union(row.choices.get(name, ()) for row in self.stages))
                   for name, values in choices.items()}
         depths = subset(f"{self.name}.depth", depth, _union(stage.depth for stage in self.stages))
 
         def part(name: str, own: tuple[Value, ...]) -> tuple[Value, ...]:
             return self._part(name, wanted.get(name, own), own)
 
-        return replace(
-            self, resolutions=subset(f"{self.name}.resolutions", resolutions, self.resolutions),
-            stages=tuple(replace(stage.each(part), depth=self._part("depth", depths, stage.depth))
-                         for stage in self.stages))
+        stages = tuple(replace(row.each(part), depth=self._part("depth", depths, row.depth)) for row in self.stages)
+        sizes = subset(f"{self.name}.resolutions", resolutions, self.resolutions)
+        return replace(self, stages=stages, resolutions=sizes)
 
     def _part(self, name: str, wanted: Sequence[Value], own: tuple[V, ...]) -> tuple[V, ...]:
         """The wanted ones of a list of choices; a list of but one choice is kept."""
@@ -163,13 +158,11 @@ class SearchSpace:
         with `each("width", ..)` of each elastic width."""
         place = f"{self.name}.{name}"
         if name == "width":
-            return self._at_widths([subset(place, part, own)
-                                    for part, own in zip(values, self.widths, strict=True)])
-        if name == "depth":
-            return replace(self, stages=tuple(replace(stage, depth=subset(place, part, stage.depth))
-                                              for stage, part in zip(self.stages, values, strict=True)))
+            return self._at_widths([subset(place, part, own) for part, own in zip(values, self.widths, strict=True)])
 
         def narrowed(stage: StageSpace, wanted: Sequence[Value]) -> StageSpace:
+            if name == "depth":
+                return replace(stage, depth=subset(place, wanted, stage.depth))
             picked = subset(place, wanted, stage.choices[name]) if name in stage.choices else ()
             return stage.each(lambda n, own: self._part(n, picked, own) if n == name else own)
 
@@ -201,23 +194,14 @@ class SearchSpace:
     @property
     def top(self) -> SearchSpace:
         """Its largest sub-network alone, at all resolutions."""
-        stages = (replace(stage.each(partial(_last_left, stage)), depth=stage.depth[-1:]) for stage in self.stages)
-        return replace(self, stages=tuple(stages))._at_widths([values[-1:] for values in self.widths])
+        stages = tuple(stage.top for stage in self.stages)
+        return replace(self, stages=stages)._at_widths([values[-1:] for values in self.widths])
 
     def common(self, other: SearchSpace) -> SearchSpace:
         """The part of the space that another one of its family has too; its largest choice where that has none."""
-        def both(own: tuple[V, ...], others: Sequence[V]) -> tuple[V, ...]:
-            return tuple(v for v in own if v in others) or own[-1:]
-
-        stages = []
-        for stage, row in zip(self.stages, other.stages, strict=True):
-            blocks = tuple(replace(block, elastic=tuple((n, both(v, row.choices_at(b).get(n, ())))
-                                                        for n, v in block.elastic))
-                           for b, block in enumerate(stage.blocks))
-            stages.append(replace(stage, depth=both(stage.depth, row.depth), blocks=blocks, elastic=tuple(
-                (n, both(v, dict(row.elastic).get(n, ()))) for n, v in stage.elastic)))
+        stages = tuple(stage.common(row) for stage, row in zip(self.stages, other.stages, strict=True))
         widths = [both(own, others) for own, others in zip(self.widths, other.widths, strict=True)]
-        return replace(self, stages=tuple(stages))._at_widths(widths)
+        return replace(self, stages=stages)._at_widths(widths)
 
     def _at_widths(self, widths: Sequence[tuple[int, ...]]) -> SearchSpace:
         """The same with these choices of the elastic widths."""
@@ -305,11 +289,6 @@ class SearchSpace:
             if width not in own or isinstance(width, bool):
                 return f"arch width {w + 1}", f"{width!r} is not one of {listed(own)}"
         return None
-
-
-def _last_left(stage: StageSpace, name: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The largest of a dimension's values in the deepest stage."""
-    return stage.left(name, values, stage.depth[-1])[-1:]
 
 
 def _union(lists: Iterable[Sequence[V]]) -> tuple[V, ...]:
