@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from onceforall.nn.ops import ElasticConvNormAct, activation
 from onceforall.space import BlockPlan, Layer
-from onceforall.space.plan import DEPTHWISE, EXCITE, EXPAND, REDUCE
+from onceforall.space.plan import DEPTHWISE, EXCITE, EXPAND, REDUCE, SE, SHORTCUT
 
 
 class ElasticSqueezeExcite(nn.Module):
@@ -34,7 +34,7 @@ class ElasticBlock(nn.Module):
         parts = largest.parts()
         for name, layers in parts.items():
             kernels = sorted({layer.kernel for way in ways for layer in way.path if layer.name == layers[0].name})
-            self.add_module(name, ElasticSqueezeExcite(*layers) if name == "se" else ElasticConvNormAct(
+            self.add_module(name, ElasticSqueezeExcite(*layers) if name == SE else ElasticConvNormAct(
                 layers[0], kernels))
         self.shortcut = None if largest.shortcut is None else ElasticConvNormAct(largest.shortcut)
         self.act = activation(largest.act)
@@ -62,7 +62,7 @@ class ElasticBlock(nn.Module):
         """The block's output, from the map after its common parts and its input."""
         x = self._run(list(plan.parts())[len(self.common):], hidden, plan, users)
         if plan.residual:
-            x = (images if self.shortcut is None else self.shortcut(images, plan.shortcut, _of(users, "shortcut"))) + x
+            x = (images if self.shortcut is None else self.shortcut(images, plan.shortcut, _of(users, SHORTCUT))) + x
         out: Tensor = self.act(x)
         return out
 
@@ -70,7 +70,7 @@ class ElasticBlock(nn.Module):
         """The map after some of the parts, one after the other."""
         for name in names:
             part = self.get_submodule(name)
-            x = part(x, plan) if name == "se" else part(x, plan[name], _of(users, name))
+            x = part(x, plan) if name == SE else part(x, plan[name], _of(users, name))
         return x
 
 

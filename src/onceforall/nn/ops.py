@@ -37,15 +37,20 @@ def own_padding(layer: Layer) -> int:
     return 0 if layer.uneven else layer.pads(layer.size)[0]
 
 
+def padded(images: Tensor, layer: Layer) -> Tensor:
+    """A map (B, C, H, W) of any size with the zeros around it that a layer may have unevenly."""
+    return F.pad(images, [*layer.pads(images.shape[3]), *layer.pads(images.shape[2])])
+
+
 class Pad(nn.Module):
-    """The zeros around a map that a layer's padding may have unevenly, at any size of the map (B, C, H, W)."""
+    """`padded` as a module."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.pad(images, [*self.layer.pads(images.shape[3]), *self.layer.pads(images.shape[2])])
+        return padded(images, self.layer)
 
 
 class ElasticConv2d(nn.Conv2d):
@@ -77,7 +82,7 @@ class ElasticConv2d(nn.Conv2d):
     def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
         part = self.tensors(layer)
         if layer.uneven:
-            images = Pad(layer)(images)
+            images = padded(images, layer)
         return conv2d(images, part["weight"], part.get("bias"), stride=layer.conv_stride, groups=layer.groups,
                       padding=own_padding(layer))
 

@@ -8,7 +8,18 @@ from itertools import pairwise
 
 from onceforall.errors import UserError
 from onceforall.space.arch import Value
-from onceforall.space.plan import BlockPlan, Layer, make_divisible
+from onceforall.space.plan import (
+    DEPTHWISE,
+    EXCITE,
+    EXPAND,
+    PROJECT,
+    REDUCE,
+    SE,
+    SHORTCUT,
+    BlockPlan,
+    Layer,
+    make_divisible,
+)
 from onceforall.space.rows import StageSpace
 
 
@@ -62,8 +73,8 @@ class Place:
         if gate is None or gate.place != place:
             return []
         squeezed = make_divisible(int((self.inputs if gate.of == "inputs" else channels) * gate.ratio), gate.divisor)
-        return [Layer(f"{self.name}.se.reduce", channels, squeezed, bias=True, norm=False, act=gate.act),
-                Layer(f"{self.name}.se.excite", squeezed, channels, bias=True, norm=False, act=gate.gate)]
+        return [Layer(f"{self.name}.{SE}.{REDUCE}", channels, squeezed, bias=True, norm=False, act=gate.act),
+                Layer(f"{self.name}.{SE}.{EXCITE}", squeezed, channels, bias=True, norm=False, act=gate.gate)]
 
     def __getitem__(self, dimension: str) -> Value:
         """The block's choice of a dimension, or what is fixed; 0 where neither is said."""
@@ -85,13 +96,13 @@ def mbconv(at: Place) -> BlockPlan:
         path.append(Layer(f"{name}.start", inputs, inputs, start, at.stride if first else 1, inputs, size))
         size = path[-1].out_size
     if at.expands(hidden):
-        path.append(Layer(f"{name}.expand", inputs, hidden, size=size, act=act))
+        path.append(Layer(f"{name}.{EXPAND}", inputs, hidden, size=size, act=act))
     if kernel:
         stride = 1 if first else at.stride
-        path.append(Layer(f"{name}.depthwise", hidden, hidden, kernel, stride, hidden, size, act=act))
+        path.append(Layer(f"{name}.{DEPTHWISE}", hidden, hidden, kernel, stride, hidden, size, act=act))
         size = path[-1].out_size
     path += at.gate("middle", hidden)
-    path.append(Layer(f"{name}.project", hidden, at.outputs, stride=1 if start or kernel else at.stride, size=size))
+    path.append(Layer(f"{name}.{PROJECT}", hidden, at.outputs, stride=1 if start or kernel else at.stride, size=size))
     return BlockPlan(name, (*path, *at.gate("end", at.outputs)), at.same)
 
 
@@ -99,11 +110,12 @@ def _fused_mbconv(at: Place) -> BlockPlan:
     """Fused inverted bottleneck: expand k x k, project 1x1; one k x k convolution at ratio 1 (Tan and Le 2021)."""
     name, act, hidden, kernel = at.name, at.stage.act, at.hidden(at.inputs), int(at["kernel"] or 3)
     if not at.expands(hidden):
-        path = [Layer(f"{name}.conv", at.inputs, at.outputs, kernel, at.stride, size=at.size, act=act)]
+        path = [Layer(f"{name}.conv", at.inputs, at.outputs, kernel, at.stride, size=at.size, act=act),
+                *at.gate("middle", at.outputs)]
     else:
-        expand = Layer(f"{name}.expand", at.inputs, hidden, kernel, at.stride, size=at.size, act=act)
+        expand = Layer(f"{name}.{EXPAND}", at.inputs, hidden, kernel, at.stride, size=at.size, act=act)
         path = [expand, *at.gate("middle", hidden),
-                Layer(f"{name}.project", hidden, at.outputs, size=expand.out_size)]
+                Layer(f"{name}.{PROJECT}", hidden, at.outputs, size=expand.out_size)]
     return BlockPlan(name, (*path, *at.gate("end", at.outputs)), at.same)
 
 
@@ -124,7 +136,7 @@ def _bottleneck(at: Place) -> BlockPlan:
     reduce = Layer(f"{name}.conv1", at.inputs, hidden, size=at.size, act=act)
     middle = Layer(f"{name}.conv2", hidden, hidden, int(at["kernel"] or 3), at.stride, at.groups(hidden), at.size,
                    act=act)
-    shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size,
+    shortcut = None if at.same else Layer(f"{name}.{SHORTCUT}", at.inputs, at.outputs, stride=at.stride, size=at.size,
                                           pool="mean" if at.stride > 1 and not at["strided"] else None)
     path = (reduce, middle, *at.gate("middle", hidden),
             Layer(f"{name}.conv3", hidden, at.outputs, size=middle.out_size), *at.gate("end", at.outputs))
@@ -142,7 +154,7 @@ def _separable(at: Place) -> BlockPlan:
                        act=at.stage.act, act_first=True),
                  Layer(f"{name}.pointwise{i}", width, wider, size=at.size,
                        pool="max" if at.stride > 1 and i == count else None)]
-    shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size)
+    shortcut = None if at.same else Layer(f"{name}.{SHORTCUT}", at.inputs, at.outputs, stride=at.stride, size=at.size)
     return BlockPlan(name, tuple(path), True, shortcut)
 
 

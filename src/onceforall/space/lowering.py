@@ -9,7 +9,7 @@ from functools import lru_cache
 from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Block
 from onceforall.space.kinds import KINDS, Place
-from onceforall.space.plan import BlockPlan, Layer, Plan
+from onceforall.space.plan import CLASSIFIER, BlockPlan, Layer, Plan
 from onceforall.space.rows import Head, Padding, StageSpace, Width
 from onceforall.space.search_space import SearchSpace
 
@@ -82,4 +82,4 @@ def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tupl
     if mix:
         mixed.append(Layer("head.mix", width, mix, bias=head.mix_bias, norm=head.mix_norm, act=head.act))
         width = mix
-    return tuple(features), (*mixed, Layer("head.classifier", width, num_classes, bias=True, norm=False))
+    return tuple(features), (*mixed, Layer(f"head.{CLASSIFIER}", width, num_classes, bias=True, norm=False))

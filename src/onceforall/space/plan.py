@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from onceforall.space.rows import Padding
 
-# roles of layers: the last part of their names
-EXPAND, DEPTHWISE, PROJECT, CLASSIFIER = "expand", "depthwise", "project", "classifier"
+# roles of layers that others look for: the last part of their names
+EXPAND, DEPTHWISE, PROJECT, SHORTCUT, CLASSIFIER = "expand", "depthwise", "project", "shortcut", "classifier"
 REDUCE, EXCITE = GATE = "reduce", "excite"
+SE = "se"  # the part of a block that a gate's two layers make
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

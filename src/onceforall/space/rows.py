@@ -63,13 +63,18 @@ class Gate:
 class StageSpace:
     """One row of the paper's table.
 
-    `width`: output channels (0: as many as come in); `depth`: allowed numbers of blocks; `elastic`: the choices of each
-    block, ascending, such as (("kernel", (3, 5, 7)), ("expand", (3, 4, 6))); `fixed`: what is no choice there; `kind`:
-    the kind of block, as `plan` knows it; `idle`: ("layers", 1, "expand") where a block with one layer has no expand
-    ratio; `tied`: ((2, 3), (3, 4), (4, 6)) where all blocks of a stage have the expand ratio that goes with its depth,
-    or the next larger one that there is; `se`: whether there is
-    MobileNetV3's squeeze-and-excitation, or another one; `blocks`: a row for each block, where they differ; `acts`:
-    (("depthwise", None),) where layers of that role have another activation, or none.
+    Args:
+        width: output channels; 0 is as many as come in, a tuple is elastic.
+        depth: allowed numbers of blocks, ascending.
+        elastic: the choices of each block, ascending, such as (("kernel", (3, 5, 7)), ("expand", (3, 4, 6))).
+        kind: the kind of block, as `kinds` knows it.
+        fixed: what is no choice there, such as (("kernel", 3),).
+        se: whether there is MobileNetV3's squeeze-and-excitation, or another one.
+        idle: ("layers", 1, "expand") where a block with one layer has no expand ratio.
+        tied: ((2, 3), (3, 4), (4, 6)) where all blocks of a stage have the expand ratio that goes with its depth, or
+            the next larger one that there is.
+        blocks: a row for each block, where they differ.
+        acts: (("depthwise", None),) where layers of that role have another activation, or none.
     """
 
     __pydantic_config__ = FORM

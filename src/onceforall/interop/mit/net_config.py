@@ -17,7 +17,7 @@ from onceforall.interop.nnabla.names import HEADS
 from onceforall.nn import Subnet
 from onceforall.space import BlockPlan, Layer, Plan
 from onceforall.space.parts import as_the_authors
-from onceforall.space.plan import GATE
+from onceforall.space.plan import GATE, SHORTCUT
 
 NET, RUN = "net.config", "run.config"
 _NAMES = {1: "MobileNetV3", 0: "ProxylessNASNets"}  # by the number of convolutions after the global mean
@@ -50,7 +50,7 @@ def _name(plan: Plan) -> str:
 
 def _other_than_resnet_d(layer: Layer) -> bool:
     """Whether a layer is one that the authors' ResNet50D has not."""
-    strided = layer.role == "shortcut" and layer.conv_stride > 1
+    strided = layer.role == SHORTCUT and layer.conv_stride > 1
     return strided or layer.groups > 1 or layer.uneven or layer.role in GATE
 
 
