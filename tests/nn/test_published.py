@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -13,7 +16,12 @@ from onceforall.nn import build
 from onceforall.nn.subnet import Subnet
 from onceforall.space import SearchSpace, lower
 
+LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "seresnet50"}
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
 
 
 def in_order(net: nn.Module, images: Tensor) -> list[nn.Module]:
@@ -75,13 +83,13 @@ def check(space: SearchSpace, reference: nn.Module, size: int) -> None:
     assert expected.std() > 1e-3
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", marked(TORCHVISION))
 def test_networks_of_torchvision(name):
     check(TORCHVISION[name], getattr(torchvision.models, name)(weights=None), 48)
 
 
 @pytest.mark.parametrize("size", [48, 65])
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", marked(TIMM))
 def test_networks_of_timm(name, size):
     """At an odd size, too, where TensorFlow's padding is another one."""
     timm = pytest.importorskip("timm", reason="timm is not installed")
