@@ -99,6 +99,15 @@ def test_sharing_changes_nothing(net):
         torch.testing.assert_close(shared(arch), net(pictures(33), arch), rtol=1e-4, atol=1e-5)
 
 
+def test_a_depthwise_layer_that_may_be_left_out_is_not_shared():
+    stage = replace(UIB, elastic=elastic({"kernel": (0, 3), "expand": (2, 4)}))
+    space = replace(SPACE, stages=(stage, *SPACE.stages[1:]))
+    net = Supernet(space, 5, dropout=0.0, generator=torch.Generator().manual_seed(0)).eval()
+    shared = Shared(net, pictures(33), [space.largest, space.smallest])
+    for arch in (space.largest, space.smallest):
+        torch.testing.assert_close(shared(arch), net(pictures(33), arch), rtol=1e-4, atol=1e-5)
+
+
 def test_elastic_kernels_of_all_kinds_of_layers(net):
     steps = {name.rpartition(".conv.kernel_")[0] for name in net.state_dict() if "kernel_" in name}
     roles = {(int(words[1]), words[-1]) for words in (name.split(".") for name in steps)}

@@ -123,6 +123,15 @@ def test_tied_to_the_depth():
     assert (canonical(space, codes) == codes).all() and space.free.covers(space) and not space.covers(space.free)
 
 
+def test_compound():
+    """The ratio that goes with a depth, in each block or the next larger one that the block has."""
+    row = replace(RATIOS, depth=(2, 3), blocks=(BlockRow(), BlockRow(elastic({"expand": (2,)})),
+                                               BlockRow(elastic({"kernel": (3,), "expand": (4,)}))))
+    space = replace(SPACE, stages=(row,)).compound()
+    assert space.count == 3 ** 2 + 3 * 3
+    assert str(space.largest) == "24:k7e4,k7e2,k3e4" and str(space.smallest) == "16:k3e2,k3e2"
+
+
 def test_files():
     form = json.loads(json.dumps(SPACE.to_dict()))
     assert SearchSpace.from_dict(form) == SPACE and hash(SearchSpace.from_dict(form)) == hash(SPACE)
