@@ -120,6 +120,30 @@ def mobilenetv4_conv_small() -> SearchSpace:
         Head(960, 1280, "relu", mix_norm=True))
 
 
+def mobilenetv4_conv_medium() -> SearchSpace:
+    """A block's kernel before the expansion, after it, and its ratio."""
+    def uib(width: int, *blocks: tuple[int, int, int]) -> StageSpace:
+        return row(width, len(blocks), 2, "relu", blocks=[
+            dict(zip(("start", "kernel", "expand"), values, strict=True)) for values in blocks])
+
+    return space("mobilenetv4_conv_medium", Stem(32, 2, "relu"), (
+        row(48, 1, 2, "relu", kind="fused_mbconv", expand=4),
+        uib(80, (3, 5, 4), (3, 3, 2)),
+        uib(160, (3, 5, 6), (3, 3, 4), (3, 3, 4), (3, 5, 4), (3, 3, 4), (3, 0, 4), (0, 0, 2), (3, 0, 4)),
+        uib(256, (5, 5, 6), (5, 5, 4), (3, 5, 4), (3, 5, 4), (0, 0, 4), (3, 0, 4), (3, 5, 2), (5, 5, 4), (0, 0, 4),
+            (0, 0, 4), (5, 0, 2))), Head(960, 1280, "relu", mix_norm=True))
+
+
+def resnet50d() -> SearchSpace:
+    """Three convolutions in the stem, mean pooling on the shortcuts."""
+    conv = row(32, 1, 1, "relu", kind="conv", noskip=1)
+    pooled = row(64, 1, 1, "relu", kind="conv", noskip=1, pool=1)
+    stages = ((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2))
+    return space("resnet50d", Stem(32, 2, "relu"), (conv, pooled, *(
+        row(width, depth, stride, "relu", kind="bottleneck", expand=0.25) for width, depth, stride in stages)),
+        Head(0, 0, "relu"))
+
+
 def tf_efficientnet_b0() -> SearchSpace:
     return efficientnet_b0("tf_efficientnet_b0", eps=1e-3, padding="same")
 
@@ -132,4 +156,5 @@ TORCHVISION = {make().name: make() for make in (
     mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, efficientnet_b0, efficientnet_v2_s, mnasnet1_0, resnet50,
     resnext50_32x4d, regnet_x_400mf, regnet_y_400mf)}
 TIMM = {make().name: make() for make in (
-    mobilenetv4_conv_small, tf_efficientnet_b0, tf_efficientnet_lite0, seresnet50)}
+    mobilenetv4_conv_small, mobilenetv4_conv_medium, tf_efficientnet_b0, tf_efficientnet_lite0, resnet50d,
+    seresnet50)}

@@ -16,7 +16,7 @@ from onceforall.nn import build
 from onceforall.nn.subnet import Subnet
 from onceforall.space import SearchSpace, lower
 
-LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "seresnet50"}
+LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "mobilenetv4_conv_medium", "resnet50d", "seresnet50"}
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
 
