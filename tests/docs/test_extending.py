@@ -31,13 +31,13 @@ def test_each_touches_at_most_two_files():
         found = re.findall(r"`(.*?)`", files)
         assert len(found) == int(count) <= 2
         assert all((ROOT / "src" / "onceforall" / file).is_file() for file in found)
-    registers = {"CATALOG": "space/catalog.py", "KINDS": "space/plan.py", "STRATEGIES": "training/strategy.py"}
+    registers = {"CATALOG": "space/catalog.py", "KINDS": "space/kinds.py", "STRATEGIES": "training/strategy.py"}
     for name, file in registers.items():
         defined = [path for path in (ROOT / "src").rglob("*.py")
                    if re.search(rf"^{name}\b[^=\n]*= ", path.read_text(encoding="utf-8"), re.MULTILINE)]
         assert defined == [ROOT / "src" / "onceforall" / file]
     words = ("proxyless_nas", "attentive_nas", '"bottleneck"', '"sandwich"')
-    homes = {"space/catalog.py", "space/plan.py", "training/strategy.py", "interop/infer.py",
+    homes = {"space/catalog.py", "space/kinds.py", "training/strategy.py", "interop/infer.py",
              "interop/nnabla/config.py", "interop/nnabla/config_file.py",
              "recipes/catalog.py"}  # a recipe names the strategy of each stage
     for path in (ROOT / "src" / "onceforall").rglob("*.py"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onceforall.space import CATALOG, BlockPlan, Head, SearchSpace, StageSpace, Stem
-from onceforall.space.plan import KINDS, Layer, Place, make_divisible
+from onceforall.space import CATALOG, BlockPlan, Head, Layer, SearchSpace, StageSpace, Stem, make_divisible
+from onceforall.space.kinds import KINDS, Place
 from onceforall.space.rows import elastic
 
 

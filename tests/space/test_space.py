@@ -120,6 +120,7 @@ def test_a_space_that_is_not_in_the_catalogue_is_read_back(space):
     ({"depth": []}, r"space.stages.0.depth: \[\] is not a list of choices in ascending order"),
     ({"elastic": [["kernel", [3, 3]]]}, r"space.stages.0.kernel: \[3, 3\] is not a list of choices in ascending order"),
     ({"elastic": [["kernel", [3]], ["kernel", [5]]]}, "space.stages.0.elastic: names a dimension twice"),
+    ({"depth": [0, 1]}, "space.stages.0.depth: 0 is for a stage that keeps width and size"),
     ({"tied": [[2, 3]]}, "space.stages.0.tied: does not give an expand ratio for each depth"),
     ({"stride": 0}, r"space.stages.0.stride: is not the description of a search space \(Input should be greater"),
     ({"stride": True}, "space.stages.0.stride: is not the description of a search space"),

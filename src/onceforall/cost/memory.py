@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onceforall.space import Arch, BlockPlan, Layer, Plan, SearchSpace, lower
+from onceforall.space.plan import EXCITE, REDUCE
 
 _BYTES = 4  # float32
 
@@ -22,9 +23,9 @@ def block_memory(block: BlockPlan) -> int:
     start = _inputs(block.path[0])
     sets, kept, hidden = [], 0, 0  # kept: the block's input, which is the first layer's own
     for layer in block.path:
-        if layer.role == "reduce":
+        if layer.role == REDUCE:
             sets.append(2 * hidden + layer.inputs + kept)  # map times gate
-        elif layer.role != "excite":
+        elif layer.role != EXCITE:
             hidden = _outputs(layer)
             sets.append(_within(layer) + kept)
         kept = start if block.residual else 0

@@ -70,7 +70,7 @@ class CostTable:
         own: dict[tuple[int, int], Floats] = {}  # of each slot (widths, ways of a block)
         absent: dict[tuple[int, int], float] = {}
         for slot, costs in zip(slots(space), self.blocks[resolution], strict=True):
-            ways = len(space.stages[slot.stage].ways) if slot.stage >= 0 else 1
+            ways = len(space.stages[slot.stage].ways(slot.place)) if slot.stage >= 0 else 1
             number = _number(space, [gene for gene in slot.genes if gene[-1] == "width"], genes)
             part = costs[1:1 + slot.cases(space)].reshape(-1, ways)[number]
             own[slot.stage, slot.place] = np.broadcast_to(part, (len(widths), ways))
@@ -78,11 +78,11 @@ class CostTable:
 
         def cheapest(s: int, depth: int) -> tuple[Floats, list[NDArray[np.intp]]]:
             """What a stage costs (widths,) with the cheapest blocks at a depth, and the way (widths,) of each."""
-            left = np.array(list(space.stages[s].ways_at(depth)))
-            parts = [own[s, b][:, left] for b in range(depth)]
+            left = [np.array(list(space.stages[s].ways_at(b, depth))) for b in range(depth)]
+            parts = [own[s, b][:, ways] for b, ways in enumerate(left)]
             rest = [absent[s, b] * np.ones(len(widths)) for b in range(depth, max(space.stages[s].depth))]
             cost: Floats = together([np.full(len(widths), nothing), *(part.min(1) for part in parts), *rest], axis=0)
-            return cost, [left[part.argmin(1)] for part in parts]
+            return cost, [ways[part.argmin(1)] for ways, part in zip(left, parts, strict=True)]
 
         stages = [[cheapest(s, depth) for depth in stage.depth] for s, stage in enumerate(space.stages)]
         row = int(together([own[-1, 0][:, 0], *(np.min([cost for cost, _ in depths], axis=0) for depths in stages)],
@@ -90,8 +90,8 @@ class CostTable:
         found: dict[Gene, int] = dict(zip(names, widths[row].tolist(), strict=True))
         for s, (stage, depths) in enumerate(zip(space.stages, stages, strict=True)):
             found[s, "depth"] = depth = int(np.argmin([cost[row] for cost, _ in depths]))
-            found |= {(s, b, name): stage.choices[name].index(value) for b, ways in enumerate(depths[depth][1])
-                      for name, value in stage.ways[ways[row]].items()}
+            found |= {(s, b, name): space.genes[s, b, name].index(value) for b, ways in enumerate(depths[depth][1])
+                      for name, value in stage.ways(b)[ways[row]].items()}
         picked = [resolution, *(found.get(gene, 0) for gene in list(space.genes)[1:])]
         least: Codes = canonical(space, np.array([picked], np.int16))[0]
         return least
@@ -166,21 +166,22 @@ def canonical(space: SearchSpace, codes: Codes) -> Codes:
         depth = np.asarray(stage.depth)[out[:, column[s, "depth"]]]
         if not stage.elastic:
             continue
-        if stage.tied:
-            ratios = np.array([_tied(stage, d) for d in stage.depth], out.dtype)[out[:, column[s, "depth"]]]
-            out[:, [column[s, b, "expand"] for b in range(max(stage.depth))]] = ratios[:, None]
+        for b in range(max(stage.depth) if stage.tied else 0):
+            ratios = np.array([_tied(stage, b, d) for d in stage.depth], out.dtype)
+            out[:, column[s, b, "expand"]] = ratios[out[:, column[s, "depth"]]]
         start, count = column[s, 0, stage.elastic[0][0]], len(stage.elastic)
         out[:, start:start + count * max(stage.depth)] *= depth[:, None] > np.repeat(np.arange(max(stage.depth)), count)
-        if stage.idle and stage.idle[1] in stage.choices[stage.idle[0]]:
-            name, value, idle = stage.idle
-            for b in range(max(stage.depth)):
-                out[out[:, column[s, b, name]] == stage.choices[name].index(value), column[s, b, idle]] = 0
+        name, value, idle = stage.idle or ("", 0, "")
+        for b in range(max(stage.depth)):
+            values = stage.choices_at(b).get(name, ())
+            if value in values:
+                out[out[:, column[s, b, name]] == values.index(value), column[s, b, idle]] = 0
     return out
 
 
-def _tied(stage: StageSpace, depth: int) -> int:
-    """The index of the expand ratio that goes with a depth."""
-    return stage.choices["expand"].index(stage.at_depth(depth)["expand"][0])
+def _tied(stage: StageSpace, block: int, depth: int) -> int:
+    """The index of a block's expand ratio that goes with a depth."""
+    return stage.choices_at(block)["expand"].index(stage.choices_at(block, depth)["expand"][0])
 
 
 def recoded(codes: Codes, space: SearchSpace, wider: SearchSpace) -> Codes:
@@ -219,15 +220,15 @@ def _rows(space: SearchSpace) -> Iterator[list[int]]:
     ends = slots(space)[-1].genes
     found |= {tuple(dict(zip(ends, picks, strict=True)).get(gene, 0) for gene in widths)
               for picks in product(*(range(len(space.genes[gene])) for gene in ends))}
-    ways = [list(product(*(range(len(values)) for _, values in stage.elastic))) for stage in space.stages]
+    ways = {(slot.stage, slot.place): list(product(*(range(len(values)) for values in choices)))
+            for slot in slots(space)[:-1] for choices in [space.stages[slot.stage].choices_at(slot.place).values()]}
     for picked in sorted(found):
-        for way in range(max(map(len, ways))):
+        for way in range(max(map(len, ways.values()), default=1)):
             row = dict(zip(widths, picked, strict=True))
-            for s, stage in enumerate(space.stages):
-                row[s, "depth"] = len(stage.depth) - 1
-                for b in range(max(stage.depth)):
-                    picks = ways[s][min(way, len(ways[s]) - 1)]
-                    row |= {(s, b, name): i for (name, _), i in zip(stage.elastic, picks, strict=True)}
+            row |= {(s, "depth"): len(stage.depth) - 1 for s, stage in enumerate(space.stages)}
+            for (s, b), picks in ways.items():
+                names = (name for name, _ in space.stages[s].elastic)
+                row |= {(s, b, name): i for name, i in zip(names, picks[min(way, len(picks) - 1)], strict=True)}
             yield [row.get(gene, 0) for gene in space.genes]
 
 

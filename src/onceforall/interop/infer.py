@@ -147,7 +147,7 @@ def _resnet_arch(file: Foreign, space: SearchSpace, resolution: int | None) -> A
         stage = len(stages) + 1
         stages[-1].append(space.stages[stage].block({"expand": _expand(space, stage, widths[-1], last[1], place)}))
         number += 1
-    fixed = [space.stages[0].blocks(-1) if optional is not None else (), space.stages[1].blocks(-1)]
+    fixed = [space.stages[0].end(-1) if optional is not None else (), space.stages[1].end(-1)]
     return space.check(Arch(resolution or max(space.resolutions), (*fixed, *map(tuple, stages)), tuple(widths)))
 
 
@@ -159,7 +159,7 @@ def _xception_arch(file: Foreign, space: SearchSpace, resolution: int | None) ->
         hidden = file.first(f"{prefix}1/pointwise/_W")
         expand = 1 if layers == 1 else _expand(space, 0, first[0], hidden, place)
         middle.append(space.stages[0].block({"kernel": first[-1], "layers": layers, "expand": expand}))
-    fixed = [stage.blocks(-1) for stage in space.stages[1:]]
+    fixed = [stage.end(-1) for stage in space.stages[1:]]
     return space.check(Arch(resolution or max(space.resolutions), (tuple(middle), *fixed)))
 
 

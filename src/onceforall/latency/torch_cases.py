@@ -15,6 +15,7 @@ from onceforall.nn import Subnet
 from onceforall.nn.subnet import GlobalMean, PlainBlock, conv_norm_act
 from onceforall.space import BlockPlan, Plan
 from onceforall.space.parts import Part, Pool, input_shape
+from onceforall.space.plan import CLASSIFIER
 
 if TYPE_CHECKING:
     from onceforall.latency.runner import Open, Run
@@ -65,7 +66,7 @@ def _module(case: Part | Plan) -> nn.Module:
         return GlobalMean()
     if isinstance(case, BlockPlan):
         return PlainBlock(case)
-    if case.role == "classifier":
+    if case.role == CLASSIFIER:
         return nn.Sequential(nn.Flatten(), nn.Linear(case.inputs, case.outputs))
     return conv_norm_act(case)
 

@@ -24,17 +24,17 @@ _decided: str | None = None  # settled once a process, as a run must not change 
 _PICTURE_WISE = 28  # input side in pixels from which pictures go one by one: their layout changes within the cache
 
 
-def conv2d(images: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, groups: int) -> Tensor:
-    """Convolution of images (B, C, H, W) with filters (O, C / groups, k, k), padding k // 2."""
+def conv2d(images: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, groups: int, padding: int) -> Tensor:
+    """Convolution of images (B, C, H, W) with filters (O, C / groups, k, k), zeros at both ends of each side."""
     kernel = weight.shape[-1]
-    depthwise = kernel > 3 and groups == len(weight) == images.shape[1] and bias is None
+    depthwise = kernel > 3 and groups == len(weight) == images.shape[1] and bias is None and padding == kernel // 2
     pixel = kernel == groups == stride == 1 and images.shape[2:] == (1, 1)
     if depthwise and _in_training(images, weight) and decided() == "own":
         out: Tensor = _Depthwise.apply(images, weight, stride)
     elif pixel and _in_training(images, weight) and not _switched_off():
         out = _Pixel.apply(images, weight, bias)
     else:
-        out = F.conv2d(images, weight, bias, stride, kernel // 2, 1, groups)
+        out = F.conv2d(images, weight, bias, stride, padding, 1, groups)
     return out
 
 

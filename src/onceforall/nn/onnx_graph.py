@@ -10,12 +10,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onceforall.space import BlockPlan, Layer
 from onceforall.space.parts import Part, Pool, input_shape
+from onceforall.space.plan import CLASSIFIER, EXCITE, REDUCE
 
 NAMES = "images", "out"
 OPSET, IR_VERSION = 17, 8  # the newest that onnxruntime 1.13 of 2022 reads, for boards
 Tensors = Callable[[Layer, str, tuple[int, ...]], TensorProto]
 _ACTS: dict[str, tuple[str, dict[str, float]]] = {
-    "relu": ("Relu", {}), "hswish": ("HardSwish", {}), "hsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5})}
+    "relu": ("Relu", {}), "hswish": ("HardSwish", {}), "hsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "sigmoid": ("Sigmoid", {})}
 
 
 def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1, half: bool = False,
@@ -44,8 +46,8 @@ def _result(part: Part) -> tuple[int, ...]:
     """Channels and sides of a part's output; of the classifier the classes alone."""
     if isinstance(part, Pool):
         return part.channels, 1, 1
-    layer = part.path[-1] if isinstance(part, BlockPlan) else part
-    return (layer.outputs,) if layer.role == "classifier" else (layer.outputs, layer.out_size, layer.out_size)
+    layer = part.last if isinstance(part, BlockPlan) else part
+    return (layer.outputs,) if layer.role == CLASSIFIER else (layer.outputs, layer.out_size, layer.out_size)
 
 
 class _Writer:
@@ -62,7 +64,7 @@ class _Writer:
             return self.node("pool", "GlobalAveragePool", x)
         if isinstance(part, BlockPlan):
             return self.block(x, part)
-        if part.role == "classifier":
+        if part.role == CLASSIFIER:
             flat = self.node(part.name, "Flatten", x)
             return self.node(part.name, "Gemm", flat, *self.weights(part, (part.outputs, part.inputs)), transB=1)
         return self.conv(x, part)
@@ -71,9 +73,9 @@ class _Writer:
         """A block, as `nn.subnet.PlainBlock` computes it."""
         out = x
         for layer in plan.path:
-            if layer.role == "reduce":
+            if layer.role == REDUCE:
                 gate = self.conv(self.node(plan.name, "GlobalAveragePool", out), layer)
-            elif layer.role == "excite":
+            elif layer.role == EXCITE:
                 out = self.node(plan.name, "Mul", out, self.conv(gate, layer))
             else:
                 out = self.conv(out, layer)
@@ -90,8 +92,9 @@ class _Writer:
             end = -layer.size % layer.stride
             x = self.node(layer.name, "AveragePool", x, kernel_shape=[layer.stride] * 2, strides=[layer.stride] * 2,
                           pads=[0, 0, end, end], count_include_pad=0)
+        start, end = layer.pads(layer.size if layer.pool != "mean" else layer.conv_size)
         out = self.node(layer.name, "Conv", x, *self.weights(layer, shape), kernel_shape=[layer.kernel] * 2,
-                        strides=[layer.conv_stride] * 2, pads=[layer.kernel // 2] * 4, group=layer.groups)
+                        strides=[layer.conv_stride] * 2, pads=[start, start, end, end], group=layer.groups)
         if layer.act is not None and not layer.act_first:
             out = self.act(layer.name, out, layer.act)
         if layer.pool == "max":

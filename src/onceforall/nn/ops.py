@@ -20,7 +20,8 @@ def activation(name: str | None, *, first: bool = False) -> nn.Module:
     place."""
     kinds: dict[str | None, Callable[[], nn.Module]] = {
         None: nn.Identity, "relu": partial(nn.ReLU, inplace=not first), "relu6": partial(nn.ReLU6, inplace=not first),
-        "hswish": nn.Hardswish, "swish": nn.SiLU, "hsigmoid": nn.Hardsigmoid}  # those need their input for the gradient
+        "hswish": nn.Hardswish, "swish": nn.SiLU, "sigmoid": nn.Sigmoid,
+        "hsigmoid": nn.Hardsigmoid}  # those need their input for the gradient
     return kinds[name]()
 
 
@@ -31,15 +32,36 @@ def pool(layer: Layer) -> nn.Module:
     return nn.MaxPool2d(3, 2, 1)
 
 
+def own_padding(layer: Layer) -> int:
+    """Zeros that the convolution adds by itself at each end; none where a `Pad` before it does."""
+    return 0 if layer.uneven else layer.pads(layer.size)[0]
+
+
+def padded(images: Tensor, layer: Layer) -> Tensor:
+    """A map (B, C, H, W) of any size with the zeros around it that a layer may have unevenly."""
+    return F.pad(images, [*layer.pads(images.shape[3]), *layer.pads(images.shape[2])])
+
+
+class Pad(nn.Module):
+    """`padded` as a module."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return padded(images, self.layer)
+
+
 class ElasticConv2d(nn.Conv2d):
-    """A convolution whose channels, and for depthwise ones the kernel, are elastic.
+    """A convolution whose channels and kernel are elastic.
 
     `kernels`: the sizes it can run at, ascending; there is one learned matrix for each step down
     (parameters `kernel_7to5`, `kernel_5to3`), identity at the start.
     """
 
     def __init__(self, layer: Layer, kernels: Sequence[int]) -> None:
-        super().__init__(layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, layer.kernel // 2,
+        super().__init__(layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, own_padding(layer),
                          groups=layer.groups, bias=layer.bias)
         self.steps = [(larger, smaller) for smaller, larger in reversed(list(pairwise(kernels)))]
         for larger, smaller in self.steps:
@@ -59,7 +81,10 @@ class ElasticConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]
         part = self.tensors(layer)
-        return conv2d(images, part["weight"], part.get("bias"), stride=layer.conv_stride, groups=layer.groups)
+        if layer.uneven:
+            images = padded(images, layer)
+        return conv2d(images, part["weight"], part.get("bias"), stride=layer.conv_stride, groups=layer.groups,
+                      padding=own_padding(layer))
 
 
 class ElasticBatchNorm2d(nn.BatchNorm2d):

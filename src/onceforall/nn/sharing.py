@@ -9,6 +9,7 @@ from torch import Tensor
 
 from onceforall.nn.supernet import Supernet
 from onceforall.space import Arch
+from onceforall.space.plan import DEPTHWISE
 
 
 class Shared:
@@ -42,7 +43,7 @@ class Shared:
         plan = self._net.plan(arch)
         if not self._hidden:
             return self._net.rest(self._leaves[0], plan)
-        first = plan.stages[0][0]["depthwise"]
+        first = plan.stages[0][0][DEPTHWISE]
         return self._net.rest(self._leaves[0], plan, hidden=self._hidden[first.kernel][:, :first.outputs])
 
     def backward(self) -> None:

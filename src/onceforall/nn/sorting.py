@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
+from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from onceforall.nn.ops import ElasticConvNormAct
 from onceforall.nn.supernet import Supernet
-from onceforall.space import Arch, BlockPlan, Layer, SearchSpace
+from onceforall.space import Arch, BlockPlan, Layer, SearchSpace, variants
+from onceforall.space.plan import GATE, REDUCE
 
 V = TypeVar("V")
 
@@ -24,41 +26,37 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
     of the excite weights that read it (Cai et al. 2020, section 3.3, elastic width). `trained` is the space the
     weights were trained in: a channel stays within the band of the smallest of its expand ratios that already has it;
     SE's squeeze channels likewise, unless `keep_squeeze` is False, as in the authors' code: they are then sorted in
-    full, which changes what sub-networks of a trained narrower ratio answer.
+    full, which changes what sub-networks of a trained narrower ratio answer. Channels around a convolution of more than
+    one group, which is not depthwise, keep their places.
     """
     narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
     for block in net.plan(net.space.free.largest).blocks():
         others = [other for plan in narrower for other in plan.blocks() if other.name == block.name]
         for writers, readers, gate in _groups(block):
             role = readers[0].role
-            if any(other.path[-1].role == writers[0].role for other in others):
+            if any(other.last.role == writers[0].role for other in others):
                 continue  # these channels are the output of a block with fewer layers, which others are added to
-            order = _order(_layer(net, readers[0]), [b[role].inputs for b in others])
+            order = _order(_layer(net, readers[0]), [found.inputs for b in others if (found := b.layer(role))])
             for layer in writers:
                 _permute_outputs(_layer(net, layer), order)
             for layer in readers:
                 _permute_inputs(_layer(net, layer), order)
             if gate:
                 reduce, excite = (_layer(net, layer) for layer in gate)
-                squeeze = _order(excite, [b["reduce"].outputs for b in others] if keep_squeeze else [])
+                squeeze = _order(excite, [b[REDUCE].outputs for b in others] if keep_squeeze else [])
                 _permute_outputs(reduce, squeeze)
                 _permute_inputs(excite, squeeze)
 
 
 def _trained(space: SearchSpace, trained: SearchSpace) -> Iterator[Arch]:
-    """Of the sub-networks of `trained` one for each way to be narrow: its expand ratio, its widths, its layers."""
+    """Of the sub-networks of `trained` some that together are narrow in every way, as deep as those of `space`."""
     def some(values: Sequence[V], i: int) -> V:
         return values[min(i, len(values) - 1)]
 
-    ratios, layers = (max(1, *(len(stage.choices.get(name, ())) for stage in trained.stages))
-                      for name in ("expand", "layers"))
-    for e, w, n in product(range(ratios), range(max(map(len, trained.widths), default=1)), range(layers)):
-        index = {"expand": e, "layers": n}
-        yield Arch(max(space.resolutions), tuple(
-            (stage.block({name: some(values, index[name]) if name in index else full.choices[name][-1]
-                          for name, values in stage.elastic}),) * max(full.depth)
-            for stage, full in zip(trained.stages, space.stages, strict=True)),
-            tuple(some(values, w) for values in trained.widths))
+    deep = replace(trained, stages=tuple(replace(stage, depth=full.depth[-1:], tied=())
+                                         for stage, full in zip(trained.stages, space.stages, strict=True)))
+    for w in range(max(map(len, trained.widths), default=1)):
+        yield from variants(deep, [some(values, w) for values in trained.widths])
 
 
 def _groups(block: BlockPlan) -> Iterator[tuple[list[Layer], list[Layer], list[Layer]]]:
@@ -67,10 +65,12 @@ def _groups(block: BlockPlan) -> Iterator[tuple[list[Layer], list[Layer], list[L
     writers: list[Layer] = []
     gate: list[Layer] = []
     for layer in block.layers:
-        if layer.role in ("reduce", "excite"):
+        if layer.role in GATE:
             gate.append(layer)
-        elif layer.groups > 1:
+        elif layer.depthwise:
             writers += [layer] if writers else []  # the block's own input keeps its order
+        elif layer.groups > 1:
+            writers, gate = [], []  # channels keep to their groups
         else:
             if writers:
                 yield [*writers, *gate[1:]], [layer, *gate[:1]], gate

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, activation, pool
+from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear, Pad, activation, own_padding, pool
 from onceforall.nn.supernet import Supernet
 from onceforall.space import Arch, BlockPlan, Layer, Plan
+from onceforall.space.plan import CLASSIFIER, SE
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention: mean over the map, reduce, ReLU, excite, hard sigmoid, multiply (Hu et al. 2018)."""
+    """Channel attention: mean over the map, reduce, excite, multiply (Hu et al. 2018)."""
 
     def __init__(self, reduce: Layer, excite: Layer) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class PlainBlock(nn.Module):
         super().__init__()
         self._length = len(plan.parts())
         for name, layers in plan.parts().items():
-            self.add_module(name, SqueezeExcite(*layers) if name == "se" else conv_norm_act(layers[0]))
+            self.add_module(name, SqueezeExcite(*layers) if name == SE else conv_norm_act(layers[0]))
         self.residual = plan.residual
         self.shortcut = None if plan.shortcut is None else conv_norm_act(plan.shortcut)
         self.act = None if plan.act is None else activation(plan.act)
@@ -66,7 +67,7 @@ class Subnet(nn.Sequential):
         head["pool"] = GlobalMean()
         head |= {layer.role: conv_norm_act(layer) for layer in mixed}
         head |= {"flatten": nn.Flatten(), "dropout": nn.Dropout(dropout),
-                 "classifier": _empty(nn.Linear, classifier.inputs, classifier.outputs)}
+                 CLASSIFIER: _empty(nn.Linear, classifier.inputs, classifier.outputs)}
         super().__init__(OrderedDict[str, nn.Module](
             stem=conv_norm_act(plan.stem), first=_blocks(plan.first),
             stages=nn.Sequential(*map(_blocks, plan.stages)), head=nn.Sequential(head)))
@@ -81,8 +82,10 @@ def conv_norm_act(layer: Layer) -> nn.Sequential:
     anything."""
     act = [] if layer.act is None else [("act", activation(layer.act, first=layer.act_first))]
     parts: list[tuple[str, nn.Module]] = [("conv", _empty(
-        nn.Conv2d, layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, layer.kernel // 2, groups=layer.groups,
-        bias=layer.bias))]
+        nn.Conv2d, layer.inputs, layer.outputs, layer.kernel, layer.conv_stride, own_padding(layer),
+        groups=layer.groups, bias=layer.bias))]
+    if layer.uneven:
+        parts.insert(0, ("pad", Pad(layer)))
     if layer.norm:
         parts.append(("norm", _empty(nn.BatchNorm2d, layer.outputs)))
     parts = [*act, *parts] if layer.act_first else [*parts, *act]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from onceforall.errors import UserError
 from onceforall.nn.blocks import ElasticBlock
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
-from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, StageSpace, lower
+from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, lower, variants
+from onceforall.space.plan import CLASSIFIER, EXPAND
 
 
 class Supernet(nn.Module):
@@ -20,7 +21,7 @@ class Supernet(nn.Module):
 
     Nothing remembers a chosen sub-network. Its `state_dict` is the largest sub-network's and, beside it, the kernel
     matrices. `bn_momentum` is torch's (0.1 = decay 0.9); `bn_eps` None is the space's own. `generator` makes the random
-    start reproducible. Raises UserError for a space whose blocks may have expand ratio 1 among others.
+    start reproducible. Raises UserError for a space whose blocks have an expansion at some of their choices only.
     """
 
     def __init__(self, space: SearchSpace, num_classes: int = 1000, *, dropout: float = 0.1,
@@ -29,14 +30,15 @@ class Supernet(nn.Module):
         super().__init__()
         self.space, self.num_classes, self.dropout = space, num_classes, dropout
         largest = self.plan(space.free.largest)
+        ways = [self.plan(arch).stages for arch in variants(space, space.largest.widths)]
         self.stem = ElasticConvNormAct(largest.stem)
-        self.first = nn.ModuleList(_block(plan, stage) for plan, stage in zip(
-            largest.first, space.stem.stages, strict=True))
-        self.stages = nn.ModuleList(nn.ModuleList(_block(plan, stage) for plan in plans) for plans, stage in zip(
-            largest.stages, space.stages, strict=True))
+        self.first = nn.ModuleList(ElasticBlock(plan, [plan]) for plan in largest.first)
+        self.stages = nn.ModuleList(nn.ModuleList(_block(plan, [stages[s][b] for stages in ways])
+                                                  for b, plan in enumerate(plans))
+                                    for s, plans in enumerate(largest.stages))
         *mixed, classifier = largest.head
         self.head = nn.ModuleDict({layer.role: ElasticConvNormAct(layer) for layer in (*largest.features, *mixed)})
-        self.head["classifier"] = ElasticLinear(classifier.inputs, classifier.outputs)
+        self.head[CLASSIFIER] = ElasticLinear(classifier.inputs, classifier.outputs)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum, module.eps = bn_momentum, space.bn_eps if bn_eps is None else bn_eps
@@ -72,14 +74,15 @@ class Supernet(nn.Module):
         for layer in mixed:
             x = self.head[layer.role](x, layer)
         x = F.dropout(x.flatten(1), self.dropout, self.training)
-        logits: Tensor = self.head["classifier"](x, classifier)
+        logits: Tensor = self.head[CLASSIFIER](x, classifier)
         return logits
 
 
-def _block(plan: BlockPlan, stage: StageSpace) -> nn.Module:
-    if "expand" in plan.parts() and 1 in stage.choices.get("expand", ()):
-        raise UserError("expand", "1 leaves out a layer that the other ratios share", "begin with a ratio above 1")
-    return ElasticBlock(plan, [int(k) for k in stage.choices.get("kernel", ())])
+def _block(largest: BlockPlan, ways: Sequence[BlockPlan]) -> nn.Module:
+    if EXPAND in largest.parts() and any(EXPAND not in way.parts() for way in ways):
+        raise UserError(EXPAND, "1 leaves out a layer that the other ratios share",
+                        "begin with a ratio above 1, or fix expansion at 1, which keeps the layer")
+    return ElasticBlock(largest, ways)
 
 
 @torch.no_grad()

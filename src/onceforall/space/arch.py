@@ -144,7 +144,8 @@ def _integer(text: str, place: str, unit: str = "pixels") -> int:
 def _parse_block(space: SearchSpace, stage: int, index: int, text: str) -> Block:
     """One block's word, such as `k5e4`."""
     place, row = f"arch stage {stage + 1} block {index + 1}", space.stages[stage]
-    form, choices = "".join(f"{name[0]}{values[-1]:g}" for name, values in row.elastic) or _PLAIN, row.choices
+    choices = row.choices_at(index)
+    form = "".join(f"{name[0]}{values[-1]:g}" for name, values in choices.items()) or _PLAIN
     last = row.idle[2] if row.idle else None
     pattern = "".join(rf"(?:{name[0]}([0-9.]+)){'?' if name == last else ''}" for name in choices) or _PLAIN
     match = re.fullmatch(pattern, text.strip(" "))

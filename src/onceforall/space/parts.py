@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from onceforall.space.plan import BlockPlan, Layer, Plan
+from onceforall.space.plan import DEPTHWISE, EXCITE, EXPAND, PROJECT, REDUCE, BlockPlan, Layer, Plan, make_divisible
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ Part = Layer | BlockPlan | Pool
 def parts(plan: Plan, *, blocks: bool = True) -> Iterator[tuple[str, Part]]:
     """What is timed as one, with its name, in order; with `blocks` False what is outside the elastic stages."""
     *mixed, classifier = plan.head
-    last = (*(block.path[-1] for block in plan.blocks()), *plan.features)[-1]
+    last = (*(block.last for block in plan.blocks()), *plan.features)[-1]
     pool, number = Pool(last.outputs, last.out_size), count(1)
     yield layer_name("Conv", plan.stem), plan.stem
     yield from ((block_name(block), block) for block in (plan.blocks() if blocks else plan.first))
@@ -47,24 +47,48 @@ def names(plan: Plan, *, blocks: bool = True) -> Iterator[str]:
 
 
 def layer_name(kind: str, layer: Layer) -> str:
-    """A layer by what decides its latency, as the authors name it."""
-    return f"{kind}-input:{_map(layer.size, layer.inputs)}-output:{_map(layer.out_size, layer.outputs)}"
+    """A layer by what decides its latency, as the authors name it; further words where its kernel is not theirs."""
+    usual = 3 if layer.role == "stem" else 1
+    kernel = "" if layer.kernel == usual else f"-kernel:{layer.kernel}"
+    return f"{kind}-input:{_map(layer.size, layer.inputs)}-output:{_map(layer.out_size, layer.outputs)}" + (
+        f"{kernel}{_further(layer)}")
 
 
 def block_name(block: BlockPlan) -> str:
     """A block by what decides its latency: inverted bottlenecks as the authors name them, others layer by layer."""
-    first, last, depthwise = block.path[0], block.path[-1], block.layer("depthwise")
+    first, last, depthwise = block.path[0], block.last, block.layer(DEPTHWISE)
     ends = f"-input:{_map(first.size, first.inputs)}-output:{_map(last.out_size, last.outputs)}"
-    if depthwise is None:
+    if depthwise is None or not as_the_authors(block):
         return f"block{ends}" + "".join(map(_words, block.layers)) + f"-idskip:{block.residual:d}-act:{block.act}"
     other = "" if depthwise.act != "swish" else "-act:swish"
     return (f"expanded_conv{ends}-expand:{depthwise.inputs}-kernel:{depthwise.kernel}-stride:{depthwise.stride}-idskip:"
-            f"{block.residual:d}-se:{block.layer('reduce') is not None:d}-hs:{depthwise.act == 'hswish':d}{other}")
+            f"{block.residual:d}-se:{block.layer(REDUCE) is not None:d}-hs:{depthwise.act == 'hswish':d}{other}")
+
+
+def as_the_authors(block: BlockPlan) -> bool:
+    """Whether a block is an inverted bottleneck of the authors' code: its layers, their activations and padding."""
+    depthwise = block.layer(DEPTHWISE)
+    if depthwise is None:
+        return False
+    hidden, act, squeezed = depthwise.outputs, depthwise.act, make_divisible(depthwise.outputs // 4)
+    wanted = [(EXPAND, hidden, act), (DEPTHWISE, hidden, act), (REDUCE, squeezed, "relu"), (EXCITE, hidden, "hsigmoid"),
+              (PROJECT, block.last.outputs, None)]
+    found = [(layer.role, layer.outputs, layer.act) for layer in block.layers]
+    there = {role for role, _, _ in found} | {DEPTHWISE, PROJECT}
+    return found == [row for row in wanted if row[0] in there] and not any(map(_further, block.layers)) and (
+        block.last.kernel == 1)
 
 
 def _words(layer: Layer) -> str:
+    return (f"-{layer.role}:{layer.outputs}-kernel:{layer.kernel}-stride:{layer.stride}-act:{layer.act}"
+            f"{_further(layer)}")
+
+
+def _further(layer: Layer) -> str:
+    """What a layer has that most have not: pooling, groups, zeros that are uneven."""
     pool = f"-{layer.pool}" if layer.pool else ""
-    return f"-{layer.role}:{layer.outputs}-kernel:{layer.kernel}-stride:{layer.stride}-act:{layer.act}{pool}"
+    groups = f"-groups:{layer.groups}" if layer.groups > 1 and not layer.depthwise else ""
+    return f"{pool}{groups}{'-same' if layer.uneven else ''}"
 
 
 def _map(size: int, channels: int) -> str:

@@ -1,16 +1,16 @@
-"""Plan: the concrete layers of one sub-network. The only place with channel arithmetic."""
+"""Plan: the concrete layers of one sub-network, as values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
-from onceforall.errors import UserError
-from onceforall.space.arch import Arch, Block, Value
-from onceforall.space.rows import Head, StageSpace, Width
-from onceforall.space.search_space import SearchSpace
+from onceforall.space.rows import Padding
+
+# roles of layers that others look for: the last part of their names
+EXPAND, DEPTHWISE, PROJECT, SHORTCUT, CLASSIFIER = "expand", "depthwise", "project", "shortcut", "classifier"
+REDUCE, EXCITE = GATE = "reduce", "excite"
+SE = "se"  # the part of a block that a gate's two layers make
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -24,9 +24,10 @@ class Layer:
     """One convolution or linear layer with what directly belongs to it.
 
     `name`: its dotted path in supernet and extracted net alike; `size`: side of its square input map in
-    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "swish", "hsigmoid" or None, after
-    that, or before the convolution where `act_first`; `pool`: "mean" means windows of stride x stride before the
-    convolution, which then has no stride; "max" of 3 x 3 at stride 2 at the end.
+    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "swish", "sigmoid", "hsigmoid" or
+    None, after that, or before the convolution where `act_first`; `pool`: "mean" means windows of stride x stride
+    before the convolution, which then has no stride; "max" of 3 x 3 at stride 2 at the end; `padding`: the rule for
+    zeros around the map, as in `SearchSpace`.
     """
 
     name: str
@@ -41,10 +42,11 @@ class Layer:
     act: str | None = None
     act_first: bool = False
     pool: str | None = None
+    padding: Padding = "centre"
 
     @property
     def conv_size(self) -> int:
-        """Side of the convolution's output map, at padding kernel // 2; windows that a border cuts count."""
+        """Side of the convolution's output map, by either rule of padding; windows that a border cuts count."""
         return (self.size - 1) // self.stride + 1
 
     @property
@@ -56,6 +58,24 @@ class Layer:
     def conv_stride(self) -> int:
         """The convolution's own stride."""
         return 1 if self.pool == "mean" else self.stride
+
+    def pads(self, size: int) -> tuple[int, int]:
+        """Zeros before and after a side of `size` pixels of the map that the convolution is given."""
+        if self.padding == "centre":
+            return self.kernel // 2, self.kernel // 2
+        covered = (-(-size // self.conv_stride) - 1) * self.conv_stride + self.kernel
+        total = max(covered - size, 0)
+        return total // 2, total - total // 2
+
+    @property
+    def uneven(self) -> bool:
+        """Whether there may be more zeros at the end than at the start, which depends on the map's size."""
+        return self.padding == "same" and self.conv_stride > 1 and self.kernel > 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel has its own filter."""
+        return self.groups == self.inputs > 1
 
     @property
     def role(self) -> str:
@@ -82,6 +102,16 @@ class BlockPlan:
         """All its layers, the shortcut's last."""
         return self.path if self.shortcut is None else (*self.path, self.shortcut)
 
+    @property
+    def last(self) -> Layer:
+        """The layer whose map leaves the path: the last one that is no gate's."""
+        return next(layer for layer in reversed(self.path) if layer.role not in GATE)
+
+    def each(self, change: Callable[[Layer], Layer]) -> BlockPlan:
+        """The block with every layer changed."""
+        return replace(self, path=tuple(map(change, self.path)),
+                       shortcut=None if self.shortcut is None else change(self.shortcut))
+
     def parts(self) -> dict[str, tuple[Layer, ...]]:
         """The path's layers by the next word of their name: each alone, a gate's two together."""
         out: dict[str, tuple[Layer, ...]] = {}
@@ -91,7 +121,7 @@ class BlockPlan:
         return out
 
     def layer(self, role: str) -> Layer | None:
-        """The layer of that role ("expand", "depthwise", "reduce", "excite", "project"), None if absent."""
+        """The layer of that role, such as "depthwise"; None if absent."""
         return next((layer for layer in self.layers if layer.role == role), None)
 
     def __getitem__(self, role: str) -> Layer:
@@ -123,142 +153,3 @@ class Plan:
             yield from block.layers
         yield from self.features
         yield from self.head
-
-
-@lru_cache(maxsize=256)  # of 20 KiB each
-def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
-    """The plan of `arch`, a sub-network of `space`, tied or not; raises UserError where it is not one."""
-    space.free.check(arch)
-    widths = iter(arch.widths)
-
-    def own(width: Width) -> int:
-        return next(widths) if isinstance(width, tuple) else width
-
-    stem = Layer("stem", space.in_channels, own(space.stem.width), 3, space.stem.stride, size=arch.resolution,
-                 act=space.stem.act)
-    cursor = _Cursor(stem.outputs, stem.out_size)
-    first = tuple(cursor.block(f"first.{i}", stage, stage.blocks(-1)[0], 0, own(stage.width))
-                  for i, stage in enumerate(space.stem.stages))
-    stages = []
-    for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)):
-        width = own(stage.width)
-        stages.append(tuple(cursor.block(f"stages.{s}.{b}", stage, block, b, width) for b, block in enumerate(blocks)))
-    features, head = _head(space.head, cursor, own(space.head.mix), num_classes)
-    return Plan(arch.resolution, stem, first, tuple(stages), features, head)
-
-
-@dataclass
-class _Cursor:
-    """Where the walk through the network stands: channels and map size that reach the next block."""
-
-    width: int
-    size: int
-
-    def block(self, name: str, stage: StageSpace, block: Block, index: int, width: int) -> BlockPlan:
-        """The stage's next block, to `width` channels; 0: as many as come in."""
-        if stage.kind not in KINDS:
-            raise UserError(f"space {name}", f"{stage.kind!r} is not a kind of block; known: {', '.join(KINDS)}",
-                            "import the module that adds it to KINDS")
-        plan = KINDS[stage.kind](Place(name, stage, block, index, self.width, width or self.width, self.size))
-        self.width, self.size = plan.path[-1].outputs, plan.path[-1].out_size
-        return plan
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a block stands: its stage, its number there, the channels that come in and go out, its map's size."""
-
-    name: str
-    stage: StageSpace
-    block: Block
-    index: int
-    inputs: int
-    outputs: int
-    size: int
-
-    @property
-    def stride(self) -> int:
-        """The stage's, in its first block."""
-        return self.stage.stride if self.index == 0 else 1
-
-    @property
-    def same(self) -> bool:
-        """Whether what comes in can be added to what goes out. A stage's first block does so only where it could never
-        be otherwise: not where its width is elastic."""
-        return self.stride == 1 and self.inputs == self.outputs and (
-            self.index > 0 or not isinstance(self.stage.width, tuple))
-
-    def __getitem__(self, dimension: str) -> Value:
-        return self.stage.value(self.block, dimension)
-
-
-def _head(head: Head, cursor: _Cursor, mix: int, num_classes: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """The layers before the global mean, and those after it."""
-    features, mixed, width = [], [], cursor.width
-    if expand := head.expand or head.ratio * width:
-        features.append(Layer("head.expand", width, expand, size=cursor.size, act=head.act))
-        width = expand
-    if mix:
-        mixed.append(Layer("head.mix", width, mix, norm=False, act=head.act))
-        width = mix
-    return tuple(features), (*mixed, Layer("head.classifier", width, num_classes, bias=True, norm=False))
-
-
-def mbconv(at: Place) -> BlockPlan:
-    """Inverted bottleneck: expand 1x1, depthwise, squeeze-and-excitation, project 1x1 (Sandler et al. 2018)."""
-    name, expand, act = at.name, at["expand"], at.stage.act
-    hidden = make_divisible(round(at.inputs * expand)) if expand != 1 else at.inputs
-    path = [Layer(f"{name}.expand", at.inputs, hidden, size=at.size, act=act)] if expand != 1 else []
-    depthwise = Layer(f"{name}.depthwise", hidden, hidden, int(at["kernel"]), at.stride, hidden, at.size, act=act)
-    path.append(depthwise)
-    if at.stage.se:
-        squeeze = make_divisible(hidden // 4)
-        path += [Layer(f"{name}.se.reduce", hidden, squeeze, bias=True, norm=False, act="relu"),
-                 Layer(f"{name}.se.excite", squeeze, hidden, bias=True, norm=False, act="hsigmoid")]
-    path.append(Layer(f"{name}.project", hidden, at.outputs, size=depthwise.out_size))
-    return BlockPlan(name, tuple(path), at.same)
-
-
-def _conv(at: Place) -> BlockPlan:
-    """One 3x3 convolution; where it keeps the width, its input is added to it."""
-    layer = Layer(f"{at.name}.conv", at.inputs, at.outputs, 3, at.stride, size=at.size, act=at.stage.act,
-                  pool="max" if at["pool"] else None)
-    return BlockPlan(at.name, (layer,), at.same)
-
-
-def _bottleneck(at: Place) -> BlockPlan:
-    """Bottleneck of ResNet-D: 1x1, 3x3, 1x1, and on the shortcut mean and 1x1 (He et al. 2016; He et al. 2019)."""
-    name, act, hidden = at.name, at.stage.act, make_divisible(round(at.outputs * at["expand"]))
-    reduce = Layer(f"{name}.conv1", at.inputs, hidden, size=at.size, act=act)
-    middle = Layer(f"{name}.conv2", hidden, hidden, 3, at.stride, size=at.size, act=act)
-    shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size,
-                                          pool="mean" if at.stride > 1 else None)
-    return BlockPlan(name, (reduce, middle, Layer(f"{name}.conv3", hidden, at.outputs, size=middle.out_size)), True,
-                     shortcut, act)
-
-
-def _separable(at: Place) -> BlockPlan:
-    """Separable convolutions, each after its activation, then max pooling where there is a stride; on the shortcut 1x1
-    where it has another width or size (Chollet 2017)."""
-    name, count = at.name, int(at["layers"])
-    widths = [at.inputs, *[make_divisible(round(at.inputs * at["expand"]))] * (count - 1), at.outputs]
-    path = []
-    for i, (width, wider) in enumerate(pairwise(widths), 1):
-        path += [Layer(f"{name}.depthwise{i}", width, width, int(at["kernel"]), groups=width, size=at.size, norm=False,
-                       act=at.stage.act, act_first=True),
-                 Layer(f"{name}.pointwise{i}", width, wider, size=at.size,
-                       pool="max" if at.stride > 1 and i == count else None)]
-    shortcut = None if at.same else Layer(f"{name}.shortcut", at.inputs, at.outputs, stride=at.stride, size=at.size)
-    return BlockPlan(name, tuple(path), True, shortcut)
-
-
-def _sepconv(at: Place) -> BlockPlan:
-    """One separable convolution with its activation at the end, and no shortcut (Chollet 2017)."""
-    depthwise = Layer(f"{at.name}.depthwise1", at.inputs, at.inputs, 3, groups=at.inputs, size=at.size, norm=False)
-    return BlockPlan(at.name, (depthwise, Layer(f"{at.name}.pointwise1", at.inputs, at.outputs, size=at.size,
-                                                act=at.stage.act)), False)
-
-
-KINDS: dict[str, Callable[[Place], BlockPlan]] = {
-    "mbconv": mbconv, "conv": _conv, "bottleneck": _bottleneck, "separable": _separable,
-    "sepconv": _sepconv}

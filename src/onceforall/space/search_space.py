@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import prod
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from onceforall.errors import UserError
 from onceforall.space.arch import Arch, Value
-from onceforall.space.rows import FORM, Head, Name, StageSpace, Stem, Width, listed
+from onceforall.space.rows import FORM, Head, Name, Padding, StageSpace, Stem, V, Width, both, listed, subset
 
-V = TypeVar("V", int, Value)
 Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "depth"), (stage, block, "kernel"), ..
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All sub-networks of one supernet. Its rows say everything; `name` is for people, and for the catalogue."""
+    """All sub-networks of one supernet. Its rows say everything; `name` is for people, and for the catalogue.
+
+    `padding`: zeros around the maps, "centre" as many as half the kernel at both ends; "same" as TensorFlow has it,
+    which is more at the end where the stride is 2 and the map's side even.
+    """
 
     __pydantic_config__ = FORM
 
@@ -33,17 +36,18 @@ class SearchSpace:
     head: Head
     in_channels: Annotated[int, Field(ge=1, le=1000)] = 3
     bn_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    padding: Padding = "centre"
 
     @cached_property
     def largest(self) -> Arch:
         """Every choice at its largest."""
-        return Arch(max(self.resolutions), tuple(stage.blocks(-1) for stage in self.stages),
+        return Arch(max(self.resolutions), tuple(stage.end(-1) for stage in self.stages),
                     tuple(values[-1] for values in self.widths))
 
     @cached_property
     def smallest(self) -> Arch:
         """Every choice at its smallest."""
-        return Arch(min(self.resolutions), tuple(stage.blocks(0) for stage in self.stages),
+        return Arch(min(self.resolutions), tuple(stage.end(0) for stage in self.stages),
                     tuple(values[0] for values in self.widths))
 
     @cached_property
@@ -56,8 +60,7 @@ class SearchSpace:
     @property
     def count(self) -> int:
         """Sub-networks a resolution."""
-        blocks = prod(sum(_ways(stage, depth) ** depth for depth in stage.depth) for stage in self.stages)
-        return prod(map(len, self.widths)) * int(blocks)
+        return prod(map(len, self.widths)) * prod(stage.count for stage in self.stages)
 
     @property
     def slots(self) -> int:
@@ -85,7 +88,8 @@ class SearchSpace:
             if isinstance(stage.width, tuple):
                 out[s, "width"] = stage.width
             out[s, "depth"] = stage.depth
-            out |= {(s, b, name): values for b in range(max(stage.depth)) for name, values in stage.elastic}
+            for b in range(max(stage.depth)):
+                out |= {(s, b, name): values for name, values in stage.choices_at(b).items()}
         if isinstance(self.head.mix, tuple):
             out["head", "width"] = self.head.mix
         return out
@@ -96,8 +100,8 @@ class SearchSpace:
         stages = []
         for stage in self.stages:
             depth = rng.choice(stage.depth)
-            choices = stage.at_depth(depth).items()
-            stages.append(tuple(stage.block({n: rng.choice(v) for n, v in choices}) for _ in range(depth)))
+            stages.append(tuple(stage.block({n: rng.choice(v) for n, v in stage.choices_at(b, depth).items()})
+                                for b in range(depth)))
         return Arch(resolution, tuple(stages), tuple(rng.choice(values) for values in self.widths))
 
     def contains(self, arch: Arch) -> bool:
@@ -106,22 +110,22 @@ class SearchSpace:
 
     def check(self, arch: Arch) -> Arch:
         """`arch` itself, or a UserError that names the first place where it leaves the space."""
-        fault = self._fault(arch)
-        if fault is not None:
+        if fault := self._fault(arch):
             raise UserError(*fault)
         return arch
 
     def covers(self, other: SearchSpace) -> bool:
         """Whether every sub-network of `other` is one of this space's."""
-        return set(other.resolutions) <= set(self.resolutions) and len(self.stages) == len(other.stages) and all(
-            set(b.depth) <= set(a.depth) and _fixed(a) == _fixed(b)
-            and all(set(b.at_depth(d)[n]) <= set(v) for d in b.depth for n, v in a.at_depth(d).items())
-            for a, b in zip(self.stages, other.stages, strict=True)) and len(self.widths) == len(other.widths) and all(
-            set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
+        if len(self.stages) != len(other.stages) or len(self.widths) != len(other.widths):
+            return False
+        rows = all(map(StageSpace.covers, self.stages, other.stages))
+        widths = all(set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
+        return rows and widths and set(other.resolutions) <= set(self.resolutions)
 
     def alike(self, other: SearchSpace) -> bool:
         """Whether both have the same rows, whatever choices are left in them."""
-        return self.name == other.name and list(map(_fixed, self.stages)) == list(map(_fixed, other.stages))
+        mine, others = ([row.constants for row in space.stages] for space in (self, other))
+        return self.name == other.name and mine == others
 
     def at(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same blocks at other resolutions."""
@@ -131,40 +135,39 @@ class SearchSpace:
                  **choices: Sequence[Value]) -> SearchSpace:
         """The part of the space with only these choices, as `restrict(kernel=(7,), depth=(4,))`; a stage with but one
         choice keeps it."""
-        for name in choices:
-            if not any(name in stage.choices for stage in self.stages):
-                raise UserError(f"{self.name}.{name}", "is no elastic dimension of this space",
-                                f"it has {', '.join([*self.dimensions, 'depth', 'resolutions'])}")
-        depths = self._parts("depth", depth, [stage.depth for stage in self.stages])
-        elastics: list[dict[str, tuple[Value, ...]]] = [stage.choices for stage in self.stages]
-        for name, wanted in choices.items():
-            having = [values for values in elastics if name in values]
-            for values, part in zip(having, self._parts(name, wanted, [v[name] for v in having]), strict=True):
-                values[name] = part
-        return replace(
-            self, resolutions=_subset(f"{self.name}.resolutions", resolutions, self.resolutions),
-            stages=tuple(replace(stage, depth=d, elastic=tuple(e.items()))
-                         for stage, d, e in zip(self.stages, depths, elastics, strict=True)))
+        if unknown := [name for name in choices if name not in self.dimensions]:
+            raise UserError(f"{self.name}.{unknown[0]}", "is no elastic dimension of this space",
+                            f"it has {', '.join([*self.dimensions, 'depth', 'resolutions'])}")
+        wanted = {name: subset(f"{self.name}.{name}", values, _union(row.choices.get(name, ()) for row in self.stages))
+                  for name, values in choices.items()}
+        depths = subset(f"{self.name}.depth", depth, _union(stage.depth for stage in self.stages))
 
-    def _parts(self, name: str, wanted: Sequence[V] | None, own: Sequence[tuple[V, ...]]) -> list[tuple[V, ...]]:
-        """The wanted choices of each stage, of its own; a stage that has but another one keeps it."""
-        if wanted is None:
-            return list(own)
-        part = _subset(f"{self.name}.{name}", wanted, tuple(sorted({v for values in own for v in values})))
-        return [values if len(values) == 1 else _subset(f"{self.name}.{name}", [v for v in part if v in values] or part,
-                                                        values) for values in own]
+        def part(name: str, own: tuple[Value, ...]) -> tuple[Value, ...]:
+            return self._part(name, wanted.get(name, own), own)
+
+        stages = tuple(replace(row.each(part), depth=self._part("depth", depths, row.depth)) for row in self.stages)
+        sizes = subset(f"{self.name}.resolutions", resolutions, self.resolutions)
+        return replace(self, stages=stages, resolutions=sizes)
+
+    def _part(self, name: str, wanted: Sequence[Value], own: tuple[V, ...]) -> tuple[V, ...]:
+        """The wanted ones of a list of choices; a list of but one choice is kept."""
+        return own if len(own) == 1 else subset(f"{self.name}.{name}", [v for v in wanted if v in own] or wanted, own)
 
     def each(self, name: str, values: Sequence[Sequence[Value]]) -> SearchSpace:
         """The part of the space with choices of a dimension of each stage, as `each("kernel", [(3,), (5, 7), ..])`;
         with `each("width", ..)` of each elastic width."""
         place = f"{self.name}.{name}"
         if name == "width":
-            return self._at_widths([_subset(place, part, own)
-                                    for part, own in zip(values, self.widths, strict=True)])
-        return replace(self, stages=tuple(
-            replace(stage, depth=_subset(place, part, stage.depth)) if name == "depth" else
-            replace(stage, elastic=tuple((n, _subset(place, part, v) if n == name else v) for n, v in stage.elastic))
-            for stage, part in zip(self.stages, values, strict=True)))
+            return self._at_widths([subset(place, part, own) for part, own in zip(values, self.widths, strict=True)])
+
+        def narrowed(stage: StageSpace, wanted: Sequence[Value]) -> StageSpace:
+            if name == "depth":
+                return replace(stage, depth=subset(place, wanted, stage.depth))
+            picked = subset(place, wanted, stage.choices[name]) if name in stage.choices else ()
+            return stage.each(lambda n, own: self._part(n, picked, own) if n == name else own)
+
+        pairs = zip(self.stages, values, strict=True)
+        return replace(self, stages=tuple(narrowed(stage, part) for stage, part in pairs))
 
     def compound(self, whole: SearchSpace | None = None) -> SearchSpace:
         """The part of the space with one expand ratio a stage, tied to its depth (CompOFA, Sahni et al. 2021).
@@ -191,18 +194,12 @@ class SearchSpace:
     @property
     def top(self) -> SearchSpace:
         """Its largest sub-network alone, at all resolutions."""
-        stages = tuple(replace(stage, depth=stage.depth[-1:], elastic=tuple(
-            (n, v[-1:]) for n, v in stage.at_depth(stage.depth[-1]).items())) for stage in self.stages)
+        stages = tuple(stage.top for stage in self.stages)
         return replace(self, stages=stages)._at_widths([values[-1:] for values in self.widths])
 
     def common(self, other: SearchSpace) -> SearchSpace:
         """The part of the space that another one of its family has too; its largest choice where that has none."""
-        def both(own: tuple[V, ...], others: Sequence[V]) -> tuple[V, ...]:
-            return tuple(v for v in own if v in others) or own[-1:]
-
-        stages = tuple(replace(stage, depth=both(stage.depth, row.depth), elastic=tuple(
-            (n, both(v, row.choices.get(n, ()))) for n, v in stage.elastic))
-            for stage, row in zip(self.stages, other.stages, strict=True))
+        stages = tuple(stage.common(row) for stage, row in zip(self.stages, other.stages, strict=True))
         widths = [both(own, others) for own, others in zip(self.widths, other.widths, strict=True)]
         return replace(self, stages=stages)._at_widths(widths)
 
@@ -281,7 +278,7 @@ class SearchSpace:
             if len(blocks) not in stage.depth:
                 return f"arch stage {s + 1}", f"depth {len(blocks)} is not one of {listed(stage.depth)}"
             for b, block in enumerate(blocks):
-                if fault := stage.fault(block, len(blocks)):
+                if fault := stage.fault(block, b, len(blocks)):
                     return f"arch stage {s + 1} block {b + 1}", fault
         return self._fault_of_widths(arch.widths)
 
@@ -294,28 +291,10 @@ class SearchSpace:
         return None
 
 
-def _ways(stage: StageSpace, depth: int) -> int:
-    """Blocks that differ, in a stage of that depth."""
-    return len({stage.block(picks) for picks in stage.ways_at(depth).values()})
+def _union(lists: Iterable[Sequence[V]]) -> tuple[V, ...]:
+    return tuple(sorted({value for values in lists for value in values}))
 
 
 @cache
 def _form() -> TypeAdapter[SearchSpace]:
     return TypeAdapter(SearchSpace)
-
-
-def _fixed(stage: StageSpace) -> tuple[object, ...]:
-    """What a row has beside its choices."""
-    return (stage.kind, stage.stride, stage.act, stage.se, stage.fixed, stage.idle, *stage.choices,
-            None if isinstance(stage.width, tuple) else stage.width)
-
-
-def _subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
-    if wanted is None:
-        return allowed
-    wrong = [v for v in wanted if isinstance(v, bool) or v not in allowed]
-    if wrong or not wanted:
-        raise UserError(place, f"{wrong[0] if wrong else 'an empty list'} is not one of {listed(allowed)}")
-    if len(set(wanted)) < len(wanted):
-        raise UserError(place, f"{listed(wanted)} has a choice twice", "list each once")
-    return tuple(sorted({v for v in allowed if v in wanted}))  # the space's own: 3.0 is in (3, 5, 7), and no depth

@@ -95,7 +95,7 @@ def authors_order(subnets: int, *, teacher: bool) -> Strategy:
 def _authors_sample(space: SearchSpace, rng: random.Random) -> Arch:
     """Every slot's kernel, every slot's expand ratio, every stage's depth; slots past the depth are drawn too."""
     names = [name for name, _ in space.stages[0].elastic]
-    genes = {name: [[rng.choice(stage.choices[name]) for _ in range(max(stage.depth))] for stage in space.stages]
+    genes = {name: [[rng.choice(stage.choices_at(b)[name]) for b in range(max(stage.depth))] for stage in space.stages]
              for name in names}
     depths = [rng.choice(stage.depth) for stage in space.stages]
     return Arch(max(space.resolutions), tuple(

@@ -16,7 +16,8 @@ _MB, _RESNET = {"kernel": "ks", "expand": "e"}, {"expand": "e"}
 
 def _keys_or_none(space: SearchSpace) -> dict[str, str] | None:
     keys = {("kernel", "expand"): _MB, ("expand",): _RESNET}.get(space.dimensions)
-    return keys if bool(space.widths) == (keys is _RESNET) else None
+    alike = not any(stage.blocks for stage in space.stages)
+    return keys if alike and bool(space.widths) == (keys is _RESNET) else None
 
 
 def _keys(space: SearchSpace) -> dict[str, str]:

@@ -16,6 +16,8 @@ from onceforall.files import unreadable
 from onceforall.interop.nnabla.names import HEADS
 from onceforall.nn import Subnet
 from onceforall.space import BlockPlan, Layer, Plan
+from onceforall.space.parts import as_the_authors
+from onceforall.space.plan import GATE, SHORTCUT
 
 NET, RUN = "net.config", "run.config"
 _NAMES = {1: "MobileNetV3", 0: "ProxylessNASNets"}  # by the number of convolutions after the global mean
@@ -36,12 +38,20 @@ def write(folder: Path, net: Subnet) -> None:
 def _name(plan: Plan) -> str:
     """The authors' class of such a net."""
     blocks = list(plan.blocks())
-    if blocks[-1].layer("conv3") is not None:
+    outside = [plan.stem, *plan.features, *plan.head[:-1]]
+    plain = not any(layer.uneven or layer.bias or layer.pool for layer in outside)
+    if plain and blocks[-1].layer("conv3") is not None and not any(map(_other_than_resnet_d, plan.layers())):
         return _RESNET
-    if any(block.layer("depthwise") is None or block["depthwise"].act == "swish" for block in blocks):
-        raise UserError(NET, "is for the authors' families, of which this net is none",
-                        "give a file in .pth, which holds its weights under our names")
-    return _NAMES[len(plan.head) - 1]
+    if plain and all(as_the_authors(block) and block["depthwise"].act in _ACTS for block in blocks):
+        return _NAMES[len(plan.head) - 1]
+    raise UserError(NET, "is for the authors' families, of which this net is none",
+                    "give a file in .pth, which holds its weights under our names")
+
+
+def _other_than_resnet_d(layer: Layer) -> bool:
+    """Whether a layer is one that the authors' ResNet50D has not."""
+    strided = layer.role == SHORTCUT and layer.conv_stride > 1
+    return strided or layer.groups > 1 or layer.uneven or layer.role in GATE
 
 
 @dataclass(frozen=True)

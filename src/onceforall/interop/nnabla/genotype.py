@@ -21,8 +21,8 @@ _FORMS = {  # by the dimensions of a block: an operator's pattern, an example, a
 
 
 def has_operators(space: SearchSpace) -> bool:
-    """Whether NNablaNAS has operators for its blocks, and nothing else is elastic but depth."""
-    return space.dimensions in _FORMS and not space.widths
+    """Whether NNablaNAS has operators for its blocks, all of a stage alike, and nothing else is elastic but depth."""
+    return space.dimensions in _FORMS and not space.widths and not any(stage.blocks for stage in space.stages)
 
 
 def operators_of(space: SearchSpace) -> list[str]:
@@ -108,7 +108,7 @@ def decode(space: SearchSpace, genotype: Sequence[float] | Mapping[str, Any], *,
     stages, start = [], 0
     for s, stage in enumerate(space.stages):
         if not stage.elastic:
-            stages.append(stage.blocks(-1))
+            stages.append(stage.end(-1))
             continue
         slots = genotype[start:start + max(stage.depth)]
         depth = next((i for i, gene in enumerate(slots) if gene == skip), len(slots))
