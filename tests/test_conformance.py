@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,20 +13,32 @@ import pytest
 
 from onceforall.deploy.targets import TARGETS
 from onceforall.space import CATALOG, Arch, SearchSpace, search_space
+from onceforall.space.kinds import KINDS
 from onceforall.testing import check_pictures, check_space, check_strategy, check_target
 from onceforall.training.strategy import STRATEGIES, Term
 
+REGISTERS = (CATALOG, KINDS, TARGETS)
+OURS = [dict(register) for register in REGISTERS]
 sys.path.append(str(Path(__file__).parent / "outsiders"))
-import fused
-import pickled
-import rings
-import turns
-
+fused, pickled, rings, turns = map(import_module, ("fused", "pickled", "rings", "turns"))
 sys.path.pop()
+THEIRS = [{name: value for name, value in register.items() if name not in ours}
+          for register, ours in zip(REGISTERS, OURS, strict=True)]
+for register, names in zip(REGISTERS, THEIRS, strict=True):
+    for name in names:
+        del register[name]  # other files' tests run over everything that is registered
+
+
+@pytest.fixture(autouse=True)
+def outsiders(monkeypatch):
+    """What the outsiders' files register is there in these tests only."""
+    for register, names in zip(REGISTERS, THEIRS, strict=True):
+        for name, value in names.items():
+            monkeypatch.setitem(register, name, value)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CATALOG if name != "fused_net"])
+@pytest.mark.parametrize("name", OURS[0])
 def test_every_space(name):
     space = search_space(f"{name}?width_mult=0.25")
     size = min(space.resolutions)
@@ -47,7 +60,7 @@ def test_a_strategy_of_ones_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TARGETS if name != "pickle"])
+@pytest.mark.parametrize("name", OURS[2])
 def test_every_target(name):
     missing = [package for package in TARGETS[name].packages if find_spec(package) is None]
     if missing:
@@ -83,8 +96,6 @@ def test_faults_of_a_strategy_are_found(strategy, message):
 
 def test_faults_of_a_block_are_found(monkeypatch):
     """A block whose layers do not say what they compute, and one of which two layers share a name."""
-    from onceforall.space.plan import KINDS
-
     def renamed(at):
         block = fused.fused(at)
         return replace(block, path=(block.path[0], replace(block.path[1], name=block.path[0].name)))
