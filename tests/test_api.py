@@ -184,8 +184,9 @@ def test_a_module_of_the_users_own_as_the_teacher(tmp_path):
         taught["teacher"] = ofa.Teacher(module=wrong)
         with pytest.raises(ofa.UserError, match=message):
             ofa.train(NAME, "digits", stages=[stage(**taught)], output=tmp_path / "wrong", device="cpu")
-    for values in ({}, {"module": a_teacher, "network": run.training.network}):
-        with pytest.raises(ofa.UserError, match="teacher: is one of network and module"):
+    for values, message in (({}, "network: is missing, and so is module"),
+                            ({"module": a_teacher, "network": run.training.network}, "module: stands beside network")):
+        with pytest.raises(ofa.UserError, match=message):
             ofa.Teacher(**values)
 
 

@@ -14,6 +14,7 @@ import torch
 from onceforall.data import DataSpec, mirrored_classes
 from onceforall.data.given import asked_for, give
 from onceforall.errors import UserError
+from onceforall.functions import Listener
 from onceforall.nn import Supernet
 from onceforall.recipes import fit as pipeline
 from onceforall.recipes.augmentation import say_augmentation
@@ -21,7 +22,6 @@ from onceforall.recipes.catalog import recipe_of
 from onceforall.run import Run, check_known
 from onceforall.space import SearchSpace, search_space
 from onceforall.training.engine.distributed import Processes, detect, joined, wait
-from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.output import check_output
 from onceforall.training.engine.run import train as train_one
 from onceforall.training.network import Network

@@ -1,16 +1,17 @@
-"""Functions of the user's own, by names that lead back to them: `module:name`."""
+"""Functions of the user's own: listeners, and those that go by a name that leads back to them, `module:name`."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
 from onceforall.errors import UserError
 
 T = TypeVar("T")
+Listener = Callable[[Mapping[str, Any]], None]  # hears of progress, in records with a `kind`
 
 
 def name_of(value: Any) -> Any:

@@ -14,6 +14,7 @@ from onceforall.deploy import export
 from onceforall.deploy.description import Description, Export
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
+from onceforall.functions import Listener
 from onceforall.latency.job import Job, Settings
 from onceforall.latency.measure import profile
 from onceforall.latency.table import LatencyTable
@@ -22,7 +23,6 @@ from onceforall.searching.record import Record
 from onceforall.searching.score import Scorer
 from onceforall.searching.search import Request, search
 from onceforall.space import Arch, SearchSpace
-from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.places import CONFIG, read_run
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.recipe import RECIPE, Recipe

@@ -54,7 +54,7 @@ def test_another_number_of_processes(started):
         check_output(changed(config(), batch_size_train=16, mini_batch_train=16), started, TWO)
     with pytest.raises(UserError, match="stage.batches.size is 64 there, and 32 is asked for"):
         check_output(changed(config(), batch_size_train=32, mini_batch_train=32), started, Options())
-    with pytest.raises(UserError, match="stage.batches.micro is 64 there, and 32 is"):
+    with pytest.raises(UserError, match="stage.batches.micro is nothing there, and 32 is"):
         check_output(changed(config(), mini_batch_train=32), started, Options())
     with pytest.raises(UserError, match="stage.seed is 0 there, and 1 is asked for"):
         check_output(changed(config(), seed=1), started, TWO)

@@ -156,6 +156,22 @@ def test_a_run_of_a_space_that_is_not_in_the_catalogue(tmp_path):
     assert read_run(tmp_path).network.space.name == load_supernet(tmp_path).space.name == "mine"
 
 
+def test_a_forward_pass_of_a_whole_batch_is_written_in_one_way():
+    assert Batches(size=512, micro=512) == Batches(size=512) and Batches(micro=64) == Batches()
+    assert Batches(size=512, micro=64).each == 64
+
+
+@pytest.mark.parametrize(("space", "message"), [
+    ({"name": 3}, r"network.space.name: is not the description of a search space"),
+    ("mobilenet", "network.space: 'mobilenet' is not in the catalogue"), (3, "network.space: is no search space")])
+def test_the_place_of_a_space_that_is_none(space, message):
+    given = training().to_dict()
+    given["network"]["space"] = space
+    with pytest.raises(UserError, match=message) as error:
+        Training.from_dict(given)
+    assert "space.space" not in str(error.value)
+
+
 def test_keys_of_both_forms():
     assert [own_key(key) for key in ("dataloader.imagenet.train_file", "network.ofa_mbv3.weights", "hparams.predictor",
                                      "hparams.teacher_network.ofa.weights")] == [
@@ -205,7 +221,8 @@ def test_config_json_is_enough_to_repeat_the_run(tmp_path, capsys):
     assert end.value.code == 0
     first, second = (load_supernet(tmp_path / name).state_dict() for name in ("run", "again"))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    with pytest.raises(SystemExit) as end:
-        main(["train", "-f", str(tmp_path / "run" / "config.json"), "--search", "-o", str(tmp_path / "more")])
-    assert end.value.code == 2
-    assert "--search: stands beside" in capsys.readouterr().err
+    for words in (["--search"], ["--algorithm", "OFATrainer"]):
+        with pytest.raises(SystemExit) as end:
+            main(["train", "-f", str(tmp_path / "run" / "config.json"), *words, "-o", str(tmp_path / "more")])
+        assert end.value.code == 2
+        assert f"{words[0]}: stands beside" in capsys.readouterr().err

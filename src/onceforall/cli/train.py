@@ -19,8 +19,8 @@ def train(
                                                      "a run's config.json")] = None,
     output_path: Annotated[Path | None, typer.Option("-o", "--output-path", help="folder to write; log/NAME of the "
                                                      "configuration by default")] = None,
-    algorithm: Annotated[str, typer.Option("-a", "--algorithm", help="OFASearcher (the supernet) or OFATrainer (one "
-                                           "sub-network)")] = "OFASearcher",
+    algorithm: Annotated[str | None, typer.Option("-a", "--algorithm", help="OFASearcher (the supernet, by default) "
+                                                  "or OFATrainer (one sub-network)")] = None,
     search: Annotated[bool, typer.Option("-s", "--search", help="validate on what train_portion leaves of the "
                                          "training pictures")] = False,
     context: Annotated[str, typer.Option("-c", "--context", help="cpu, cudnn or auto")] = "auto",
@@ -50,8 +50,10 @@ def train(
     config = None if own else Config.read(config_file)
     processes = detect(os.environ)
     log_to_stderr(processes)
-    if own is not None and search:
-        raise UserError("--search", f"stands beside {config_file}, which says itself what validates", "leave it out")
+    for option, given in (("--search", search), ("--algorithm", algorithm)):
+        if own is not None and given:
+            raise UserError(option, f"stands beside {config_file}, which says it itself", "leave it out")
+    algorithm = algorithm or "OFASearcher"
     training = own if config is None else training_of(config, algorithm, search=search)
     assert training is not None  # of one of the two forms
     if processes.first:

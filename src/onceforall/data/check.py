@@ -2,23 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from onceforall.data.dataset import DataSet
 from onceforall.data.decode import Broken
 from onceforall.data.pictures import Pictures
+from onceforall.functions import Listener
 
 MAX_THREADS = 8
 CHUNK = 1000  # pictures between two looks at how far it is
 
-Listener = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from onceforall.deploy.elastic import Elastic, accuracies, ascending
 from onceforall.deploy.elastic_file import statistics_of, stored_of
 from onceforall.errors import UserError
 from onceforall.files import unwritable
+from onceforall.functions import Listener
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.searching.front import Row, spread_over
-from onceforall.searching.score import Listener
 from onceforall.space import Arch
 from onceforall.training.evaluate import Evaluator
 from onceforall.weights.content import COUNT

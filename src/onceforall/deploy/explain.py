@@ -15,8 +15,9 @@ from onceforall.data import DataSet, sample
 from onceforall.deploy.blocks import block_names, within
 from onceforall.deploy.export import Request, calibration, opened_subnet
 from onceforall.deploy.job import Images, Infer, Job
-from onceforall.deploy.verify import Listener, answered, prepared
+from onceforall.deploy.verify import answered, prepared
 from onceforall.errors import UserError
+from onceforall.functions import Listener
 from onceforall.nn import Subnet
 from onceforall.nn.folding import fold
 

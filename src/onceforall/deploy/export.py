@@ -18,9 +18,10 @@ from onceforall.deploy.description import Description, Export, Int8, Precision, 
 from onceforall.deploy.folder import open_subnet
 from onceforall.deploy.job import INPUT, OUTPUT, Images, Infer, Job
 from onceforall.deploy.targets import Target, target_named
-from onceforall.deploy.verify import Listener, Verifier, check, prepared
+from onceforall.deploy.verify import Verifier, check, prepared
 from onceforall.errors import UserError
 from onceforall.files import unwritable
+from onceforall.functions import Listener
 from onceforall.nn import Subnet
 from onceforall.nn.folding import fold
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from onceforall.data import DataSet, Pictures, eval_batches, normalize
 from onceforall.deploy.description import Comparison, Description, Latency, Verification
 from onceforall.deploy.job import Images, Infer
 from onceforall.errors import UserError
+from onceforall.functions import Listener
 from onceforall.latency import runner
 from onceforall.latency.torch_cases import threads as torch_threads
 from onceforall.nn import Subnet
 
-Listener: TypeAlias = Callable[[Mapping[str, Any]], None]
 EXACT = 1e-4  # of logits in float32, in relation to the largest of the picture; of a net that is so sensitive that
 ROUNDING = 4  # torch's own rounding comes near this, so many times its error
 HALF = 0.05  # of logits in float16, where there are no pictures to score

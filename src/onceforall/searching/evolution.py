@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes, canonical
 from onceforall.errors import UserError
+from onceforall.functions import Listener
 from onceforall.searching.problem import Problem, exactly
 
-Listener = Callable[[Mapping[str, Any]], None]
 Indices = NDArray[np.intp]
 PATIENCE = 50  # generations after which limits that nothing keeps are given up, draws for different sub-networks
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from onceforall.errors import UserError
 from onceforall.files import unwritable
+from onceforall.functions import Listener
 from onceforall.nn import Supernet
 from onceforall.space import Arch
 from onceforall.training.engine.distributed import Processes, gathered, told
 from onceforall.training.evaluate import CALIBRATION, Evaluator
-
-Listener = Callable[[Mapping[str, Any]], None]
 
 
 class Scorer:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from onceforall.cost.predictor import Predictor
 from onceforall.cost.predictor_file import load
+from onceforall.functions import Listener
 from onceforall.latency.table import LatencyTable
 from onceforall.searching.costs import ACCURACY, Costs, costs
-from onceforall.searching.evolution import PATIENCE, Evolution, Listener, evolve, random_search
+from onceforall.searching.evolution import PATIENCE, Evolution, evolve, random_search
 from onceforall.searching.front import front_rows, rows, spread_over, with_measured
 from onceforall.searching.problem import Goal, Problem
 from onceforall.searching.record import Record

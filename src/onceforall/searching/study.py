@@ -13,8 +13,9 @@ from onceforall.cost.population import Codes
 from onceforall.cost.predictor import Fitted, fit_best
 from onceforall.cost.spread import spread
 from onceforall.errors import UserError
+from onceforall.functions import Listener
 from onceforall.searching.costs import Costs
-from onceforall.searching.evolution import Evolution, Found, Listener, evolve
+from onceforall.searching.evolution import Evolution, Found, evolve
 from onceforall.searching.front import thinned
 from onceforall.searching.problem import Limit
 

@@ -17,11 +17,13 @@ def _space(value: Any) -> SearchSpace:
     """A space by its value, its catalogue name, or the rows of `SearchSpace.to_dict`."""
     if isinstance(value, SearchSpace):
         return value
-    if isinstance(value, str):
-        return search_space(value)
-    if isinstance(value, Mapping):
-        return SearchSpace.from_dict(value)
-    raise UserError("", "is no search space", "give its catalogue name, or its rows")
+    if not isinstance(value, str | Mapping):
+        raise UserError("", "is no search space", "give its catalogue name, or its rows")
+    try:
+        return search_space(value) if isinstance(value, str) else SearchSpace.from_dict(value)
+    except UserError as error:  # the field is called space, too
+        place = error.place.removeprefix("search ").removeprefix("space").removeprefix(".")
+        raise UserError(place, error.problem, error.remedy) from None
 
 
 Space = Annotated[SearchSpace, PlainValidator(_space), PlainSerializer(SearchSpace.to_dict)]
@@ -79,8 +81,10 @@ class Teacher(Setting):
 
     @model_validator(mode="after")
     def _trained(self) -> Teacher:
-        if (self.network is None) == (self.module is None):
-            raise UserError("teacher", "is one of network and module", "give one of them")
+        if self.network is None and self.module is None:
+            raise UserError("network", "is missing, and so is module", "give one of them")
+        if self.network is not None and self.module is not None:
+            raise UserError("module", "stands beside network", "give one of them")
         if self.network is not None and self.network.weights is None:
             raise UserError("network.weights", "is missing", "a teacher comes trained: name its weights file")
         check_function(self.module, {}, place="module", what="function")

@@ -11,11 +11,10 @@ from torch import nn
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
-from onceforall.functions import function_of
+from onceforall.functions import Listener, function_of
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
-from onceforall.training.engine.journal import Listener
 from onceforall.training.engine.memory import keep_large_blocks
 from onceforall.training.engine.stop import Stop
 from onceforall.training.engine.threads import choose_threads

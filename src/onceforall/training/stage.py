@@ -43,6 +43,13 @@ class Batches(Setting):
     pin_memory: bool | None = Field(default=None, description="copy batches to pinned memory; null: where there is a "
                                     "GPU")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:
+        """A forward pass of a whole batch is written in one way."""
+        whole = isinstance(values, Mapping) and values.get("micro", 0) == values.get("size", 64)
+        return {**values, "micro": None} if whole else values
+
     @model_validator(mode="after")
     def _whole(self) -> Batches:
         if self.size % self.each:

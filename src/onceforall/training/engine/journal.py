@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from onceforall.errors import UserError, printable
 from onceforall.files import unreadable, unwritable, write_text
+from onceforall.functions import Listener
 from onceforall.space import Arch
 
-Listener = Callable[[Mapping[str, Any]], None]
 METRICS = "metrics.jsonl"
 
 
