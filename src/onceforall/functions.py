@@ -60,4 +60,5 @@ def check_function(value: Any, known: Mapping[str, Any], *, place: str, what: st
     if isinstance(value, str) and value not in known and not re.fullmatch(r"[\w.]+:[\w.<>]+", value):
         near = difflib.get_close_matches(value, known, n=1)
         raise UserError(place, f"{value!r} is no {what}", f"did you mean {near[0]}?" if near else
-                        f"known: {', '.join(known)}; or a function, in a file as module:name")
+                        "; or ".join([*([f"known: {', '.join(known)}"] if known else []),
+                                      "give a function, in a file as module:name"]))

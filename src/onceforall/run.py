@@ -23,6 +23,7 @@ from onceforall.searching.record import Record
 from onceforall.searching.score import Scorer
 from onceforall.searching.search import Request, search
 from onceforall.space import Arch, SearchSpace
+from onceforall.training.engine.output import check_same
 from onceforall.training.engine.places import CONFIG, read_run
 from onceforall.training.evaluate import Compute, Evaluator
 from onceforall.training.recipe import RECIPE, Recipe
@@ -175,7 +176,12 @@ class Run:
         """Scores sub-networks on the pictures of the run, after recalibrating their BN; see `Evaluator`."""
         facts, training = self._trained.pictures, self.training
         depth = Depth(**facts["depth"]) if "depth" in facts else BEFORE
-        data = data_of(self._data or training.data, Known(tuple(facts.get("classes", ())) or None, depth))
+        spec, given = training.data, self._data
+        if given is not None:  # other pictures, and how they are split and read stays
+            spec = replace(spec, name=given.name, root=given.root, source=given.source)
+        data = data_of(spec, Known(tuple(facts.get("classes", ())) or None, depth))
+        if given is None:
+            check_same(training, data, self.weights.parent)
         if "mean" in facts:  # as in training
             data = replace(data, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
         return Evaluator(data, self._compute, calibration_images=training.stage.batches.calibration,

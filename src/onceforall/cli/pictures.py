@@ -66,8 +66,10 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     from onceforall.data import BEFORE, NAMED, Depth, Known, spec_of
     from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
+    from onceforall.training.engine.output import check_same
     from onceforall.training.evaluate import Evaluator
     from onceforall.training.setup import data_of
+    from onceforall.weights.nets import weights_file
 
     try:
         training = run_training(source)
@@ -90,6 +92,8 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         depth = Depth(**trained_on["depth"]) if "depth" in trained_on else BEFORE
     known = Known(tuple(trained_on.get("classes", ())) or None, depth)
     pictures = data_of(spec, known)
+    if training is not None and data is None:
+        check_same(training, pictures, weights_file(source).parent)
     if isinstance(trained.net, Supernet) and (data is not None or not len(pictures.train)):
         pictures = _calibrated(pictures, source, training, known)
     _check_classes(pictures, trained, source)

@@ -3,94 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
-from onceforall.data.decode import DAMAGE, Aim, Broken, cut, error_line, to_rgb
-from onceforall.data.depth import USUAL
-from onceforall.data.labels import positions, relabelled
-from onceforall.data.orientation import turn_of
-from onceforall.data.pictures import Pictures, identity_of
+from onceforall.data.dataset_pictures import SPLITS, DatasetPictures
+from onceforall.data.labels import listed, relabelled
+from onceforall.data.pictures import Pictures
 from onceforall.data.spec import GIVEN, DataSpec, spec_of
 from onceforall.errors import UserError
 from onceforall.functions import function_of
-
-LOOKED_AT = 64  # pictures that identify a Dataset, beside all its labels
-_OUTSIDE = 1 / 16  # that resampling leaves of values in [0, 1]
-_SPLITS = "give (train, test) or (train, held_out, test), each a Dataset of (picture, label)"
-_FORMS = "give a PIL image, an array (H, W, 3) or a tensor (3, H, W), with uint8 or with floats in [0, 1]"
-
-
-@dataclass(frozen=True, eq=False)
-class DatasetPictures(Pictures):
-    """Pictures of a map-style Dataset, at `indices` of it, with labels (N,) int64."""
-
-    dataset: Any
-    indices: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, dataset: Any, *, place: str) -> DatasetPictures:
-        """All pictures of a Dataset.
-
-        Raises:
-            UserError: its items are no pairs of a picture and a label, or a picture is another one each time.
-        """
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or isinstance(dataset, str):
-            raise UserError(place, f"a {type(dataset).__name__} is no map-style Dataset", _SPLITS)
-        if not len(dataset):
-            raise UserError(place, "is empty")
-        try:
-            picture, _ = dataset[0]
-        except (TypeError, ValueError):
-            raise UserError(place, "its items are no pairs", "give (picture, label)") from None
-        pixels = _pixels(picture)
-        if isinstance(pixels, str):
-            raise UserError(place, f"its picture 0 {pixels}", _FORMS)
-        out = cls(dataset, torch.arange(len(dataset)), _labels(dataset, place))
-        again = out.read(0)
-        if isinstance(again, Broken) or not np.array_equal(pixels, again):
-            raise UserError(place, "its picture 0 is another one each time", "leave random transforms out of the "
-                            "Dataset: training augments by itself")
-        return out
-
-    def read(self, index: int, aim: Aim | None = None) -> NDArray[np.uint8] | Broken:
-        """As `Pictures.read`."""
-        try:
-            pixels = _pixels(self.dataset[int(self.indices[index])][0])
-        except DAMAGE as error:
-            pixels = error_line(error)
-        return Broken(self.name(index), pixels) if isinstance(pixels, str) else cut(pixels, aim)
-
-    def subset(self, indices: Sequence[int]) -> DatasetPictures:
-        """The pictures at `indices`, in that order."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return replace(self, indices=self.indices[chosen], labels=self.labels[chosen])
-
-    def labelled(self, labels: Tensor) -> DatasetPictures:
-        """The same pictures with other labels."""
-        return replace(self, labels=labels)
-
-    def identity(self) -> str:
-        """Of labels, places in the Dataset, and the pixels of some pictures."""
-        found = hashlib.sha256(self.indices.numpy().tobytes())
-        for index in range(0, len(self), max(1, len(self) // LOOKED_AT))[:LOOKED_AT]:
-            pixels = self.read(index)
-            found.update(pixels.reason.encode() if isinstance(pixels, Broken) else pixels.tobytes())
-        return identity_of(self.labels, found.digest())
-
-    def name(self, index: int) -> str:
-        """Its number in the Dataset."""
-        return f"picture {int(self.indices[index])}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +57,11 @@ def asked_for(data: Any) -> DataSpec:
 _GIVEN: dict[str, Given] = {}
 
 
+def given_now(spec: DataSpec) -> object:
+    """The pictures that were given under this name last; None for all others."""
+    return _GIVEN.get(spec.source or "")
+
+
 def found(spec: DataSpec) -> Given:
     """The pictures that `spec.source` names: those that were given, or what a function `module:name` returns.
 
@@ -152,77 +83,45 @@ def given_of(data: Any, *, place: str) -> Given:
     """The splits and classes of `give`'s `data`."""
     parts = data if isinstance(data, tuple) else (data,)
     if not 1 <= len(parts) <= 3:
-        raise UserError(place, f"has {len(parts)} parts", _SPLITS)
+        raise UserError(place, f"has {len(parts)} parts", SPLITS)
     names = ("train", "test") if len(parts) < 3 else ("train", "held_out", "test")
-    splits = [part if isinstance(part, Pictures) else DatasetPictures.of(part, place=f"{place}: {name}")
-              for name, part in zip(names, parts, strict=False)]
-    classes = _classes(parts[0]) or tuple(map(str, range(max(int(split.labels.max()) for split in splits) + 1)))
+    places = [f"{place}: {name}" for name, _ in zip(names, parts, strict=False)]
+    splits = [_checked(part, where) if isinstance(part, Pictures) else DatasetPictures.of(part, place=where)
+              for where, part in zip(places, parts, strict=True)]
+    most = max(int(split.labels.max()) for split in splits)
+    classes = _classes(parts[0], places[0]) or tuple(map(str, range(most + 1)))
     for i, (split, part) in enumerate(zip(splits, parts, strict=True)):
-        own = _classes(part)
+        own = _classes(part, places[i])
         if own is not None and own != classes:
-            splits[i] = relabelled(split, positions(own, classes, place=f"{place}: {names[i]}"))
+            if unknown := [name for name in own if name not in classes]:
+                raise UserError(places[i], f"has the classes {listed(unknown)}, which train lacks",
+                                f"it has {listed(classes)}: name the classes alike")
+            splits[i] = relabelled(split, [classes.index(name) for name in own])
         elif int(split.labels.max()) >= len(classes):
-            raise UserError(f"{place}: {names[i]}", f"label {int(split.labels.max())} is none of its {len(classes)} "
-                            "classes", "labels start at 0")
+            raise UserError(places[i], f"label {int(split.labels.max())} is none of its {len(classes)} classes",
+                            "labels start at 0")
     return Given(tuple(splits), classes)
 
 
-def _classes(part: Any) -> tuple[str, ...] | None:
-    """The names of its classes, as torchvision's Datasets have them."""
-    part = part.dataset if isinstance(part, Subset) else part
-    names = getattr(part, "classes", None)
-    return None if names is None else tuple(map(str, names))
+def _checked(pictures: Pictures, place: str) -> Pictures:
+    """Pictures of the user's own class; raises UserError for labels that are none."""
+    labels = getattr(pictures, "labels", None)
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.dtype != torch.int64:
+        raise UserError(place, "its labels are no tensor (N,) int64", "give a label from 0 for each picture")
+    if not len(labels):
+        raise UserError(place, "is empty")
+    return pictures
 
 
-def _labels(dataset: Any, place: str) -> Tensor:
-    """The labels (N,) int64: `targets`, as torchvision's Datasets have them, or those of all items."""
-    if isinstance(dataset, Subset):
-        return _labels(dataset.dataset, place)[torch.as_tensor(dataset.indices)]
-    some = {0, len(dataset) // 2, len(dataset) - 1}
-    labels = _whole(getattr(dataset, "targets", None))
-    if labels is None or len(labels) != len(dataset) or any(labels[i] != _label(dataset, i, place) for i in some):
-        labels = _whole([_label(dataset, i, place) for i in range(len(dataset))])
-    if labels is None or int(labels.min()) < 0:
-        raise UserError(place, "has labels that are no whole numbers from 0", "give (picture, label)")
-    return labels
-
-
-def _label(dataset: Any, index: int, place: str) -> Any:
-    try:
-        return dataset[index][1]
-    except DAMAGE as error:
-        raise UserError(place, f"its item {index} cannot be read ({error_line(error)})", "mend it, or leave it out"
-                        ) from None
-
-
-def _whole(values: Any) -> Tensor | None:
-    """Values as (N,) int64; None where they are no whole numbers."""
-    try:
-        found = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    whole = found.ndim == 1 and not found.is_floating_point() and found.dtype != torch.bool
-    return found.to(torch.int64) if whole else None
-
-
-def _pixels(picture: Any) -> NDArray[np.uint8] | str:
-    """A picture as (H, W, 3) uint8, upright; or why it is none."""
-    if isinstance(picture, Image.Image):
-        return np.array(turn_of(picture).apply(to_rgb(picture, USUAL)))
-    if not isinstance(picture, Tensor | np.ndarray):
-        return f"is a {type(picture).__name__}"
-    values = np.asarray(picture)
-    if values.ndim == 2:
-        values = values[..., None]
-    elif isinstance(picture, Tensor) and values.ndim == 3:
-        values = values.transpose(1, 2, 0)
-    if values.ndim != 3 or values.shape[2] not in (1, 3) or not values.size:
-        return f"has the shape {tuple(picture.shape)}"
-    if np.issubdtype(values.dtype, np.floating):
-        low, high = float(values.min()), float(values.max())
-        if not (low >= -_OUTSIDE and high <= 1 + _OUTSIDE):
-            return f"has values from {low:.3g} to {high:.3g}"
-        values = (values.clip(0, 1) * 255).round().astype(np.uint8)
-    if values.dtype != np.uint8:
-        return f"has values of type {values.dtype}"
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+def _classes(part: Any, place: str) -> tuple[str, ...] | None:
+    """The names of its classes, as torchvision's Datasets have them; of parts that are joined those of all."""
+    while isinstance(part, Subset):
+        part = part.dataset
+    if isinstance(part, ConcatDataset):
+        names = {_classes(one, place) for one in part.datasets}
+        if len(names) > 1:
+            raise UserError(place, "joins Datasets with other classes, or with another order of them",
+                            "give them the same classes")
+        return names.pop()
+    found = getattr(part, "classes", None)
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else None

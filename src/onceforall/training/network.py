@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from torch import nn
 
 from onceforall.errors import UserError
 from onceforall.functions import check_function
@@ -77,6 +78,9 @@ class Teacher(Setting):
     @classmethod
     def _own_statistics(cls, values: Any) -> Any:
         of_module = isinstance(values, Mapping) and values.get("module") is not None
+        if of_module and isinstance(values["module"], nn.Module):
+            raise UserError("module", f"is a {type(values['module']).__name__}, which another process cannot make",
+                            "give a function at the top of a module that returns it")
         return {"batch_statistics": False, **values} if of_module else values
 
     @model_validator(mode="after")

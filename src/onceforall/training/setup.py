@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from onceforall.data import NOTHING, Augment, DataSet, DataSpec, Known, load_data
+from onceforall.data.given import given_now
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
 from onceforall.functions import Listener, function_of
@@ -84,9 +86,10 @@ def compute_of(device: str = "auto", *, device_id: int = 0, precision: str = "fl
 def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
     """`load_data`, which keeps the last data set asked for, so that one stage after another decodes it once."""
     spec = replace(spec, augment=Augment(), workers=None)  # neither matters before batches are made
-    if spec not in _kept:
+    key = spec, given_now(spec)
+    if key not in _kept:
         _kept.clear()
-    kept = _kept.setdefault(spec, {})
+    kept = _kept.setdefault(key, {})
     if known not in kept:
         data = load_data(spec, known)
         kept |= {known: data, Known(known.classes, data.depth): data}
@@ -95,7 +98,7 @@ def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
     return kept[known]
 
 
-_kept: dict[DataSpec, dict[Known, DataSet]] = {}  # of one specification
+_kept: dict[tuple[DataSpec, object], dict[Known, DataSet]] = {}  # of one specification
 
 
 def check_classes(data: DataSet, num_classes: int) -> None:
@@ -155,30 +158,36 @@ def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -
     compute.place(teacher)
     teacher.requires_grad_(False).train(given.batch_statistics)
     if given.network is None:
-        _check_logits(teacher, training, compute)
+        _check_logits(teacher.eval(), training, compute)
+        for module in teacher.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(given.batch_statistics)
     return teacher
 
 
 def _own_teacher(given: Teacher) -> nn.Module:
+    assert given.module is not None  # of one of the two kinds
     made = function_of(given.module, {}, place="stage.teacher.module")
-    module = made() if callable(made) else made
+    module = made if isinstance(made, nn.Module) else made()
     if not isinstance(module, nn.Module):
         raise UserError("stage.teacher.module", f"returns a {type(module).__name__}", "return a torch.nn.Module")
     return module
 
 
 def _check_logits(teacher: nn.Module, training: Training, compute: Compute) -> None:
-    """Raise UserError where a module's answer to two grey pictures has another shape than (2, K)."""
-    size, classes = min(training.part.resolutions), training.network.num_classes
-    training_mode = teacher.training
-    teacher.eval()  # running statistics are to stay as they are
-    with torch.no_grad():
-        found = compute.run(teacher, torch.zeros(2, training.network.space.in_channels, size, size,
-                                                 device=compute.device))
-    teacher.train(training_mode)
-    if tuple(found.shape) != (2, classes):
-        raise UserError("stage.teacher.module", f"gives {tuple(found.shape)} for two pictures of {size} pixels",
-                        f"give logits (2, {classes})")
+    """Raise UserError where a module does not give logits (2, K) for two grey pictures; it is in evaluation mode."""
+    size, place = min(training.part.resolutions), "stage.teacher.module"
+    wanted = (2, training.network.num_classes)
+    images = torch.zeros(2, training.network.space.in_channels, size, size, device=compute.device)
+    try:
+        with torch.no_grad():
+            found: object = teacher(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(place, f"cannot take pictures of {size} pixels ({str(error).splitlines()[0]})",
+                        "let it take every size that is trained at") from None
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != wanted:
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
+        raise UserError(place, f"gives {shape} for two pictures of {size} pixels", f"give logits {wanted}")
 
 
 def _largest(network: Network, classes: tuple[str, ...]) -> Subnet:

@@ -169,6 +169,16 @@ def check_pictures(output: Path, now: Mapping[str, Any], before: Mapping[str, An
         _log.warning("%s goes on with other %s (%s): scores on them cannot be compared", output, name, counts)
 
 
+def check_same(training: Training, data: DataSet, output: Path) -> None:
+    """Raise UserError where a function of the user's own gives other pictures than the run in a folder began with."""
+    if training.data.source is not None and checkpoint.exists(output):
+        before = checkpoint.read_extra(output).get("pictures", {})
+        now = identity(data)
+        if any(before.get(name, value) != value for name, value in now.items()):
+            raise UserError(training.data.place, "gives other pictures than those that the run began with",
+                            "let it give the same splits every time: seed what it draws")
+
+
 def check_alike(training: Training, data: DataSet, options: Options) -> None:
     """Raise UserError where a process runs another training, other pictures or another torch than the first."""
     if options.processes.world == 1:
