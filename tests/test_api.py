@@ -17,6 +17,7 @@ from onceforall.data.given import give
 from onceforall.recipes import RECIPES, fit
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.study import Plan
+from onceforall.training import setup
 from onceforall.training.engine.places import read_config
 from onceforall.weights.nets import load_supernet
 
@@ -162,6 +163,36 @@ def four_classes() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
 
 
+class Pair(torch.nn.Module):
+    def forward(self, images):
+        return images, images
+
+
+class OneSize(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(7, 10)
+
+
+def splits_anew() -> tuple[TensorDataset, TensorDataset]:
+    """Other splits every time."""
+    images, labels = torch.rand(60, 3, 12, 12), torch.randperm(60) % 3
+    return TensorDataset(images[:40], labels[:40]), TensorDataset(images[40:], labels[40:])
+
+
+def test_a_function_that_gives_other_pictures_every_time(tmp_path):
+    run = ofa.train(NAME, f"{__name__}:splits_anew", stages=[stage()], output=tmp_path / "run", device="cpu")
+    setup._kept.clear()  # as in another process
+    with pytest.raises(ofa.UserError, match="splits_anew: gives other pictures than those that the run began with"):
+        ofa.Run(run.folder, device="cpu").extract("largest")
+
+
+def test_the_runs_own_pictures_given_again_are_split_as_before(tmp_path):
+    spec = replace(give(of_digits()), train_portion=1.0)
+    run = ofa.train(NAME, spec, stages=[stage()], output=tmp_path / "run", device="cpu")
+    again = ofa.Run(run.folder, data=of_digits(), device="cpu")
+    assert len(run.evaluator.data.held_out) == len(again.evaluator.data.held_out) == 0
+
+
 def a_teacher() -> torch.nn.Module:
     """A module of the user's own, for pictures of every size."""
     torch.manual_seed(0)
@@ -180,11 +211,15 @@ def test_a_module_of_the_users_own_as_the_teacher(tmp_path):
     assert torch.equal(run.net.head["classifier"].bias, again.net.head["classifier"].bias)
     for wrong, message in ((four_classes, r"gives \(2, 4\) for two pictures of 12 pixels; give logits \(2, 10\)"),
                            (of_digits, "stage.teacher.module: returns a tuple; return a torch.nn.Module"),
+                           (Pair, "stage.teacher.module: gives a tuple for two pictures of 12 pixels; give logits"),
+                           (OneSize, "stage.teacher.module: cannot take pictures of 12 pixels \\(mat1 and mat2"),
                            (lambda: None, "stage.teacher.module: .*is not found again by its name")):
         taught["teacher"] = ofa.Teacher(module=wrong)
         with pytest.raises(ofa.UserError, match=message):
             ofa.train(NAME, "digits", stages=[stage(**taught)], output=tmp_path / "wrong", device="cpu")
     for values, message in (({}, "network: is missing, and so is module"),
+                            ({"module": a_teacher()}, "module: is a Sequential, which another process cannot make"),
+                            ({"module": "abc"}, "module: 'abc' is no function; give a function, in a file as module:n"),
                             ({"module": a_teacher, "network": run.training.network}, "module: stands beside network")):
         with pytest.raises(ofa.UserError, match=message):
             ofa.Teacher(**values)

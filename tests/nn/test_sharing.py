@@ -63,7 +63,7 @@ def test_a_first_stage_that_may_be_empty():
 def test_a_layer_that_only_some_have():
     space = replace(SPACE, stages=tuple(replace(row, elastic=elastic({"kernel": (3, 5), "expand": (1, 4)}))
                                         for row in SPACE.stages))
-    with pytest.raises(UserError, match="expand: 1 leaves out a layer that the other ratios share"):
+    with pytest.raises(UserError, match="stages.0.0.expand: is there at some choices only"):
         Supernet(space)
 
 

@@ -30,7 +30,9 @@ class Supernet(nn.Module):
         super().__init__()
         self.space, self.num_classes, self.dropout = space, num_classes, dropout
         largest = self.plan(space.free.largest)
-        ways = [self.plan(arch).stages for arch in variants(space, space.largest.widths)]
+        widths = ([values[min(i, len(values) - 1)] for values in space.widths]
+                  for i in range(max(map(len, space.widths), default=1)))
+        ways = [self.plan(arch).stages for picked in widths for arch in variants(space, picked)]
         self.stem = ElasticConvNormAct(largest.stem)
         self.first = nn.ModuleList(ElasticBlock(plan, [plan]) for plan in largest.first)
         self.stages = nn.ModuleList(nn.ModuleList(_block(plan, [stages[s][b] for stages in ways])
@@ -79,8 +81,8 @@ class Supernet(nn.Module):
 
 
 def _block(largest: BlockPlan, ways: Sequence[BlockPlan]) -> nn.Module:
-    if EXPAND in largest.parts() and any(EXPAND not in way.parts() for way in ways):
-        raise UserError(EXPAND, "1 leaves out a layer that the other ratios share",
+    if len({EXPAND in plan.parts() for plan in (largest, *ways)}) > 1:
+        raise UserError(f"{largest.name}.{EXPAND}", "is there at some choices only: at ratio 1 there is no expansion",
                         "begin with a ratio above 1, or fix expansion at 1, which keeps the layer")
     return ElasticBlock(largest, ways)
 

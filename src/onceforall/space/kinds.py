@@ -51,14 +51,18 @@ class Place:
     def hidden(self, channels: int) -> int:
         """Channels inside the block: as many as its `hidden` says, or `expand` times `channels`; of that the part that
         its `fraction` says. What a ratio gives is made divisible, by the channels of a group too."""
-        own, part = int(self["hidden"]), self["fraction"] or 1
-        ratio = part if own else (self["expand"] or 1) * part
-        return (own or channels) if ratio == 1 else make_divisible(
-            round((own or channels) * ratio), max(8, int(self["group_width"])))
+        own, part, divisor = int(self["hidden"]), self["fraction"] or 1, max(8, int(self["group_width"]))
+        ratio = 1 if own else self["expand"] or 1
+        whole = (own or channels) if ratio == 1 else make_divisible(round(channels * ratio), divisor)
+        if part == 1:
+            return whole
+        return min(whole, make_divisible(round((own or channels) * ratio * part), divisor))
 
     def expands(self, hidden: int) -> bool:
-        """Whether there is an expansion: not at ratio 1, unless `expansion` is fixed at 1."""
-        return hidden != self.inputs or self["expand"] not in (0, 1) or bool(self["expansion"])
+        """Whether there is an expansion: where hidden channels are elastic, and where they are others than the inputs
+        or the ratio is not 1; else where `expansion` is fixed at 1."""
+        elastic = {"hidden", "fraction"} & dict(self.stage.elastic).keys()
+        return bool(elastic or self["expansion"]) or hidden != self.inputs or self["expand"] not in (0, 1)
 
     def groups(self, hidden: int) -> int:
         """Groups of `group_width` of the hidden channels; 1 where that is not given."""

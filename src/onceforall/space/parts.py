@@ -75,6 +75,8 @@ def as_the_authors(block: BlockPlan) -> bool:
               (PROJECT, block.last.outputs, None)]
     found = [(layer.role, layer.outputs, layer.act) for layer in block.layers]
     there = {role for role, _, _ in found} | {DEPTHWISE, PROJECT}
+    if (EXPAND in there) != (hidden != block.path[0].inputs):
+        return False
     return found == [row for row in wanted if row[0] in there] and not any(map(_further, block.layers)) and (
         block.last.kernel == 1)
 

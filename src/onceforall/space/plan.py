@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from onceforall.errors import UserError
 from onceforall.space.rows import Padding
 
 # roles of layers that others look for: the last part of their names
 EXPAND, DEPTHWISE, PROJECT, SHORTCUT, CLASSIFIER = "expand", "depthwise", "project", "shortcut", "classifier"
 REDUCE, EXCITE = GATE = "reduce", "excite"
+ACTIVATIONS = (None, "relu", "relu6", "hswish", "swish", "sigmoid", "hsigmoid")
 SE = "se"  # the part of a block that a gate's two layers make
 
 
@@ -43,6 +45,13 @@ class Layer:
     act_first: bool = False
     pool: str | None = None
     padding: Padding = "centre"
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise UserError(f"space {self.name}", f"kernel {self.kernel} is even", "take an odd one")
+        if self.act not in ACTIVATIONS:
+            known = ", ".join(str(name) for name in ACTIVATIONS[1:])
+            raise UserError(f"space {self.name}", f"{self.act!r} is no activation", f"known: {known}")
 
     @property
     def conv_size(self) -> int:

@@ -105,8 +105,21 @@ class StageSpace:
             if unknown := [name for name, _ in row.elastic if name not in dict(self.elastic)]:
                 raise UserError(f"blocks {b}", f"{unknown[0]} is no elastic dimension of the stage",
                                 "all blocks of a stage have the same dimensions")
+        self._check_fixed()
         if self.tied and ("expand" not in self.choices or not {*self.depth} <= {depth for depth, _ in self.tied}):
             raise UserError("tied", "does not give an expand ratio for each depth")
+
+    def _check_fixed(self) -> None:
+        """Raise UserError for a name that is fixed and elastic, and for pooling that only some depths would have."""
+        rows = [("fixed", self.fixed), *((f"blocks {b}", row.fixed) for b, row in enumerate(self.blocks, 1))]
+        for place, fixed in rows:
+            for name, _ in fixed:
+                if name in dict(self.elastic):
+                    raise UserError(f"{place}: {name}", "is fixed and elastic", "give elastic a single value")
+        if len(self.depth) > 1 and any(dict(fixed).get("pool") for fixed in (self.fixed, *(
+                row.fixed for row in self.blocks[min(self.depth):]))):
+            raise UserError("pool", "is fixed in a block that not every depth has: what follows has another size",
+                            "give pooling a stage of its own, of one depth")
 
     @property
     def gate(self) -> Gate | None:

@@ -116,7 +116,8 @@ class SearchSpace:
 
     def covers(self, other: SearchSpace) -> bool:
         """Whether every sub-network of `other` is one of this space's."""
-        if len(self.stages) != len(other.stages) or len(self.widths) != len(other.widths):
+        if len(self.stages) != len(other.stages) or len(self.widths) != len(other.widths) or (
+                self._around != other._around):
             return False
         rows = all(map(StageSpace.covers, self.stages, other.stages))
         widths = all(set(b) <= set(a) for a, b in zip(self.widths, other.widths, strict=True))
@@ -125,7 +126,14 @@ class SearchSpace:
     def alike(self, other: SearchSpace) -> bool:
         """Whether both have the same rows, whatever choices are left in them."""
         mine, others = ([row.constants for row in space.stages] for space in (self, other))
-        return self.name == other.name and mine == others
+        return (self.name, self._around) == (other.name, other._around) and mine == others
+
+    @property
+    def _around(self) -> tuple[object, ...]:
+        """What it has beside its stages, but widths, and strides, which differ with the size of pictures."""
+        stem, head = self.stem, self.head
+        return (self.in_channels, self.padding, stem.act, stem.kernel, stem.pool, tuple(
+            row.constants[2:] for row in stem.stages), head.act, head.ratio, head.mix_bias, head.mix_norm)
 
     def at(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same blocks at other resolutions."""
