@@ -83,6 +83,7 @@ FAULTS = [
     ({"identity": lambda self: "x"}, "covers the labels"),
     ({"identity": lambda self: str(self.labels.tolist())}, "covers the order"),
     ({"rounded": True}, "uint8"),
+    ({"__reduce__": lambda self: 1 / 0}, "handed to a worker"),
 ]
 
 
@@ -182,6 +183,11 @@ def test_broken_pictures_are_left_out():
 random = np.random.default_rng(0)
 
 
+def flipped(pixels):
+    """As torchvision's RandomVerticalFlip: half of the time nothing is done."""
+    return pixels[::-1].copy() if random.random() < 0.5 else pixels
+
+
 @pytest.mark.parametrize(("data", "message"), [
     (7, "data: train: int is no map-style Dataset; give \\(train, test\\)"),
     ((Coloured(), None), "data: test: NoneType is no map-style Dataset"),
@@ -192,6 +198,7 @@ random = np.random.default_rng(0)
     (Coloured(form=lambda p: p[:, :, :2]), "its picture 0 has the shape \\(80, 84, 2\\)"),
     (Coloured(form=lambda p: p.astype(np.int32)), "its picture 0 has values of type int32"),
     (Coloured(form=lambda p: p / 1.0), "its picture 0 has values from 0 to 255; give"),
+    (Coloured(form=flipped), "is another one each time"),
     (Coloured(form=lambda p: p + random.integers(0, 9, p.shape, dtype=np.uint8)), "another one each time; leave"),
     ({"train": Coloured()}, "data: train: dict is no map-style Dataset"),
     ([Coloured(), Coloured()], "data: train: is a list of Datasets; give them as a tuple: \\(train, test\\)"),

@@ -140,7 +140,7 @@ def test_a_worker_that_runs_out_of_memory(file_pictures, monkeypatch):
         before = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (1 << 20, before[1]))
         try:
-            bytearray(1 << 30)  # more than the heap has free
+            bytearray(1 << 40)  # more than the heap has free, whatever ran in this process before
         finally:  # the worker still has to start a thread that tells of it
             resource.setrlimit(resource.RLIMIT_AS, before)
     monkeypatch.setattr("onceforall.data.training._load_each", greedy)

@@ -17,10 +17,28 @@ def layer_params(layer: Layer) -> int:
 
 
 def macs(space: SearchSpace, arch: Arch, *, num_classes: int = 1000) -> int:
-    """Multiply-accumulates of one forward pass of one picture: convolutions and linear layers, SE included."""
+    """Count the multiply-accumulates (MACs) of one forward pass of one picture.
+
+    Args:
+        space: the search space.
+        arch: a sub-network of it.
+        num_classes: outputs of the classifier.
+
+    Returns:
+        Those of convolutions and linear layers, squeeze-and-excitation included.
+    """
     return sum(map(layer_macs, lower(space, arch, num_classes).layers()))
 
 
 def params(space: SearchSpace, arch: Arch, *, num_classes: int = 1000) -> int:
-    """Trainable parameters of the extracted sub-network."""
+    """Count the trainable parameters of an extracted sub-network.
+
+    Args:
+        space: the search space.
+        arch: a sub-network of it.
+        num_classes: outputs of the classifier.
+
+    Returns:
+        Those of all layers, BN's scales and shifts included.
+    """
     return sum(map(layer_params, lower(space, arch, num_classes).layers()))

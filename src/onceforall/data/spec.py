@@ -28,8 +28,12 @@ _FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 class Augment:
     """Random resized crop, horizontal flip and colour jitter of the training pictures.
 
-    `crop_scale` is the crop's share of the picture's area, `ratio` its width / height; `brightness` and
-    `saturation` draw a factor from [max(0, 1 - value), 1 + value]; 0 leaves the colours alone.
+    Args:
+        crop_scale: the smallest and the largest share of the picture's area that a crop has.
+        ratio: the smallest and the largest width / height of a crop.
+        flip: whether half of the pictures are mirrored.
+        brightness: a factor is drawn from [max(0, 1 - value), 1 + value]; 0 leaves it alone.
+        saturation: likewise.
     """
 
     __pydantic_config__ = _FORM
@@ -66,13 +70,21 @@ class Augment:
 class DataSpec:
     """A data set by name and place.
 
-    `name` is "digits", "fashion-mnist", "cifar10", "folder" (or "imagenet", the same) under `root`, or "list":
-    `train_file` and `valid_file` with lines `relative/path label`, relative to `train_path` and `valid_path`.
-    "python" has pictures of torch Datasets, which the function `source`, as module:name, returns. CIFAR-10 and
-    Fashion-MNIST look in ./datasets without a root. Of every class, `train_portion` of the training
-    pictures trains and the rest is held out for the search. `strict` stops at the first broken picture;
-    `workers` None picks a default, 0 loads in this process. `score_only`: a folder may lack training pictures, and
-    one without splits is the test split as a whole.
+    Args:
+        name: "digits", "fashion-mnist", "cifar10"; "folder" or "imagenet", class folders under `root`; "list", list
+            files; "python", torch Datasets.
+        root: the folder. CIFAR-10 and Fashion-MNIST look in ./datasets without one.
+        train_path: the folder that the paths in `train_file` start from.
+        train_file: a list file, lines `relative/path label`.
+        valid_path: the folder that the paths in `valid_file` start from.
+        valid_file: the list file of the test pictures.
+        train_portion: the share of each class's training pictures that trains; the rest is held out for the search.
+        augment: what is done to training pictures.
+        strict: whether a broken picture ends the run.
+        workers: processes that read pictures; None picks a default, 0 reads in this process.
+        download: whether missing files are fetched, where the data set offers it.
+        score_only: whether a folder may lack training pictures, and one without splits is the test split as a whole.
+        source: of "python", a function as module:name that returns (train, test).
     """
 
     __pydantic_config__ = _FORM

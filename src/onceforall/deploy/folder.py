@@ -110,10 +110,17 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
 
 
 def load_subnet(folder: str | Path) -> Subnet:
-    """The sub-network that `ofa extract` wrote into a folder: a module of plain torch layers, in evaluation mode,
-    its weights channels last.
+    """Load the sub-network that `ofa extract` or `Run.extract(..).save` wrote into a folder.
 
-    Raises UserError for a folder that holds none, or a damaged one.
+    Args:
+        folder: the folder.
+
+    Returns:
+        A module of plain torch layers in evaluation mode, its weights channels last: normalised images (B, 3, R, R) to
+        logits (B, K).
+
+    Raises:
+        UserError: the folder holds none, or a damaged one.
     """
     return open_subnet(Path(folder))[0]
 

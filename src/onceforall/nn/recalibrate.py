@@ -11,12 +11,21 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """Replace the BN statistics of `net` by the mean over `batches` of theirs, in place, and return it.
+    """Replace a net's BN statistics by the mean of those of some batches, in place.
 
-    batches: normalised images (B, 3, H, W), all of one shape, since each counts the same. A sub-network shares the
-    supernet's weights, not the statistics of its activations: without this its accuracy is near chance (Yu & Huang
-    2019; Cai et al. 2020). Variances are biased, as training normalises with them. Dropout stays off; the mode of
-    `net` is kept. Raises ValueError for batches of different shapes, or none.
+    A sub-network shares the supernet's weights, but not the statistics of its activations. Without recalibration its
+    accuracy is near chance (Yu and Huang 2019; Cai et al. 2020). Variances are biased, as training normalises with
+    them. Dropout stays off, and the mode of the net is kept.
+
+    Args:
+        net: the net.
+        batches: normalised images (B, 3, H, W), all of one shape, since each batch counts the same.
+
+    Returns:
+        The net itself.
+
+    Raises:
+        ValueError: there are no batches, or their shapes differ.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta, training = [m.momentum for m in norms], net.training

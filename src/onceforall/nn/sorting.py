@@ -20,14 +20,18 @@ V = TypeVar("V")
 
 @torch.no_grad()
 def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = True) -> None:
-    """Sort every block's hidden channels by importance, in place; the largest sub-network answers as before.
+    """Sort every block's hidden channels by importance, in place (Cai et al. 2020, section 3.3, elastic width).
 
-    Importance of a hidden channel: L1 norm of the projection weights that read it; of an SE squeeze channel: L1 norm
-    of the excite weights that read it (Cai et al. 2020, section 3.3, elastic width). `trained` is the space the
-    weights were trained in: a channel stays within the band of the smallest of its expand ratios that already has it;
-    SE's squeeze channels likewise, unless `keep_squeeze` is False, as in the authors' code: they are then sorted in
-    full, which changes what sub-networks of a trained narrower ratio answer. Channels around a convolution of more than
-    one group, which is not depthwise, keep their places.
+    The importance of a channel is the L1 norm of the weights that read it: the projection's for a hidden channel, the
+    exciting layer's for a squeezed channel. The largest sub-network answers as before. Channels around a convolution of
+    several groups that is not depthwise keep their places.
+
+    Args:
+        net: the supernet.
+        trained: the space that its weights were trained in. A channel stays within the band of the smallest of its
+            widths that already has it, so that its sub-networks answer as before.
+        keep_squeeze: whether squeezed channels stay within bands too. The authors' code sorts them in full, which
+            changes what sub-networks of a trained narrower width answer.
     """
     narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
     for block in net.plan(net.space.free.largest).blocks():

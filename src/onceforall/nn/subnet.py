@@ -126,10 +126,19 @@ def build(plan: Plan, state: Mapping[str, Tensor], *, dropout: float = 0.0, bn_m
 
 @torch.no_grad()
 def extract(supernet: Supernet, arch: Arch) -> Subnet:
-    """`arch` cut out of the supernet: a module of plain torch layers with copies of its weights and BN statistics.
+    """Cut a sub-network out of the supernet.
 
-    On CPU its answers are those of `supernet(images, arch)` bit for bit, at one thread count and in one memory
-    format. It keeps mode (training or evaluation), device, dtype and memory format.
+    Args:
+        supernet: the supernet.
+        arch: a sub-network of its space.
+
+    Returns:
+        A module of plain torch layers with copies of the weights and of the BN statistics. On a CPU it answers as
+        `supernet(images, arch)` does, bit for bit, at one thread count and in one memory format. It keeps the mode,
+        device, dtype and memory format. Its BN statistics are the supernet's: see `recalibrate`.
+
+    Raises:
+        UserError: the space does not have the sub-network.
     """
     plan = supernet.plan(arch)
     return built_like(supernet, plan, {name: tensor.clone() for name, tensor in parts(supernet, plan).items()})

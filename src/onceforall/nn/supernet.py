@@ -17,11 +17,21 @@ from onceforall.space.plan import CLASSIFIER, EXPAND
 
 
 class Supernet(nn.Module):
-    """Weight-shared network of `space` (Cai et al. 2020): `net(images, arch)` runs one sub-network.
+    """The weight-shared network of a search space (Cai et al. 2020): `net(images, arch)` runs one sub-network.
 
-    Nothing remembers a chosen sub-network. Its `state_dict` is the largest sub-network's and, beside it, the kernel
-    matrices. `bn_momentum` is torch's (0.1 = decay 0.9); `bn_eps` None is the space's own. `generator` makes the random
-    start reproducible. Raises UserError for a space whose blocks have an expansion at some of their choices only.
+    Nothing remembers a chosen sub-network. The `state_dict` is the largest sub-network's and, beside it, the matrices
+    that make smaller kernels.
+
+    Args:
+        space: the search space.
+        num_classes: outputs of the classifier.
+        dropout: share of the classifier's inputs that training sets to 0.
+        bn_momentum: as torch has it; 0.1 is a decay of 0.9.
+        bn_eps: what BN adds to variances; None: the space's own.
+        generator: makes the random start reproducible.
+
+    Raises:
+        UserError: the space's blocks have an expansion at some of their choices only.
     """
 
     def __init__(self, space: SearchSpace, num_classes: int = 1000, *, dropout: float = 0.1,
@@ -52,7 +62,18 @@ class Supernet(nn.Module):
         return lower(self.space, arch, self.num_classes)
 
     def forward(self, images: Tensor, arch: Arch) -> Tensor:
-        """Logits (B, num_classes) of images (B, 3, H, W), normalised (at any size, not only `arch.resolution`)."""
+        """Run one sub-network.
+
+        Args:
+            images: normalised, (B, 3, H, W), of any size, not only `arch.resolution`.
+            arch: which one.
+
+        Returns:
+            Logits (B, num_classes).
+
+        Raises:
+            UserError: the space does not have the sub-network.
+        """
         plan = self.plan(arch)
         return self.rest(self.start(images, plan), plan)
 

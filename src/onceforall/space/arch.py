@@ -35,12 +35,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Arch:
-    """A sub-network: input resolution in pixels, stage by stage its blocks, and the elastic widths in channels (stem,
-    stages, head; those that are not elastic are not there).
+    """A sub-network as a value.
 
-    It has no dead genes: a block that is skipped is not there, so equal networks are equal values.
-    It prints as one line, `224:k5e4,k7e6/...` (stages parted by `/`), with widths `224:w24,64:k5e4,..`, which
-    `Arch.parse` reads back.
+    A block that is skipped is not there, so that equal networks are equal values. It prints as one line,
+    `224:k5e4,k7e6/...` (stages are parted by `/`), with widths `224:w24,64:k5e4,..`, which `Arch.parse` reads back.
+
+    Args:
+        resolution: side of its square input, in pixels.
+        stages: the blocks of each stage.
+        widths: the elastic widths in channels: the stem's, the stages', the head's. Those that are not elastic are not
+            there.
     """
 
     resolution: int

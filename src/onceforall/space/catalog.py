@@ -169,9 +169,19 @@ CATALOG: dict[str, Callable[..., SearchSpace]] = {
 
 
 def search_space(name: str, **settings: float) -> SearchSpace:
-    """The search space of that name; settings may also stand in it: `mobilenet_v3_large?width_mult=1.2`.
+    """A search space of the catalogue.
 
-    Raises UserError for an unknown name or setting.
+        search_space("mobilenet_v3_large", width_mult=1.2)
+
+    Args:
+        name: of the space; settings may stand in it, as in "mobilenet_v3_large?width_mult=1.2".
+        settings: of the space, such as `width_mult`, a factor of all channels.
+
+    Returns:
+        The space, with all its choices.
+
+    Raises:
+        UserError: there is no such space, or it has no such setting.
     """
     base, found = named_settings(name)
     settings = {**settings, **found}

@@ -21,10 +21,18 @@ Gene = tuple[int | str, ...]  # ("resolution",), ("stem", "width"), (stage, "dep
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All sub-networks of one supernet. Its rows say everything; `name` is for people, and for the catalogue.
+    """All sub-networks of one supernet. Its rows say everything.
 
-    `padding`: zeros around the maps, "centre" as many as half the kernel at both ends; "same" as TensorFlow has it,
-    which is more at the end where the stride is 2 and the map's side even.
+    Args:
+        name: for people, and for the catalogue.
+        resolutions: sides of the square input, in pixels.
+        stem: what comes before the stages.
+        stages: a row for each.
+        head: what comes after them.
+        in_channels: of the pictures.
+        bn_eps: what BN adds to variances.
+        padding: zeros around the maps. "centre" has half the kernel at both ends; "same", as in TensorFlow, has more at
+            the end where the stride is 2 and the map's side is even.
     """
 
     __pydantic_config__ = FORM

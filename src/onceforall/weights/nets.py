@@ -111,7 +111,18 @@ def open_subnet_file(path: Path, *, space: str | None = None) -> Trained | None:
 
 
 def load(source: str | Path, *, space: str | None = None) -> Supernet | Subnet:
-    """The net alone of `open_weights`: a supernet, or the extracted sub-network that the file holds."""
+    """Load the net in a weights file or a run's folder.
+
+    Args:
+        source: a file of ours, of NNablaNAS's or of the authors'; or a run's folder, of which the widest stage counts.
+        space: the catalogue's name of the search space, for a file that does not say it.
+
+    Returns:
+        A supernet, or the extracted sub-network that the file holds.
+
+    Raises:
+        UserError: the file cannot be read, or fits no search space.
+    """
     return open_weights(source, space=space).net
 
 
