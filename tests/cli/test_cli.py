@@ -246,8 +246,8 @@ def test_a_row_of_the_front_goes_everywhere(run, capsys, tmp_path):
     code, out, _ = ofa(capsys, "inspect", str(run), *chosen, "--json")
     about = json.loads(out)
     assert code == 0
-    assert (about["arch"], about["foreign"], about["macs"]) == (
-        front[number]["arch"], front[number]["foreign"], front[number]["costs"]["macs"])
+    assert (about["arch"], about["genotype"], about["macs"]) == (
+        front[number]["arch"], front[number]["foreign"]["nnablanas"]["genotype"], front[number]["costs"]["macs"])
     _, out, _ = ofa(capsys, "evaluate", str(run), *chosen, "--json")
     assert json.loads(out)["top1"] == front[number]["accuracy_measured"]
     code, _, _ = ofa(capsys, "extract", str(run), *chosen, "-o", str(tmp_path / "subnet"))
