@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from onceforall.nn import Shared, Supernet, extract, sort_channels
 from onceforall.space import BlockRow, Head, SearchSpace, StageSpace, Stem
 from onceforall.space.rows import elastic
+from onceforall.testing.space import random_supernet
 
 SPACE = SearchSpace("blocks", (16,), Stem(8, 1, "relu"), (
     StageSpace(16, (2, 3), 2, "relu", se=False, elastic=elastic({"kernel": (3, 5, 7), "expand": (2, 4)}), blocks=(
@@ -21,14 +22,8 @@ SPACE = SearchSpace("blocks", (16,), Stem(8, 1, "relu"), (
 
 @pytest.fixture
 def net() -> Supernet:
-    generator = torch.Generator().manual_seed(0)
-    net = Supernet(SPACE, 5, dropout=0.0, generator=generator).double()
-    with torch.no_grad():
-        for name, tensor in net.state_dict().items():
-            if "running_var" in name or "norm.weight" in name:
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif "kernel_" in name or "norm.bias" in name:
-                tensor.add_(torch.empty_like(tensor).normal_(0, 0.1, generator=generator))
+    net = random_supernet(SPACE, 5).double().train()
+    net.dropout = 0.0
     return net
 
 

@@ -13,24 +13,10 @@ from onceforall.cost import macs, params
 from onceforall.errors import UserError
 from onceforall.nn import Supernet, build, extract, recalibrate, sort_channels
 from onceforall.space import CATALOG, search_space
+from onceforall.testing.space import random_supernet
 
 SPACES = {name: f"{name}?width_mult=0.35" for name in CATALOG}
 SIZES = {"mobilenet_v3_large_64px": 32, "mobilenet_v3_large_32px": 16}  # and 64 for the others
-
-
-def random_net(space, classes=7, seed=0):
-    """A supernet whose parameters, statistics and kernel matrices are all random, so that a wrong mapping shows."""
-    generator = torch.Generator().manual_seed(seed)
-    net = Supernet(space, classes, generator=generator)
-    with torch.no_grad():
-        for name, tensor in net.state_dict().items():
-            if "running_var" in name or "norm.weight" in name:
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif "running_mean" in name or "bias" in name:
-                tensor.normal_(0, 0.2, generator=generator)
-            elif "kernel_" in name:
-                tensor.add_(torch.empty_like(tensor).normal_(0, 0.1, generator=generator))
-    return net
 
 
 @pytest.fixture(scope="module", params=SPACES)
@@ -38,7 +24,7 @@ def case(request):
     space = search_space(SPACES[request.param])
     size = SIZES.get(request.param, 64)
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(3))
-    return space, random_net(space), images
+    return space, random_supernet(space).train(), images
 
 
 def archs(space):

@@ -22,6 +22,7 @@ from onceforall.nn.folding import fold
 from onceforall.space import Arch, Gate, Head, SearchSpace, StageSpace, Stem, lower
 from onceforall.space.parts import parts
 from onceforall.space.rows import elastic
+from onceforall.testing.space import random_supernet
 
 UIB = StageSpace(16, (1, 2), 2, "relu", se=Gate(ratio=0.5, of="inputs", divisor=1, act="swish", gate="sigmoid"),
                  elastic=elastic({"start": (0, 3, 5), "kernel": (0, 3, 5), "expand": (1, 2)}),
@@ -48,14 +49,8 @@ def space(request) -> SearchSpace:
 @pytest.fixture
 def net(space) -> Supernet:
     """All parameters, statistics and kernel matrices are random, so that a wrong mapping shows."""
-    generator = torch.Generator().manual_seed(0)
-    net = Supernet(space, 5, dropout=0.0, generator=generator).eval()
-    with torch.no_grad():
-        for name, tensor in net.state_dict().items():
-            if "running_var" in name or "norm.weight" in name:
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif "kernel_" in name or "bias" in name or "running_mean" in name:
-                tensor.add_(torch.empty_like(tensor).normal_(0, 0.1, generator=generator))
+    net = random_supernet(space, 5)
+    net.dropout = 0.0
     return net
 
 

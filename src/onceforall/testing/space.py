@@ -49,10 +49,10 @@ def check_space(space: SearchSpace) -> None:
         _check_onnx(net, space.smallest)
 
 
-def random_supernet(space: SearchSpace) -> Supernet:
+def random_supernet(space: SearchSpace, classes: int = CLASSES) -> Supernet:
     """A supernet in evaluation mode whose parameters and statistics are all random, so that a wrong mapping shows."""
     generator = torch.Generator().manual_seed(0)
-    net = Supernet(space, CLASSES, generator=generator).eval()
+    net = Supernet(space, classes, generator=generator).eval()
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
             if "running_var" in name or "norm.weight" in name:
