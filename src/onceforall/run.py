@@ -177,8 +177,8 @@ class Run:
         facts, training = self._trained.pictures, self.training
         depth = Depth(**facts["depth"]) if "depth" in facts else BEFORE
         spec, given = training.data, self._data
-        if given is not None:  # other pictures, and how they are split and read stays
-            spec = replace(spec, name=given.name, root=given.root, source=given.source)
+        if given is not None:  # how they are split and read stays
+            spec = spec.with_pictures_of(given)
         data = data_of(spec, Known(tuple(facts.get("classes", ())) or None, depth))
         if given is None:
             check_same(training, data, self.weights.parent)

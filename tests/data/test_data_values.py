@@ -112,6 +112,14 @@ def test_a_sample_goes_by_the_names_of_classes() -> None:
     assert not torch.equal(one, sample(pictures, 17, classes=NAMES[5:10], seed=0).images)
 
 
+def test_settings_with_other_pictures() -> None:
+    listed = DataSpec("list", train_file="a.txt", train_path="a", strict=True, train_portion=0.5)
+    folder, given = DataSpec("folder", root="b"), DataSpec("python", source="mine:splits")
+    assert listed.with_pictures_of(folder) == DataSpec("folder", root="b", strict=True, train_portion=0.5)
+    assert folder.with_pictures_of(given) == given
+    assert given.with_pictures_of(listed) == DataSpec("list", train_file="a.txt", train_path="a")
+
+
 def test_a_digest_tells_pictures_and_labels_apart(array_pictures: ArrayPictures, file_pictures: FilePictures) -> None:
     relabelled = ArrayPictures(array_pictures.images, array_pictures.labels.flip(0))
     changed = ArrayPictures(255 - array_pictures.images, array_pictures.labels)

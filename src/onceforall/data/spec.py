@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -113,6 +113,10 @@ class DataSpec:
         """What messages call the pictures."""
         source = "pictures given from Python" if (self.source or "").startswith(GIVEN) else self.source
         return self.root or self.train_file or source or self.name
+
+    def with_pictures_of(self, other: DataSpec) -> DataSpec:
+        """These settings with the pictures of another specification."""
+        return replace(self, name=other.name, source=other.source, **{key: getattr(other, key) for key in PATHS})
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -118,8 +118,7 @@ def _of_file(request: Request, file: Path) -> Recipe:
     recipe = Recipe.read(file, request.changes)
     if request.data is None:
         return recipe
-    spec = _spec(request)
-    return recipe.model_copy(update={"data": replace(recipe.data, name=spec.name, root=spec.root, source=spec.source)})
+    return recipe.model_copy(update={"data": recipe.data.with_pictures_of(_spec(request))})
 
 
 def _spec(request: Request) -> DataSpec:
