@@ -146,11 +146,11 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
         _log.warning("%s is finished: nothing to do", run)
         return _read_summary(run / SUMMARY)
     with locked(run) if options.processes.first else nullcontext():
-        return _fit(request, recipe, run, options)
+        return _fit(request, recipe, stages, run, options)
 
 
-def _fit(request: Request, recipe: Recipe, run: Path, options: Options) -> dict[str, Any]:
-    stages = recipe.trainings(run)
+def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: Path,
+         options: Options) -> dict[str, Any]:
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
     data = data_of(first.data)
