@@ -21,16 +21,25 @@ from onceforall.space import Arch
 
 @dataclass(eq=False)
 class Elastic:
-    """Sub-networks that share their supernet's tensors; each has its own BN statistics and answers bit for bit as the
-    extracted and recalibrated net does (CPU, one thread count).
+    """Many sub-networks of one supernet, which share its tensors. One of them answers at a time.
 
-    `rows`: what is stored, ascending by accuracy. `arch`: what `net(images)` runs, at first the most accurate. `use`
-    and `within` switch it and hand the sub-network out as a module, of which threads may each hold another. They all
-    read the same memory: take `extracted` to train or change one.
+        net = Elastic.load("runs/mine")
+        net.within(latency_ms=8)
+        logits = net(images)
 
-    Beside the supernet's tensors there are the statistics, under a megabyte of Python objects a sub-network, and the
-    transformed kernels: however many there are, at most about 1.5 times the depthwise weights for kernels 3, 5, 7 and
-    expansions 3, 4, 6.
+    Each sub-network has its own BN statistics. On a CPU, at one thread count, it answers bit for bit as the extracted
+    and recalibrated net does. `use` and `within` also hand it out as a module. Each thread may hold another module. All
+    modules read the same memory, so take `extracted` to train or change one.
+
+    A sub-network adds its statistics, and under a megabyte of Python objects. The transformed kernels are shared: all
+    together they take at most about 1.5 times the depthwise weights, for kernels 3, 5, 7 and expand ratios 3, 4, 6.
+
+    Args:
+        source: the file.
+        supernet: the supernet, with the shared tensors.
+        rows: the stored sub-networks with their costs, ascending by accuracy.
+        pictures: what the supernet was trained on, as `Trained.pictures` has it.
+        arch: the sub-network that `net(images)` runs, at first the most accurate one.
     """
 
     source: Path
@@ -47,8 +56,18 @@ class Elastic:
 
     @classmethod
     def load(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Elastic:
-        """The file, or the one in a run folder; its weights are placed channels last. Raises UserError for a file that
-        is missing, damaged or of another kind."""
+        """Read the sub-networks of a file.
+
+        Args:
+            source: an elastic.safetensors, or the folder of a run that holds one.
+            device: where the tensors are placed, channels last.
+
+        Returns:
+            The sub-networks, in evaluation mode.
+
+        Raises:
+            UserError: the file is missing, damaged or of another kind.
+        """
         path = Path(source)
         path = path / ELASTIC if path.is_dir() else path
         content = read_elastic(path)
@@ -60,33 +79,74 @@ class Elastic:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; empty where the file has none."""
+        """The names of the classes; empty where the file has none."""
         return tuple(self.pictures.get("classes", ()))
 
     def preprocessing(self, arch: Arch | str) -> Preprocessing:
-        """How pictures are made ready for a stored sub-network."""
+        """How pictures are made ready for a stored sub-network.
+
+        Args:
+            arch: which one, also as text.
+
+        Raises:
+            UserError: it is not stored.
+        """
         return self._channels.at(self._stored(arch).resolution)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, 3, H, W), normalised, from the sub-network `arch`."""
+        """Run the sub-network `arch`.
+
+        Args:
+            images: normalised, (B, 3, R, R) at its resolution.
+
+        Returns:
+            Logits (B, K).
+        """
         logits: Tensor = self._nets[self.arch](images)
         return logits
 
     def use(self, arch: Arch | str) -> Subnet:
-        """Switch to a stored sub-network. Raises UserError for another one."""
+        """Switch to a stored sub-network.
+
+        Args:
+            arch: which one, also as text.
+
+        Returns:
+            The sub-network as a module, which shares the supernet's tensors.
+
+        Raises:
+            UserError: it is not stored.
+        """
         found = self._stored(arch)
         self.arch = found
         return self._nets[found]
 
     def within(self, **limits: float) -> Subnet:
-        """Switch to the most accurate stored sub-network within the limits, as `within(latency_ms=8, macs=2e8)`;
-        names with a dot go as `within(**{"latency_ms.phone": 8})`. Raises UserError as `choose` does."""
+        """Switch to the most accurate stored sub-network within some limits.
+
+            net.within(macs=2e8, **{"latency_ms.phone": 8})
+
+        Args:
+            limits: the most that a cost may be, by its name; latency in ms, memory in bytes.
+
+        Returns:
+            The sub-network as a module, which shares the supernet's tensors.
+
+        Raises:
+            UserError: no such cost is known, or nothing that is stored is within the limits.
+        """
         return self.use(self.choose(**limits).arch)
 
     def choose(self, **limits: float) -> Row:
-        """The row that `within` switches to. Raises UserError for a cost that is not known and for limits that
-        nothing stored is within."""
+        """The row of the sub-network that `within` would switch to.
+
+        Args:
+            limits: as for `within`.
+
+        Raises:
+            UserError: no such cost is known, or nothing that is stored is within the limits.
+        """
         known = self.rows[0].costs
         for name in limits:
             if name not in known:
@@ -99,8 +159,15 @@ class Elastic:
         raise UserError(asked, f"no sub-network stored in {self.source} is within", f"the smallest there is: {least}")
 
     def with_costs(self, name: str, values: Mapping[Arch, float]) -> Elastic:
-        """The same sub-networks, in the same memory, with one more cost to choose by, such as milliseconds measured
-        here; an old one of that name is replaced. Raises UserError where a stored sub-network has no value."""
+        """The same sub-networks, in the same memory, with another cost to choose by.
+
+        Args:
+            name: the cost, such as "latency_ms". It replaces one of the same name.
+            values: what each stored sub-network costs.
+
+        Raises:
+            UserError: a stored sub-network has no value.
+        """
         missing = [row.arch for row in self.rows if row.arch not in values]
         if missing:
             raise UserError(name, f"has no value for {len(missing)} of {len(self.rows)} stored sub-networks, first "
@@ -115,7 +182,17 @@ class Elastic:
         return self._channels
 
     def extracted(self, arch: Arch | str) -> Subnet:
-        """A stored sub-network with its own copy of the weights: the extracted and recalibrated net."""
+        """A stored sub-network with a copy of the weights, which may be trained or changed.
+
+        Args:
+            arch: which one, also as text.
+
+        Returns:
+            The extracted and recalibrated net.
+
+        Raises:
+            UserError: it is not stored.
+        """
         shared = self._nets[self._stored(arch)]
         return built_like(self.supernet, shared.plan, {name: t.clone() for name, t in shared.state_dict().items()})
 
@@ -128,7 +205,7 @@ class Elastic:
 
 
 def accuracies(rows: tuple[Row, ...]) -> list[float] | None:
-    """Measured where all rows have one, else predicted; None where that is not known of all either."""
+    """The measured accuracies where all rows have one, else the predicted ones; None where not all have that."""
     for found in ([row.measured for row in rows], [row.predicted for row in rows]):
         known = [value for value in found if value is not None]
         if len(known) == len(rows):
@@ -137,14 +214,16 @@ def accuracies(rows: tuple[Row, ...]) -> list[float] | None:
 
 
 def ascending(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """By accuracy; by the first cost where no accuracy is known."""
+    """The rows by rising accuracy, or by the first cost where no accuracy is known."""
     keys = accuracies(rows) or [next(iter(row.costs.values()), 0.0) for row in rows]
     return tuple(row for _, row in sorted(zip(keys, rows, strict=True), key=lambda pair: pair[0]))
 
 
 def _sharing(supernet: Supernet, content: ElasticContent) -> dict[Arch, Subnet]:
-    """The stored sub-networks as modules on the supernet's own tensors; a transformed kernel, which is not among
-    them, is there once for all that have it."""
+    """The stored sub-networks as modules on the supernet's own tensors.
+
+    A transformed kernel is no tensor of the supernet. It is made once for all sub-networks that have it.
+    """
     tensors: dict[tuple[str, torch.Size], Tensor] = {}
     nets, device = {}, next(supernet.parameters()).device
     for arch, buffers in content.buffers.items():

@@ -61,15 +61,29 @@ class Arch:
         return tuple(len(blocks) for blocks in self.stages)
 
     def at(self, resolution: int) -> Arch:
-        """The same sub-network at another input resolution (pixels)."""
+        """The same sub-network at another resolution.
+
+        Args:
+            resolution: side of the square input, in pixels.
+        """
         return Arch(resolution, self.stages, self.widths)
 
     @staticmethod
     def parse(space: SearchSpace, text: str) -> Arch:
-        """Read the one-line form, or one of the words `largest`, `middle`, `smallest` (`largest@160`).
+        """Read an arch from a text.
 
-        What a compound space ties, a supernet can run all the same, and the other forms too may say. Raises UserError
-        with the position and the allowed values.
+            Arch.parse(space, "largest@160")
+
+        Args:
+            space: the space that the sub-network is of. What a compound space ties may differ, since its supernet
+                can run that, too.
+            text: the one-line form, or largest, middle or smallest, alone or with @ and a resolution in pixels.
+
+        Returns:
+            The arch.
+
+        Raises:
+            UserError: the text has another form, or a choice that the space lacks. The place says which block.
         """
         word, _, size = text.strip().partition("@")
         if word in ("largest", "middle", "smallest"):
@@ -98,38 +112,101 @@ class Arch:
     @staticmethod
     def from_genotype(space: SearchSpace, genotype: Sequence[int], *, resolution: int | None = None,
                       operators: Sequence[str] | None = None) -> Arch:
-        """Decode NNablaNAS's genotype: an index into `operators` for each block slot, len(operators) = skip."""
+        """Read a genotype of NNablaNAS.
+
+        Args:
+            space: the space that the sub-network is of.
+            genotype: for each place of a block an index into `operators`. Their number stands for a skipped block.
+            resolution: side of the square input, in pixels; None: the largest of the space.
+            operators: names such as "MB6 7x7"; None: those of the space.
+
+        Returns:
+            The arch.
+
+        Raises:
+            UserError: the genotype does not fit the space. The place is the position of its entry.
+        """
         arch: Arch = _border("nnabla.genotype").decode(space, genotype, resolution=resolution, operators=operators)
         return arch
 
     def to_genotype(self, space: SearchSpace, *, operators: Sequence[str] | None = None) -> list[int]:
-        """The same as NNablaNAS's genotype (the resolution is not part of it)."""
+        """Write the arch as a genotype of NNablaNAS, which does not hold the resolution.
+
+        Args:
+            space: the space that the arch is of.
+            operators: names such as "MB6 7x7"; None: those of the space.
+
+        Returns:
+            What `from_genotype` reads.
+
+        Raises:
+            UserError: the space does not have the arch, or none of the operators is one of its blocks.
+        """
         genotype: list[int] = _border("nnabla.genotype").encode(space, self, operators=operators)
         return genotype
 
     def foreign(self, space: SearchSpace) -> dict[str, dict[str, Any]]:
-        """It in the forms of other projects, by project, where they know its family."""
+        """Write the arch in the forms of other projects.
+
+        Args:
+            space: the space that the arch is of.
+
+        Returns:
+            The forms of each project that knows the family of networks, by the project's name.
+        """
         found: dict[str, dict[str, Any]] = _border("foreign").forms(space, self)
         return found
 
     def check_foreign(self, space: SearchSpace, values: Mapping[str, Any]) -> None:
-        """Raise UserError where one of these forms is of another sub-network."""
+        """Check that forms of other projects are of this sub-network.
+
+        Args:
+            space: the space that the arch is of.
+            values: what `foreign` gives.
+
+        Raises:
+            UserError: one of them is of another sub-network.
+        """
         _border("foreign").check(space, self, values)
 
     @staticmethod
     def from_dict(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
-        """Decode the authors' form `{"ks": 20, "e": 20, "d": 5, "image_size"}` (lists, or one value for all)."""
+        """Read the form of the authors' code.
+
+            Arch.from_dict(space, {"ks": 7, "e": 6, "d": 4, "image_size": 224})
+
+        Args:
+            space: the space that the sub-network is of.
+            values: kernels and expand ratios of all places of a block, depths of all stages, and the resolution in
+                pixels. A number stands for a list of it.
+
+        Returns:
+            The arch.
+
+        Raises:
+            UserError: a key is missing or unknown, or the space lacks a value.
+        """
         arch: Arch = _border("mit.arch_dict").decode(space, values)
         return arch
 
     def to_dict(self, space: SearchSpace) -> dict[str, Any]:
-        """The authors' form; slots of skipped blocks hold the smallest choice."""
+        """Write the form of the authors' code.
+
+        Args:
+            space: the space that the arch is of.
+
+        Returns:
+            What `from_dict` reads. The places of blocks that do not exist hold the smallest choice.
+
+        Raises:
+            UserError: the space does not have the arch, or is none of the authors' families.
+        """
         values: dict[str, Any] = _border("mit.arch_dict").encode(space, self)
         return values
 
 
 def foreign_words(foreign: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What `Arch.foreign` gives, as texts to show, by the names of the forms."""
+    """What `Arch.foreign` gives, as texts for people, by the name of the form."""
     return {name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
             for forms in foreign.values() for name, value in forms.items()}
 
