@@ -13,25 +13,13 @@ from onceforall.errors import UserError
 from onceforall.files import check_plain, parse_json, unreadable, write_text
 from onceforall.interop.nnabla.config_data import Data, Dataloader
 from onceforall.interop.nnabla.config_hparams import Hparams
+from onceforall.interop.nnabla.config_ignored import ignored, table_widths
 from onceforall.interop.nnabla.config_sections import FIXED_KERNELS, Network, NetworkChoice, Optimizer, Section
 from onceforall.problems import as_user_error
-from onceforall.space import lower, search_space
+from onceforall.space import search_space
 from onceforall.space.rows import listed
 
 Algorithm = Literal["OFASearcher", "OFATrainer"]
-
-_WITHOUT_EFFECT = {
-    "input_shapes": "the network takes pictures of every resolution of its space",
-    "target_shapes": "labels are class indices",
-    "loss_weights": "there is one output, hence one loss",
-    "warmup": "it belongs to architecture search; the warm-up here is cosine_warmup_epoch",
-    "regularizer": "training a supernet has no latency or memory term",
-}
-_OF_ONE_ALGORITHM: dict[str, tuple[str, ...]] = {
-    "OFATrainer": ("hparams.task", "hparams.train_image_size_list", "hparams.valid_image_size_list",
-                   "hparams.valid_genotypes"),
-    "OFASearcher": ("network.genotype",),
-}
 
 
 class Config(Section):
@@ -110,7 +98,7 @@ class Config(Section):
 
     def ignored(self, for_algorithm: str | None = None) -> list[str]:
         """Keys that are given and have no effect, a line each: dotted path and why."""
-        return [f"{place} has no effect: {why}" for place, why in self._ignored(for_algorithm)]
+        return [f"{place} has no effect: {why}" for place, why in ignored(self, for_algorithm)]
 
     def unsupported(self) -> list[str]:
         """What the file asks for and this version cannot do, a line each: dotted path and why."""
@@ -128,80 +116,6 @@ class Config(Section):
         for place, network in networks:
             yield from (UserError(f"{place}.{key}", *why) for key, *why in _unsupported(network))
 
-    def _ignored(self, for_algorithm: str | None) -> Iterator[tuple[str, str]]:
-        hparams, data = self.hparams, self.data
-        for key, why in _WITHOUT_EFFECT.items():
-            if getattr(hparams, key) is not None:
-                yield f"hparams.{key}", why
-        if self.regularizer is not None:
-            yield "regularizer", _WITHOUT_EFFECT["regularizer"]
-        if list(self.network.base_stage_width or ()) == _table_widths(self.network.space):
-            yield f"{self.network_place}.base_stage_width", f"these are the widths of {self.network.space} anyway"
-        yield from self._not_of_the_schedule()
-        if hparams.teacher_network is not None and hparams.lambda_kd == 0:
-            yield "hparams.teacher_network", "lambda_kd is 0"
-        if hparams.image_size_seg != 4 and not hparams.image_size_continuous:
-            yield "hparams.image_size_seg", "image_size_continuous is false"
-        if not hparams.valid_ce_loss:
-            yield "hparams.valid_ce_loss", "validation always reports plain cross entropy"
-        if data.augment_valid:
-            yield f"{self.data_place}.augment_valid", "validation pictures are never augmented"
-        if data.download and data.name in ("imagenet", "folder", "digits"):
-            yield f"{self.data_place}.download", f"there is no download for {data.name}"
-        if self.network.new_classifier and for_algorithm == "OFASearcher":
-            yield f"{self.network_place}.new_classifier", "OFASearcher does not read it"
-        yield from self._superseded(for_algorithm)
-        for path in _OF_ONE_ALGORITHM.get(for_algorithm or "", ()):
-            section, key = path.split(".")
-            if getattr(getattr(self, section), key) is not None:
-                place = f"{self.network_place}.{key}" if section == "network" else path
-                yield place, f"{for_algorithm} does not read it"
-
-    def _not_of_the_schedule(self) -> Iterator[tuple[str, str]]:
-        """Keys that another schedule of the learning rate has."""
-        hparams = self.hparams
-        if (scheduler := self.optimizer.train.lr_scheduler) != "StepScheduler":
-            for key in ("step_decay_rate", "epoch_steps"):
-                if getattr(hparams, key) is not None:
-                    yield f"hparams.{key}", "it belongs to StepScheduler"
-        if scheduler != "CosineSchedulerWarmup" and hparams.cosine_warmup_epoch:
-            yield "hparams.cosine_warmup_epoch", f"{scheduler} has no warm-up"
-        elif hparams.warmup_lr and not hparams.cosine_warmup_epoch:
-            yield "hparams.warmup_lr", "cosine_warmup_epoch is 0"
-
-    def _superseded(self, for_algorithm: str | None) -> Iterator[tuple[str, str]]:
-        """Keys that another key's value leaves without effect."""
-        hparams, data = self.hparams, self.data
-        if not data.colortwist and (data.brightness, data.saturation) != _jitter_defaults(data):
-            yield f"{self.data_place}.brightness, saturation", "colortwist is false"
-        if data.name == "digits" and data.root is not None:
-            yield f"{self.data_place}.root", "the digits come with scikit-learn"
-        if hparams.img_size is not None and hparams.train_image_size_list and for_algorithm == "OFASearcher":
-            yield "hparams.img_size", "train_image_size_list is given"
-        if for_algorithm == "OFATrainer":
-            for key in ("subnets_per_step", "strategy", "sampling", "delay", "rise"):
-                if getattr(hparams, key) != type(hparams).model_fields[key].default:
-                    yield f"hparams.{key}", "OFATrainer trains one sub-network"
-            if self.network.compound:
-                yield f"{self.network_place}.compound", "OFATrainer trains one sub-network"
-        yield from self._not_of_the_strategy()
-        if self.teacher is not None:
-            for key in ("genotype", "compound"):
-                if getattr(self.teacher, key):
-                    yield f"{self.teacher_place}.{key}", "the teacher is the largest sub-network"
-
-    def _not_of_the_strategy(self) -> Iterator[tuple[str, str]]:
-        """Keys that another way to choose sub-networks, or to teach them, has."""
-        hparams = self.hparams
-        if hparams.sampling not in ("best_up", "worst_up"):
-            for key in ("predictor", "candidates"):
-                if getattr(hparams, key) != type(hparams).model_fields[key].default:
-                    yield f"hparams.{key}", f"sampling is {hparams.sampling}"
-        elif hparams.strategy == "sandwich" and hparams.subnets_per_step == 2:
-            yield "hparams.sampling", "sandwich draws subnets_per_step - 2 sub-networks"
-        if hparams.kd_loss != "cross_entropy" and hparams.lambda_kd == 0 and hparams.strategy == "shrinking":
-            yield "hparams.kd_loss", "nothing is distilled"
-
 
 def json_text(value: Any, indent: str = "") -> str:
     """JSON with a key a line, and lists on one line unless there are lists or objects in them."""
@@ -212,11 +126,6 @@ def json_text(value: Any, indent: str = "") -> str:
     if isinstance(value, list) and any(isinstance(entry, list | dict) for entry in value):
         return "[\n" + ",\n".join(inner + json_text(entry, inner) for entry in value) + f"\n{indent}]"
     return json.dumps(value)
-
-
-def _jitter_defaults(data: Data) -> tuple[float, float]:
-    fields = type(data).model_fields
-    return fields["brightness"].default, fields["saturation"].default
 
 
 def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
@@ -236,19 +145,9 @@ def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
                 yield ("fixed_kernel", f"{kernel} is not one of {listed(own)}", "list its operators in op_candidates")
     if network.weight_init != "he_fout":
         yield "weight_init", f"{network.weight_init!r} comes later", 'take "he_fout", the default'
-    widths = _table_widths(network.space)
+    widths = table_widths(network.space)
     if network.base_stage_width is not None and list(network.base_stage_width) != widths:
         yield "base_stage_width", f"the widths of {network.space} are {widths}", "leave it out, or set width_mult"
-
-
-def _table_widths(space: str) -> list[int]:
-    """Widths of a space's table from the first convolution to the head, at width 1."""
-    table = search_space(space)
-    plan = lower(table, table.largest)
-    blocks = (*plan.first, *(blocks[-1] for blocks in plan.stages))
-    widths = [plan.stem.outputs, *(block.path[-1].outputs for block in blocks),
-              *(layer.outputs for layer in (*plan.features, *plan.head[:-1]))]
-    return list(dict.fromkeys(widths)) if table.stages[0].kind == "separable" else widths  # Xception's last entry width
 
 
 def schema() -> dict[str, Any]:
