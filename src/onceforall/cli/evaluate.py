@@ -66,14 +66,13 @@ def evaluate(
 
 def _show(rows: Sequence[ClassRow]) -> None:
     """A line a class; of many classes the least accurate ones."""
-    from rich.console import Console
-    from rich.table import Table
+    from onceforall.cli.tables import show, table
 
     shown = rows if len(rows) <= _SHOWN else sorted(rows, key=lambda row: row.top1)[:_SHOWN]
-    table = Table("class", "pictures", "top-1", "taken for", box=None, pad_edge=False)
-    for row in shown:
-        others = ", ".join(f"{printable(name)} ({images:,})" for name, images in list(row.taken_for.items())[:_OTHERS])
-        table.add_row(printable(row.name), f"{row.images:,}", f"{100 * row.top1:.1f} %", others)
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
-    console.print("" if len(shown) == len(rows) else f"\nthe {_SHOWN} of {len(rows):,} classes that are told worst")
-    console.print(table)
+    show("" if len(shown) == len(rows) else f"\nthe {_SHOWN} of {len(rows):,} classes that are told worst",
+         table(("class", "pictures", "top-1", "taken for"), map(_row, shown)))
+
+
+def _row(row: ClassRow) -> list[str]:
+    others = [f"{printable(name)} ({images:,})" for name, images in list(row.taken_for.items())[:_OTHERS]]
+    return [printable(row.name), f"{row.images:,}", f"{100 * row.top1:.1f} %", ", ".join(others)]

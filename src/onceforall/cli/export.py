@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from onceforall.cli.progress import Progress
     from onceforall.data import DataSet
     from onceforall.deploy.description import Export, Precision
-    from onceforall.deploy.explain import BlockLoss
     from onceforall.deploy.export import Request
     from onceforall.searching.front import Row
 
@@ -101,6 +100,7 @@ def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Ex
 def _explain(folder: Path, requests: Sequence[Request], data: DataSet | None, *, json_only: bool) -> None:
     """Print what int8 of each block alone loses, target by target."""
     from onceforall.cli.progress import Progress
+    from onceforall.cli.tables import show, table
     from onceforall.deploy.explain import explain
 
     found = {}
@@ -111,20 +111,11 @@ def _explain(folder: Path, requests: Sequence[Request], data: DataSet | None, *,
         typer.echo(json.dumps({target: [asdict(loss) for loss in losses] for target, losses in found.items()}))
         return
     for target, losses in found.items():
-        _losses(target, losses)
+        show(table((f"block ({target})", "logits differ by", "other top-1", "points of top-1 lost"), (
+            (loss.block, f"{loss.error:.1e}", f"{loss.changed:,} of {loss.images:,}", f"{loss.points:.2f}")
+            for loss in losses)))
     typer.echo("each block alone in int8, the others in float; leave one in float with, for example, "
                f"--keep {next(iter(found.values()))[0].block}")
-
-
-def _losses(target: str, losses: Sequence[BlockLoss]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(f"block ({target})", "logits differ by", "other top-1", "points of top-1 lost", box=None,
-                  pad_edge=False)
-    for loss in losses:
-        table.add_row(loss.block, f"{loss.error:.1e}", f"{loss.changed:,} of {loss.images:,}", f"{loss.points:.2f}")
-    Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
 
 
 def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root: str | None,
@@ -161,17 +152,13 @@ def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root
 
 
 def _stored(rows: Sequence[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from onceforall.cli.tables import show, table
     from onceforall.searching.front import percent_predicted
 
-    table = Table("predicted", "measured", *rows[0].costs, "arch", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(percent_predicted(row.predicted), "" if row.measured is None else f"{100 * row.measured:.2f} %",
-                      *(f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" for value in row.costs.values()),
-                      str(row.arch))
-    Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
+    show(table(("predicted", "measured", *rows[0].costs, "arch"), ((
+        percent_predicted(row.predicted), "" if row.measured is None else f"{100 * row.measured:.2f} %",
+        *(f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" for value in row.costs.values()),
+        str(row.arch)) for row in rows)))
 
 
 def _batch(text: str | None) -> int | None:
@@ -201,20 +188,20 @@ def _pictures(folder: Path, data: str | None, root: str | None) -> DataSet | Non
 
 def verified(folder: Path, made: dict[str, Export]) -> None:
     """Print how the files in a sub-network's folder answer, beside torch and beside float32 in the same runtime."""
-    from rich.console import Console
-    from rich.table import Table
+    from onceforall.cli.tables import show, table
 
-    from onceforall.deploy.card import milliseconds
-
-    table = Table("file", "bytes", "logits differ by", "same top-1", "top-1 (torch)", "ms", "fp32's ms", "torch's ms",
-                  box=None, pad_edge=False)
-    for name, found in made.items():
-        seen = found.verification
-        best, times = seen.pictures or seen.random, seen.latency
-        top1 = "" if seen.top1 is None else f"{100 * seen.top1:.2f} % ({100 * (seen.torch_top1 or 0):.2f} %)"
-        table.add_row(name, f"{found.size:,}", f"{best.relative_error:.1e}", f"{best.same_top1:,} of {best.images:,}",
-                      top1, f"{times.ms:.2f}", milliseconds(times.fp32_ms), f"{times.torch_ms:.2f}")
-    Console(highlight=False, markup=False, soft_wrap=True, width=400).print(table)
+    show(table(("file", "bytes", "logits differ by", "same top-1", "top-1 (torch)", "ms", "fp32's ms", "torch's ms"),
+               (_row(name, found) for name, found in made.items())))
     times = next(iter(made.values())).verification.latency
     typer.echo(f"in {folder}; latency of {times.batch} picture{'s' * (times.batch > 1)} with {times.threads} "
                f"thread{'s' * (times.threads > 1)} on {times.device}")
+
+
+def _row(name: str, made: Export) -> list[str]:
+    from onceforall.deploy.card import milliseconds
+
+    seen = made.verification
+    best, times = seen.pictures or seen.random, seen.latency
+    top1 = "" if seen.top1 is None else f"{100 * seen.top1:.2f} % ({100 * (seen.torch_top1 or 0):.2f} %)"
+    return [name, f"{made.size:,}", f"{best.relative_error:.1e}", f"{best.same_top1:,} of {best.images:,}", top1,
+            f"{times.ms:.2f}", milliseconds(times.fp32_ms), f"{times.torch_ms:.2f}"]

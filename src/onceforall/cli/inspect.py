@@ -48,21 +48,21 @@ def _about(space: SearchSpace, arch: Arch, classes: int) -> dict[str, Any]:
 
 
 def _show(about: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from onceforall.cli.tables import show, table
 
-    # names are whole, whatever the terminal
-    console = Console(soft_wrap=True, highlight=False, markup=False, width=200)
-    table = Table("layer", "channels", "kernel", "map", "act", "MACs", "parameters", box=None, pad_edge=False)
-    for row in about["layers"]:
-        size = f"{row['size']}" if row["size"] == row["out_size"] else f"{row['size']} -> {row['out_size']}"
-        table.add_row(row["name"], f"{row['inputs']} -> {row['outputs']}", f"{row['kernel']}x{row['kernel']}", size,
-                      row["act"] or "", f"{row['macs']:,}", f"{row['params']:,}")
-    for column in table.columns[5:]:
+    layers = table(("layer", "channels", "kernel", "map", "act", "MACs", "parameters"), map(_row, about["layers"]))
+    for column in layers.columns[5:]:
         column.justify = "right"
-    console.print(table)
-    console.print(f"\nspace       {about['space']}: {about['count']:,} sub-networks a resolution")
-    console.print(f"arch        {about['arch']}")
-    console.print(f"genotype    {','.join(map(str, about['genotype']))}")
-    console.print(f"MACs        {about['macs']:,} at {about['resolution']} pixels")
-    console.print(f"parameters  {about['params']:,}")
+    show(layers,
+         f"\nspace       {about['space']}: {about['count']:,} sub-networks a resolution",
+         f"arch        {about['arch']}",
+         f"genotype    {','.join(map(str, about['genotype']))}",
+         f"MACs        {about['macs']:,} at {about['resolution']} pixels",
+         f"parameters  {about['params']:,}")
+
+
+def _row(layer: dict[str, Any]) -> list[str]:
+    size, out_size = layer["size"], layer["out_size"]
+    return [layer["name"], f"{layer['inputs']} -> {layer['outputs']}", f"{layer['kernel']}x{layer['kernel']}",
+            f"{size}" if size == out_size else f"{size} -> {out_size}", layer["act"] or "", f"{layer['macs']:,}",
+            f"{layer['params']:,}"]

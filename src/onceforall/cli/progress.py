@@ -13,7 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+
+from onceforall.cli.tables import show, table
+
+_COUNTED = {"search": "looking for better ones", "score": "measuring sub-networks", "elastic": "storing sub-networks",
+            "check": "reading pictures", "verify": "comparing with torch", "explain": "blocks alone in int8"}
 
 
 class Progress:
@@ -62,18 +66,8 @@ class Progress:
                                     f"{record['rate']:.3g} of the learning rate")
             case "profile":
                 self._console.print(f"{self._name}: {record['table']}\ntrace: {record['trace']}")
-            case "search":
-                self._count("search", "looking for better ones", record)
-            case "score":
-                self._count("score", "measuring sub-networks", record)
-            case "elastic":
-                self._count("elastic", "storing sub-networks", record)
-            case "check":
-                self._count("check", "reading pictures", record)
-            case "verify":
-                self._count("verify", "comparing with torch", record)
-            case "explain":
-                self._count("explain", "blocks alone in int8", record)
+            case kind if kind in _COUNTED:
+                self._count(kind, _COUNTED[kind], record)
 
     def _stage(self, record: Mapping[str, Any]) -> None:
         self._name, self._epochs = Path(record["output"]).name, record["epochs"]
@@ -129,28 +123,23 @@ class Progress:
 
 def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     """Print what a finished fit reached, stage by stage, its best sub-networks, and the commands to go on with."""
-    # long archs are whole, whatever the terminal
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
-    stages = Table("stage", "epochs", "time", "smallest", "middle", "largest", box=None, pad_edge=False)
-    for row in summary["stages"]:
-        stages.add_row(row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])),
-                       *(f"{100 * row[name]:.1f} %" for name in ("smallest", "middle", "largest")))
-    subnets = Table("MACs", "parameters", "top-1", "pixels", "saved in", "arch", box=None, pad_edge=False)
-    for row in summary["subnets"]:
-        subnets.add_row(f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{100 * row['top1']:.2f} %",
-                        str(row["resolution"]), str(_saved(row, folder)), row["arch"])
+    ends = ("smallest", "middle", "largest")
+    stages = table(("stage", "epochs", "time", *ends), (
+        (row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])),
+         *(f"{100 * row[name]:.1f} %" for name in ends)) for row in summary["stages"]))
+    subnets = table(("MACs", "parameters", "top-1", "pixels", "saved in", "arch"), (
+        (f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{100 * row['top1']:.2f} %",
+         str(row["resolution"]), str(_saved(row, folder)), row["arch"]) for row in summary["subnets"]))
     held_out = summary.get("chosen_on", "held-out") == "held-out"
     pictures = "held-out training" if held_out else "the test"
-    console.print(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n")
-    console.print(stages)
     chosen = "" if held_out else ", which chose them too, as no pictures are held out: it is too high"
-    console.print(f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n")
-    console.print(subnets)
     middle = summary["subnets"][len(summary["subnets"]) // 2]
     saved, run = str(_saved(middle, folder)), str(folder)
     commands = (["ofa", "inspect", saved], ["ofa", "evaluate", saved], ["ofa", "export", saved, "--to", "onnx"],
                 ["ofa", "search", run, "--max-macs", f"{middle['macs'] / 1e6:.2f}M"], ["tensorboard", "--logdir", run])
-    console.print("\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
+    show(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n", stages,
+         f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n", subnets,
+         "\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
 
 
 def _saved(row: Mapping[str, Any], folder: Path) -> Path:

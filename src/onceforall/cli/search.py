@@ -181,32 +181,30 @@ def _sizes(text: str | None) -> tuple[int, ...]:
 
 def _show(record: Record, source: str, folder: Path | None) -> None:
     """The front on the screen, and how to go on."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from onceforall.cli.tables import show, table
     from onceforall.searching.front import percent_predicted, spread_over
 
-    console = Console(highlight=False, markup=False, soft_wrap=True, width=400)
     names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]
     shown = measured or spread_over(record.front, record.objectives, _SHOWN)
-    table = Table("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels",
-                  *foreign_words(record.front[0].arch.foreign(record.space)), box=None, pad_edge=False)
+    heads = ("row", "predicted", *(["measured"] if measured else []), *map(_head, names), "pixels",
+             *foreign_words(record.front[0].arch.foreign(record.space)))
+    rows = []
     for i in shown:
         row = record.front[i]
-        table.add_row(str(i), percent_predicted(row.predicted), *([_percent(row.measured)] if measured else []),
-                      *(_cost(name, row.costs[name]) for name in names), str(row.arch.resolution),
-                      *foreign_words(row.arch.foreign(record.space)).values())
-    console.print(f"\n{len(shown)} of the {len(record.front)} sub-networks of the front of "
-                  f"{', '.join(record.objectives)}; {record.evaluations:,} looked at in {record.seconds:.1f} s\n")
-    console.print(table)
+        rows.append((str(i), percent_predicted(row.predicted), *([_percent(row.measured)] if measured else []),
+                     *(_cost(name, row.costs[name]) for name in names), str(row.arch.resolution),
+                     *foreign_words(row.arch.foreign(record.space)).values()))
+    show(f"\n{len(shown)} of the {len(record.front)} sub-networks of the front of "
+         f"{', '.join(record.objectives)}; {record.evaluations:,} looked at in {record.seconds:.1f} s\n",
+         table(heads, rows))
     if record.fitted is not None:
         errors = record.fitted.errors[record.fitted.regressor]
-        console.print(f"\npredictor: {record.fitted.regressor}, on {errors.rows} measured sub-networks; "
-                      f"cross-validated RMSE {100 * errors.rmse:.2f} points, Kendall's tau {errors.tau:.3f}")
+        show(f"\npredictor: {record.fitted.regressor}, on {errors.rows} measured sub-networks; "
+             f"cross-validated RMSE {100 * errors.rmse:.2f} points, Kendall's tau {errors.tau:.3f}")
     if folder is not None:
         words = shlex.join([source, "--front", str(folder), "--row", str(shown[len(shown) // 2])])
         extract = f"\n  ofa extract {words} -o subnet" if not is_space(source) else ""
-        console.print(f"\nNext:{extract}\n  ofa inspect {words}\n")
+        show(f"\nNext:{extract}\n  ofa inspect {words}\n")
 
 
 def _head(name: str) -> str:
