@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onceforall.cli.source import Device, is_space
+from onceforall.cli.source import Device, is_space, sizes_of
 from onceforall.errors import UserError
 from onceforall.space import SearchSpace, search_space
 
@@ -46,7 +46,7 @@ def profile(
                         "give -o TABLE.json, or --runner DIR")
     space, num_classes = _space(source, classes)
     if resolutions is not None:
-        space = space.restrict(resolutions=_sizes(resolutions))
+        space = space.restrict(resolutions=sizes_of(resolutions))
     job = Job(space, num_classes, settings)
     if runner is not None:
         _for_elsewhere(job, runner, json_only)
@@ -90,13 +90,6 @@ def _space(source: str, classes: int | None) -> tuple[SearchSpace, int]:
         raise UserError("--classes", f"{classes} stands beside {source}, which has {trained.num_classes}",
                         "leave it out")
     return trained.space, trained.num_classes
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise UserError("--resolutions", f"{text!r} is not a list of pixels", "as 160,192") from None
 
 
 class _Progress:

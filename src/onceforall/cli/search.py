@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.running import Threads, compute_of
-from onceforall.cli.source import DataName, Device, Root, SpaceName, Workers, is_space
+from onceforall.cli.source import DataName, Device, Root, SpaceName, Workers, is_space, sizes_of
 from onceforall.errors import UserError
 from onceforall.space import search_space
 from onceforall.space.arch import foreign_words
@@ -70,7 +70,7 @@ def search(
     limits = _limits(max_latency_ms or [], tables, macs=max_macs, params=max_params, memory=max_memory)
     plan = Plan(100 if collect is None else collect, refine)
     objectives = tuple(name.strip() for name in objective.split(",")) if objective else ()
-    request = Request(objectives, limits, _sizes(resolutions), tables, predictor,
+    request = Request(objectives, limits, sizes_of(resolutions) if resolutions else (), tables, predictor,
                       Evolution(population, generations, seed=seed), plan, measure, baseline)
     output = _folder(source, output)
     with Progress(shown=not json_only) as progress:
@@ -170,13 +170,6 @@ def _amount(option: str, text: str) -> float:
     if not 0 < value < float("inf"):
         raise UserError(option, f"{text!r} is not a number above 0", "as 20, 300k, 5M or 1.2G")
     return value
-
-
-def _sizes(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(",")) if text else ()
-    except ValueError:
-        raise UserError("--resolutions", f"{text!r} is not a list of sizes", "as 160,176") from None
 
 
 def _show(record: Record, source: str, folder: Path | None) -> None:

@@ -29,6 +29,14 @@ Workers = Annotated[int | None, typer.Option(min=0, max=512, help="processes tha
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
+def sizes_of(text: str) -> tuple[int, ...]:
+    """The input sizes that --resolutions lists."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError("--resolutions", f"{text!r} is not a list of sizes", "as 160,176") from None
+
+
 def is_space(source: str) -> bool:
     """Whether SOURCE names a search space of the catalogue."""
     return source.partition("?")[0] in CATALOG and not Path(source).exists()
