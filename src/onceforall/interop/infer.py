@@ -35,6 +35,25 @@ class Foreign:
         """Whether there is such an array."""
         return self.shape(name) is not None
 
+    def about(self, name: str | None) -> About:
+        """What net it holds, as far as shapes tell.
+
+        Args:
+            name: its search space; None: its family's table for ImageNet.
+        """
+        classes = self.classes
+        space = space_of_arrays(self, name)
+        about = About(kind="supernet", space=space.to_dict(), num_classes=classes, bn=(0.1, space.bn_eps))
+        if self.elastic:
+            return about
+        config = net_config.read(self.path.parent) if self.path.name == "init" else None
+        arch = arch_of_arrays(self, space, config.image_size if config else None)
+        about = about.model_copy(update={"kind": "subnet", "arch": str(arch)})
+        if config is None:
+            return about
+        config.check(lower(space, arch, classes))
+        return about.model_copy(update={"bn": config.bn, "dropout": config.dropout})
+
     @property
     def elastic(self) -> bool:
         """Whether it is a supernet: its elastic layers wrap torch's."""
@@ -69,23 +88,6 @@ class Foreign:
     def layer(self, name: str) -> tuple[int, ...] | None:
         """Shape of a convolution's weight, elastic or not."""
         return self.shape(f"{name}/conv/conv/_W") or self.shape(f"{name}/conv/_W")
-
-
-def about_of(file: Foreign, name: str | None) -> About:
-    """What a file that does not say it holds, as far as shapes tell. `name`: of its search space, by default its
-    family's table for ImageNet."""
-    classes = file.classes
-    space = space_of_arrays(file, name)
-    about = About(kind="supernet", space=space.to_dict(), num_classes=classes, bn=(0.1, space.bn_eps))
-    if file.elastic:
-        return about
-    config = net_config.read(file.path.parent) if file.path.name == "init" else None
-    arch = arch_of_arrays(file, space, config.image_size if config else None)
-    about = about.model_copy(update={"kind": "subnet", "arch": str(arch)})
-    if config is None:
-        return about
-    config.check(lower(space, arch, classes))
-    return about.model_copy(update={"bn": config.bn, "dropout": config.dropout})
 
 
 def space_of_arrays(file: Foreign, name: str | None) -> SearchSpace:

@@ -18,6 +18,17 @@ from onceforall.weights.about import About
 from onceforall.weights.content import Content
 
 
+class Foreign(Protocol):
+    """A file that does not say which net it holds."""
+
+    @property
+    def elastic(self) -> bool:
+        """Whether it holds a supernet."""
+
+    def about(self, space: str | None) -> About:
+        """What its arrays tell of the net. `space`: the search space that it is said to be of."""
+
+
 class Code(Protocol):
     """The functions of the module that reads and writes one form."""
 
@@ -43,11 +54,8 @@ class Code(Protocol):
     def write(self, path: Path, content: Content) -> None:
         """Write a file."""
 
-    def inferred(self, path: Path, content: Content, space: str | None) -> About:
-        """What net a file holds that does not say so. `space`: of which search space it is said to be."""
-
-    def of_supernet(self, path: Path, content: Content) -> bool:
-        """Whether a file that does not say so holds a supernet."""
+    def foreign(self, path: Path, content: Content) -> Foreign:
+        """What tells the net of a file that does not say which one it holds."""
 
 
 @dataclass(frozen=True)

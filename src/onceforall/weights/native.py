@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -45,9 +46,9 @@ def read(path: Path) -> Content:
                     statistics[name.removeprefix(STATISTICS)] = tensor.float()
                 else:
                     arrays[name] = tensor.float()
+    except UserError:
+        raise
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(str(path), f"is not a readable safetensors file ({str(error).splitlines()[0]})") from None
     stored = Stored(header[ELASTIC], statistics) if ELASTIC in header else None
     return Content(arrays, counts, about, stored=stored)
@@ -62,13 +63,8 @@ def read_about(path: Path) -> About:
         raise UserError(str(path), f"is not a readable safetensors file ({str(error).splitlines()[0]})") from None
 
 
-def inferred(path: Path, content: Content, space: str | None) -> About:
-    """No file of ours leaves it out, and `read` refuses others."""
-    raise _nameless(path)
-
-
-def of_supernet(path: Path, content: Content) -> bool:
-    """No file of ours leaves it out, and `read` refuses others."""
+def foreign(path: Path, content: Content) -> NoReturn:
+    """Every file of ours says which net it holds, and `read` refuses others."""
     raise _nameless(path)
 
 

@@ -81,7 +81,7 @@ def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
 
 def trained_of(path: Path, form: Form, content: Content, *, space: str | None = None) -> Trained:
     """The net of a file that has been read."""
-    about = content.about or form.code.inferred(path, content, space)
+    about = content.about or form.code.foreign(path, content).about(space)
     found = read_space(about.space)
     if content.about and space not in (None, found.name, found.name.partition("?")[0]):
         raise UserError("--space", f"{space!r} is given, and {path} says that it is of {found.name}", "leave it out")
@@ -220,7 +220,7 @@ def _fill(net: Supernet, path: Path, form: Form, content: Content, *, narrower: 
 
 def _static(path: Path, form: Form, content: Content) -> bool:
     """Whether a file holds an ordinary net: an extracted sub-network, or just the largest one."""
-    return content.about.arch is not None if content.about else not form.code.of_supernet(path, content)
+    return content.about.arch is not None if content.about else not form.code.foreign(path, content).elastic
 
 
 def _check_size(path: Path, form: Form, content: Content, plan: Plan) -> None:

@@ -40,7 +40,7 @@ def decode(space: SearchSpace, values: Mapping[str, Any]) -> Arch:
     if values.get("wid") is not None:
         raise UserError("arch.wid", f"{values['wid']!r}: {space.name} has no elastic width of that kind")
     depths = iter(_listed(values, "d", len(_given(space)), known))
-    genes = {name: _listed(values, key, _slots(space), known) for name, key in keys.items()}
+    genes = {name: _listed(values, key, elastic_slots(space), known) for name, key in keys.items()}
     stages: list[tuple[Block, ...]] = []
     start = 0
     for s, stage in enumerate(space.stages):
@@ -114,7 +114,8 @@ def _given(space: SearchSpace) -> list[int]:
     return [s for s, stage in enumerate(search_space(space.name).stages) if stage.elastic or len(stage.depth) > 1]
 
 
-def _slots(space: SearchSpace) -> int:
+def elastic_slots(space: SearchSpace) -> int:
+    """How many places of a block the elastic stages have."""
     return sum(max(stage.depth) for stage in space.stages if stage.elastic)
 
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.interop.infer import Foreign, about_of
+from onceforall.interop.infer import Foreign
 from onceforall.interop.nnabla.names import names_of
 from onceforall.nn import Subnet, Supernet
+from onceforall.weights import native
 from onceforall.weights.about import NAME, About, parsed
 from onceforall.weights.content import COUNT, MEAN, Content, count_of, count_tensors
 
@@ -41,12 +42,7 @@ def names(net: Supernet | Subnet) -> dict[str, str]:
     return {entry.ours: key(entry.theirs) for entry in names_of(net)}
 
 
-def to_file(_: str, tensor: Tensor) -> Tensor:
-    """The authors' layout is ours: torch's."""
-    return tensor
-
-
-to_ours = to_file
+to_file = to_ours = native.to_file  # the authors' layout is torch's, as ours is
 
 
 def read(path: Path) -> Content:
@@ -85,17 +81,8 @@ def write(path: Path, content: Content) -> None:
     torch.save({"state_dict": OrderedDict({**content.arrays, **count_tensors(content.counts)}), **about}, path)
 
 
-def inferred(path: Path, content: Content, space: str | None) -> About:
+def foreign(path: Path, content: Content) -> Foreign:
     """What the authors' own files do not say of their net."""
-    return about_of(_foreign(path, content), space)
-
-
-def of_supernet(path: Path, content: Content) -> bool:
-    """Whether one holds a supernet."""
-    return _foreign(path, content).elastic
-
-
-def _foreign(path: Path, content: Content) -> Foreign:
     return Foreign(path, content.arrays, key=key)
 
 

@@ -97,8 +97,8 @@ def decode(space: SearchSpace, genotype: Sequence[float] | Mapping[str, Any], *,
     names = list(operators) if operators is not None else operators_of(space)
     blocks = [parse_operator(space, name) for name in names]
     skip = len(blocks)
-    if len(genotype) != _slots(space):
-        raise UserError(place, f"has {len(genotype)} entries; {space.name} has {_slots(space)} block slots")
+    if len(genotype) != (slots := arch_dict.elastic_slots(space)):
+        raise UserError(place, f"has {len(genotype)} entries; {space.name} has {slots} block slots")
     skips = "layers" not in space.dimensions  # a block of Xception is never skipped
     for i, gene in enumerate(genotype):
         if not isinstance(gene, int) or isinstance(gene, bool) or not 0 <= gene < skip + skips:
@@ -110,17 +110,17 @@ def decode(space: SearchSpace, genotype: Sequence[float] | Mapping[str, Any], *,
         if not stage.elastic:
             stages.append(stage.end(-1))
             continue
-        slots = genotype[start:start + max(stage.depth)]
-        depth = next((i for i, gene in enumerate(slots) if gene == skip), len(slots))
-        for i, gene in enumerate(slots[depth:], start=start + depth):
+        genes = genotype[start:start + max(stage.depth)]
+        depth = next((i for i, gene in enumerate(genes) if gene == skip), len(genes))
+        for i, gene in enumerate(genes[depth:], start=start + depth):
             if gene != skip:
                 raise UserError(f"{place}[{i}]", f"{gene} follows a skip within stage {s + 1}",
                                 "the skips of a stage come last")
         if depth not in stage.depth:
-            raise UserError(f"{place}[{start}..{start + len(slots) - 1}]",
+            raise UserError(f"{place}[{start}..{start + len(genes) - 1}]",
                             f"leaves {depth} blocks in stage {s + 1}; allowed: {', '.join(map(str, stage.depth))}")
-        stages.append(tuple(stage.block(blocks[int(gene)]) for gene in slots[:depth]))
-        start += len(slots)
+        stages.append(tuple(stage.block(blocks[int(gene)]) for gene in genes[:depth]))
+        start += len(genes)
     return space.free.check(Arch(size, tuple(stages)))
 
 
@@ -145,11 +145,6 @@ def _index(stage: StageSpace, known: Sequence[dict[str, Value]], block: Block) -
         if stage.block(picks) == block:
             return i
     raise UserError("operators", f"none of them is {block}", "name those of the space")
-
-
-def _slots(space: SearchSpace) -> int:
-    """Block slots of the elastic stages."""
-    return sum(max(stage.depth) for stage in space.stages if stage.elastic)
 
 
 def _of_genes(space: SearchSpace, genotype: Sequence[float], resolution: int, place: str) -> Arch:

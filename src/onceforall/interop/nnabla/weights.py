@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.interop.infer import Foreign, about_of
+from onceforall.interop.infer import Foreign
 from onceforall.interop.nnabla.names import names_of
 from onceforall.nn import Subnet, Supernet
 from onceforall.weights.about import NAME, About, Kept, parsed
@@ -97,17 +97,8 @@ def differing(net: Supernet | Subnet, kept: Mapping[str, Kept]) -> dict[str, Kep
     return {name: value for name, value in kept.items() if usual.get(name, value) != value}
 
 
-def inferred(path: Path, content: Content, space: str | None) -> About:
+def foreign(path: Path, content: Content) -> Foreign:
     """What NNablaNAS's own files do not say of their net."""
-    return about_of(_foreign(path, content), space)
-
-
-def of_supernet(path: Path, content: Content) -> bool:
-    """Whether one holds a supernet."""
-    return _foreign(path, content).elastic
-
-
-def _foreign(path: Path, content: Content) -> Foreign:
     return Foreign(path, content.arrays, key=str)
 
 
