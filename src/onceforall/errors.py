@@ -1,5 +1,8 @@
 """The error a person's mistake becomes: one line with place, value, rule and remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: `place` names where, `problem` the value and the rule it breaks.
@@ -10,6 +13,15 @@ class UserError(ValueError):
     def __init__(self, place: str, problem: str, remedy: str = "") -> None:
         self.place, self.problem, self.remedy = place, problem, remedy
         super().__init__(printable(f"{place}: {problem}" + (f"; {remedy}" if remedy else "")))
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Put a place before that of every UserError that is raised inside."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error.place}", error.problem, error.remedy) from None
 
 
 def printable(text: str) -> str:

@@ -96,6 +96,29 @@ def unreadable(place: object, error: Exception, *, missing: str = "") -> UserErr
     return UserError(str(place), f"cannot be read: {_reason(error, number)}", remedies.get(number, ""))
 
 
+def read_text(path: str | Path, *, missing: str = "") -> str:
+    """The text of a file in UTF-8; raises UserError where it cannot be read.
+
+    Args:
+        path: the file; it may begin with a byte order mark.
+        missing: the remedy where there is no such file.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise unreadable(path, error, missing=missing) from None
+    except ValueError as error:
+        raise UserError(str(path), f"cannot be read: {error}") from None
+
+
+def read_object(path: str | Path, *, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file; raises UserError with that remedy where it holds another value."""
+    value = parse_json(read_text(path), str(path))
+    if not isinstance(value, dict):
+        raise UserError(str(path), "holds no JSON object at the top", remedy)
+    return value
+
+
 def known(error: OSError) -> bool:
     """Whether the cause of a failed write has a remedy of its own."""
     return error.errno in _REMEDIES
@@ -149,15 +172,6 @@ def parse_json(text: str, place: str) -> Any:
         raise UserError(place, f"is not JSON that can be read: {type(error).__name__}: {error}") from None
     check_plain(value)
     return value
-
-
-def parse_json_file(text: str, place: str) -> Any:
-    """The same for a file whose every error names it."""
-    try:
-        return parse_json(text, place)
-    except UserError as error:
-        where = place if error.place == place else f"{place}: {error.place}"
-        raise UserError(where, error.problem, error.remedy) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:

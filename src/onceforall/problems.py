@@ -35,6 +35,12 @@ def as_user_error(error: ValidationError, root: type) -> UserError:
     return UserError(first.place, first.problem, f"{remedy}and {len(others)} more: {places}")
 
 
+def first_of(error: ValidationError) -> str:
+    """The first problem in pydantic's words, after its place."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+
+
 def _problem(details: Mapping[str, Any], root: type) -> UserError:
     loc, kind, value, context = details["loc"], details["type"], details["input"], details.get("ctx", {})
     cause = context.get("error")
@@ -111,10 +117,7 @@ def _fields(section: type) -> dict[str, tuple[str, type | None]]:
     found = {}
     for name, field in section.model_fields.items():
         kinds = typing.get_args(field.annotation) or (field.annotation,)
-        model = next((kind for kind in kinds if isinstance(kind, type) and _has_fields(kind)), None)
+        model = next((kind for kind in kinds if isinstance(kind, type) and (
+            issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))), None)
         found[field.alias or name] = (field.description or "", model)
     return found
-
-
-def _has_fields(kind: type) -> bool:
-    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes
 from onceforall.errors import UserError
-from onceforall.files import parse_json, unreadable
+from onceforall.files import parse_json, read_text
 from onceforall.space import Arch, SearchSpace
 
 
@@ -42,14 +42,8 @@ class Errors:
 
 def read_rows(path: Path, space: SearchSpace) -> Measured:
     """Rows `{"ks", "e", "d", "image_size", "top1"}` or `{"arch", "top1"}`; raises UserError that names the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except UnicodeDecodeError as error:
-        raise UserError(str(path), f"cannot be read ({error})") from None
     codes, top1 = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             try:
                 arch, accuracy = _row(parse_json(line, ""), space)

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from onceforall.cost.features import Features
 from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import Mlp, Predictor
-from onceforall.errors import UserError
-from onceforall.files import check_no_pointer, parse_json_file, replacing, unreadable
+from onceforall.errors import UserError, within
+from onceforall.files import check_no_pointer, parse_json, replacing, unreadable
 from onceforall.space import SearchSpace, read_space
 
 _ABOUT = "onceforall.predictor"
@@ -67,9 +67,9 @@ def _answering(path: Path, build: Callable[[], Predictor]) -> Predictor:
         predictor = build()
         space = predictor.space
         told = predictor.of(np.array([space.encode(arch) for arch in (space.smallest, space.middle, space.largest)]))
+    except UserError:
+        raise
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(str(path), f"is a damaged predictor ({error})", "fit it again") from None
     if told.shape != (3,) or not np.isfinite(told).all():
         raise UserError(str(path), f"is a damaged predictor: it tells {told.tolist()}", "fit it again")
@@ -87,11 +87,12 @@ def _built(found: SearchSpace, about: Mapping[str, Any], arrays: Mapping[str, ND
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with safe_open(path, "numpy") as file:
-            about = parse_json_file((file.metadata() or {}).get(_ABOUT, "null"), str(path))
+            with within(str(path)):
+                about = parse_json((file.metadata() or {}).get(_ABOUT, "null"), _ABOUT)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except UserError:
+        raise
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(str(path), f"is not a readable predictor ({error})",
                         "`ofa predictor fit` writes one") from None
     if not isinstance(about, dict) or about.get("kind") not in ("table", "mlp"):

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth
-from onceforall.errors import UserError
+from onceforall.errors import UserError, within
 from onceforall.files import parse_json, unreadable, write_text
+from onceforall.problems import first_of
 from onceforall.space import Arch, Plan, SearchSpace, lower, read_space
 from onceforall.space.older import renewed
 
@@ -181,12 +182,10 @@ class Description(_Part):
     def network(self, path: Path) -> tuple[SearchSpace, Arch, Plan]:
         """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are
         none."""
-        try:
+        with within(str(path)):
             space = read_space(self.space)
             arch = Arch.parse(space, self.arch)
             return space, arch, lower(space, arch, self.num_classes)
-        except UserError as error:
-            raise UserError(f"{path}: {error.place}", error.problem, error.remedy) from None
 
     def data_spec(self) -> DataSpec | None:
         """The data set it was scored on, None where nothing says."""
@@ -224,9 +223,7 @@ def read_description(folder: Path) -> Description:
     try:
         return Description.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(str(path), f"is damaged ({'.'.join(map(str, first['loc']))}: {first['msg']})",
-                        "extract it again") from None
+        raise UserError(str(path), f"is damaged ({first_of(error)})", "extract it again") from None
 
 
 def sha256(path: Path) -> str:

@@ -16,8 +16,9 @@ from onceforall.deploy.description import Channels
 from onceforall.errors import UserError
 from onceforall.files import check_no_pointer
 from onceforall.nn import Subnet, Supernet
+from onceforall.problems import first_of
 from onceforall.searching.front import Row
-from onceforall.searching.record import RowValues
+from onceforall.searching.record import RowValues, rows_of
 from onceforall.space import Arch, Layer, Plan, SearchSpace
 from onceforall.training.evaluate import CALIBRATION
 from onceforall.weights import native
@@ -102,7 +103,7 @@ def read_elastic(path: Path) -> ElasticContent:
     if values.calibration < CALIBRATION:
         _log.warning("%s: its BN statistics are old: they were measured on pictures in the order of the data set, "
                      "which may cost accuracy; `ofa export RUN --to elastic` measures them again", path)
-    rows = tuple(_row(path, i, found, trained.space) for i, found in enumerate(values.rows))
+    rows = tuple(rows_of(path, values.rows, trained.space))
     if len({row.arch for row in rows}) < len(rows) or len({frozenset(row.costs) for row in rows}) > 1:
         raise UserError(str(path), "is damaged: its rows repeat a sub-network, or have different costs", REMEDY)
     return ElasticContent(trained, rows, values.preprocessing, _all_buffers(path, content, values, trained.net, rows))
@@ -112,16 +113,7 @@ def _values(path: Path, stored: Stored) -> _Values:
     try:
         return _Values.model_validate_json(stored.text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "text"
-        raise UserError(str(path), f"has a damaged `elastic` entry ({where}: {first['msg']})", REMEDY) from None
-
-
-def _row(path: Path, number: int, found: _StoredRow, space: SearchSpace) -> Row:
-    try:
-        return found.row(space)
-    except UserError as error:
-        raise UserError(f"{path} row {number}: {error.place}", error.problem, error.remedy) from None
+        raise UserError(str(path), f"has a damaged `elastic` entry ({first_of(error)})", REMEDY) from None
 
 
 def _all_buffers(path: Path, content: Content, values: _Values, net: Supernet,

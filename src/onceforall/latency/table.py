@@ -14,7 +14,7 @@ import yaml
 
 from onceforall.cost.population import CostTable, tabulate
 from onceforall.errors import UserError
-from onceforall.files import parse_json, replacing, unreadable
+from onceforall.files import parse_json, read_text, replacing
 from onceforall.space import Arch, BlockPlan, Plan, SearchSpace, lower
 from onceforall.space.parts import Part, block_name, names, parts
 
@@ -113,12 +113,7 @@ def read_table(path: Path) -> LatencyTable:
             raise UserError(str(path), "holds no .yaml file", "give a table, or the authors' folder of them")
         return LatencyTable({key: timing for file in files for key, timing in _yaml(file).items()},
                             {"device": path.name})
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise unreadable(path, error, missing="`ofa profile` writes a table") from None
-    except UnicodeDecodeError as error:
-        raise UserError(str(path), f"cannot be read ({error})") from None
+    text = read_text(path, missing="`ofa profile` writes a table")
     if path.suffix == ".yaml":
         return LatencyTable(_yaml(path), {"device": path.parent.name})
     if path.suffix == ".csv":
@@ -134,9 +129,9 @@ def read_table(path: Path) -> LatencyTable:
         if not (isfinite(scale) and isfinite(offset) and scale > 0):
             raise ValueError(f"scale {scale} and offset_ms {offset} are no correction")
         return LatencyTable(_timings(path, values["timings"]), dict(values["about"]), scale, offset)
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(str(path), f"is no latency table ({error})", "`ofa profile` writes one") from None
 
 
@@ -201,10 +196,10 @@ def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
             raise ValueError("it has no timings")
         return {(int(size), str(name)): _checked(Timing(float(row["mean"]), float(row["std"]), _whole(row["count"])),
                                                 f"{path}: {name}") for name, row in values.items()}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, LookupError, TypeError, ValueError,
-            OverflowError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (OSError, yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, OverflowError,
+            RecursionError) as error:
         raise UserError(str(path), f"is no latency table ({' '.join(str(error).split())})") from None
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from onceforall.errors import UserError
+from onceforall.errors import UserError, within
 from onceforall.files import unreadable, write_text
 from onceforall.latency.table import LatencyTable
+from onceforall.problems import first_of
 from onceforall.searching.front import Row
 from onceforall.space import Arch, SearchSpace
 from onceforall.space.older import renewed
@@ -195,10 +196,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise unreadable(path, error, missing="`ofa search` writes one") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(str(path), f"is no front ({place + ': ' if place else ''}{first['msg']})",
-                        "`ofa search` writes one") from None
+        raise UserError(str(path), f"is no front ({first_of(error)})", "`ofa search` writes one") from None
 
 
 def front_arch(path: Path, row: int, space: SearchSpace) -> Arch:
@@ -213,15 +211,20 @@ def front_arch(path: Path, row: int, space: SearchSpace) -> Arch:
 def read_front(path: Path, space: SearchSpace) -> tuple[list[Row], tuple[str, ...]]:
     """The rows of a front, and its objectives; raises UserError for a front of another space."""
     values = read_record(path)
-    name, rows = values["space"].get("name"), []
+    name = values["space"].get("name")
     if name != space.name:
         raise UserError(str(path), f"is a front of {name}, not of {space.name}", "search this one")
-    for number, found in enumerate(values["front"]):
-        try:
-            rows.append(RowValues(**found).row(space))
-        except UserError as error:
-            raise UserError(f"{path} row {number}: {error.place}", error.problem, error.remedy) from None
+    rows = rows_of(path, [RowValues(**found) for found in values["front"]], space)
     return rows, tuple(values["objectives"])
+
+
+def rows_of(path: Path, values: Sequence[RowValues], space: SearchSpace) -> list[Row]:
+    """The rows that a file holds; raises UserError, with the number of the row, for one of another space."""
+    rows = []
+    for number, found in enumerate(values):
+        with within(f"{path} row {number}"):
+            rows.append(found.row(space))
+    return rows
 
 
 def check_folder(folder: Path) -> None:

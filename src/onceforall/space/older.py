@@ -42,9 +42,9 @@ def _by_name(values: Mapping[str, Any]) -> SearchSpace:
                                       for row, stage in zip(rows, full.stages, strict=True)])
         if full.widths:
             found = found.each("width", [tuple(row) for row in values["widths"]])
+    except UserError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError("space", f"is not the description of a search space ({error})") from None
     return found.compound(full) if values.get("compound") else found
 

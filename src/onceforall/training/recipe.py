@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, field_validator
 
-from onceforall.errors import UserError
+from onceforall.errors import UserError, within
 from onceforall.files import check_plain, unreadable, write_text
 from onceforall.space import SearchSpace
 from onceforall.space.catalog import of_catalogue
@@ -116,11 +116,9 @@ class Recipe(Setting):
             raise UserError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise UserError(str(path), "holds no recipe", "`ofa fit --dump-recipe FILE` writes one")
-        try:
+        with within(str(path)):
             check_plain(values)
             return Recipe.from_dict(changed(values, changes))
-        except UserError as error:
-            raise UserError(f"{path}: {error.place}", error.problem, error.remedy) from None
 
     def changed(self, changes: Sequence[str]) -> Recipe:
         """The same with other settings, as `read` takes them."""

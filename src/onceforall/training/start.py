@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from onceforall.errors import UserError
+from onceforall.errors import UserError, within
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, lower
 from onceforall.training.evaluate import Evaluator
@@ -63,10 +63,8 @@ def filled(network: Network, space: SearchSpace, *, place: str, seed: int = 0) -
     net = Supernet(space, network.num_classes, dropout=network.dropout, bn_momentum=network.bn_momentum,
                    bn_eps=network.eps, generator=torch.Generator().manual_seed(seed))
     if network.weights:
-        try:
+        with within(f"{place}.weights"):
             load_weights(net, Path(network.weights))
-        except UserError as error:
-            raise UserError(f"{place}.weights: {error.place}", error.problem, error.remedy) from None
     return net
 
 
@@ -76,10 +74,8 @@ def _extracted(network: Network, arch: Arch) -> Trained | None:
     Raises UserError for another sub-network.
     """
     place, path, space = "network.weights", Path(network.weights or ""), network.space
-    try:
+    with within(place):
         found = open_subnet_file(path, space=space.name.partition("?")[0])
-    except UserError as error:
-        raise UserError(f"{place}: {error.place}", error.problem, error.remedy) from None
     if found is None or found.arch is None:
         return None
     said = space_of(path)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onceforall.errors import UserError
+from onceforall.problems import first_of
 
 NAME = "onceforall"  # under this name it stands in a file
 DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
@@ -60,6 +61,4 @@ def parsed(path: Path, text: str) -> About:
     try:
         return About.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "text"
-        raise UserError(str(path), f"has a damaged `{NAME}` entry ({where}: {first['msg']})") from None
+        raise UserError(str(path), f"has a damaged `{NAME}` entry ({first_of(error)})") from None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from onceforall.errors import UserError
-from onceforall.files import check_plain, parse_json, unreadable, write_text
+from onceforall.files import check_plain, read_object, write_text
 from onceforall.interop.nnabla.config_data import Data, Dataloader
 from onceforall.interop.nnabla.config_hparams import Hparams
 from onceforall.interop.nnabla.config_ignored import ignored, table_widths
@@ -66,16 +66,7 @@ class Config(Section):
     @staticmethod
     def read(path: str | Path) -> Config:
         """The configuration in a JSON file; raises UserError for a missing file and for what is wrong in it."""
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise unreadable(path, error) from None
-        except ValueError as error:
-            raise UserError(ascii(str(path)), f"cannot be read: {error}") from None
-        value = parse_json(text, str(path))
-        if not isinstance(value, dict):
-            raise UserError(str(path), "holds no JSON object at the top", "see ofa train --print-schema")
-        return Config.from_dict(value)
+        return Config.from_dict(read_object(path, remedy="see ofa train --print-schema"))
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Config:

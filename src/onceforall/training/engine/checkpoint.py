@@ -192,11 +192,11 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one line."""
     try:
         yield
+    except UserError:
+        raise
     except PermissionError as error:  # nothing is wrong with the file: going on from an older one would lose it
         raise unreadable(path, error) from None
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedError(str(path), f"is not a readable checkpoint ({reason})",
                            "remove it to start the stage again") from None

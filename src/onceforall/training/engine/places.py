@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from onceforall.data.spec import BY_DEFAULT, DEFAULT_ROOT
 from onceforall.data.spec import PATHS as DATA_PATHS
-from onceforall.errors import UserError
-from onceforall.files import parse_json, unreadable, write_text
+from onceforall.errors import UserError, within
+from onceforall.files import read_object, unreadable, write_text
 from onceforall.training.engine import checkpoint
 from onceforall.training.stage import Training
 
@@ -44,10 +44,8 @@ def read_config(output: Path) -> Training:
     values = _values(output / CONFIG)
     foreign = _foreign(values)
     if foreign is None:
-        try:
+        with within(str(output / CONFIG)):
             return Training.from_dict(values)
-        except UserError as error:
-            raise UserError(f"{output / CONFIG}: {error.place}", error.problem, error.remedy) from None
     options = checkpoint.read_extra(output).get("options", {}) if checkpoint.exists(output) else {}
     return foreign.read(values, options)
 
@@ -69,16 +67,7 @@ def _foreign_of(output: Path) -> Foreign | None:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValueError as error:
-        raise UserError(str(path), f"cannot be read: {error}") from None
-    values = parse_json(text, str(path))
-    if not isinstance(values, dict):
-        raise UserError(str(path), "holds no JSON object at the top", "put the file back that the run wrote")
-    return values
+    return read_object(path, remedy="put the file back that the run wrote")
 
 
 def _foreign(values: Mapping[str, Any]) -> Foreign | None:
