@@ -137,7 +137,7 @@ def _same(a: Supernet, b: Supernet) -> bool:
 
 
 def _augmented(spec: DataSpec) -> DataSpec:
-    """The pictures, augmented as the recipe does that suits them; not mirrored where that makes another class."""
+    """The pictures, augmented as their recipe does. They are not mirrored where that would change the class."""
     data = data_of(spec)
     augment = recipe_of(data, small=True).augment
     return replace(spec, augment=replace(augment, flip=augment.flip and not mirrored_classes(data.classes)))

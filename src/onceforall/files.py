@@ -145,7 +145,7 @@ def in_full(path: str | Path) -> str:
 
 
 def _number(error: Exception) -> int:
-    """The system's number of the cause; 0 where nothing says."""
+    """The system's number of the cause; 0 where the error does not have one."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     found = re.search(r"(?:os error |errno = )([0-9]+)", str(error))  # as safetensors and HDF5 write it
@@ -157,7 +157,7 @@ def _reason(error: Exception, number: int) -> str:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers a key that stood in it twice."""
+    """A JSON object that remembers a key that it has twice."""
 
     repeated: str | None = None
 

@@ -15,12 +15,12 @@ Listener = Callable[[Mapping[str, Any]], None]  # hears of progress, in records 
 
 
 def name_of(value: Any) -> Any:
-    """The name that `function_of` finds a function by; of a text the text."""
+    """The name that `function_of` finds a function by. A text is its own name."""
     return value if isinstance(value, str) else f"{value.__module__}:{getattr(value, '__qualname__', repr(value))}"
 
 
 def function_of(value: T | str, known: Mapping[str, T], *, place: str) -> T:
-    """What a field means that holds a function, a known name of one, or `module:name`.
+    """The function that a field holds: the function itself, a known name of one, or `module:name`.
 
     Raises:
         UserError: there is no function of that name.
@@ -43,7 +43,7 @@ def function_of(value: T | str, known: Mapping[str, T], *, place: str) -> T:
 
 
 def check_named(value: Any, *, place: str) -> None:
-    """Raise UserError for a function that its name does not lead back to, so that a run could not go on with it."""
+    """Raise UserError for a function that cannot be found again by its name: a stopped run could not go on with it."""
     if value is None or isinstance(value, str):
         return
     try:
@@ -56,7 +56,7 @@ def check_named(value: Any, *, place: str) -> None:
 
 
 def check_function(value: Any, known: Mapping[str, Any], *, place: str, what: str) -> None:
-    """Raise UserError for a text that neither is a known name nor has the form `module:name`."""
+    """Raise UserError for a text that is neither a known name nor of the form `module:name`."""
     if isinstance(value, str) and value not in known and not re.fullmatch(r"[\w.]+:[\w.<>]+", value):
         near = difflib.get_close_matches(value, known, n=1)
         raise UserError(place, f"{value!r} is no {what}", f"did you mean {near[0]}?" if near else

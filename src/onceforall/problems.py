@@ -25,7 +25,7 @@ _FIXED = {"missing": "is missing", "too_short": "is empty", "string_too_short": 
 
 
 def as_user_error(error: ValidationError, root: type) -> UserError:
-    """The first problem, with the places of the others behind it; unknown keys come first."""
+    """The first problem as a UserError. Its remedy names the places of the others. Unknown keys come first."""
     found = sorted(error.errors(include_url=False), key=lambda details: details["type"] not in _UNKNOWN)
     first, *others = [_problem(details, root) for details in found]
     if not others:
@@ -55,7 +55,7 @@ def _problem(details: Mapping[str, Any], root: type) -> UserError:
 
 
 def _rule(kind: str, value: Any, context: Mapping[str, Any]) -> tuple[str, str]:
-    """What is wrong with the value, and what helps where that can be told from the value alone."""
+    """What is wrong with the value, and a remedy where the value alone tells one."""
     problem, remedy = f"{shown(value)} is not accepted ({kind.replace('_', ' ')})", ""
     if kind in _FIXED:
         problem = _FIXED[kind]

@@ -65,7 +65,7 @@ def evaluate(
 
 
 def _show(rows: Sequence[ClassRow]) -> None:
-    """A line a class; of many classes the least accurate ones."""
+    """Print a row for each class; where there are many, only the least accurate ones."""
     from onceforall.cli.tables import show, table
 
     shown = rows if len(rows) <= _SHOWN else sorted(rows, key=lambda row: row.top1)[:_SHOWN]

@@ -37,8 +37,10 @@ class Asked:
 
 
 def scored(asked: Asked, which: Which) -> Scored:
-    """The sub-network that `which` names, scored: one of a supernet is extracted and its BN recalibrated first, one
-    that stands alone in SOURCE is left as it is."""
+    """Score the sub-network that `which` names.
+
+    One of a supernet is extracted first, and its BN recalibrated. One that stands alone in SOURCE is left as it is.
+    """
     from onceforall.deploy.folder import Scored
     from onceforall.nn import Supernet
     from onceforall.training.engine.distributed import Processes
@@ -112,8 +114,11 @@ def show_found(data: DataSet) -> None:
 
 
 def _folder(source: Path, training: Training | None, folder: str) -> DataSpec:
-    """The folder of --data: one without training pictures is there to be scored alone. One without splits has test
-    pictures of its own if SOURCE was trained on it, and is scored as a whole if not."""
+    """The folder of --data as a data set.
+
+    A folder without training pictures is scored alone. A folder without splits is scored as a whole, unless SOURCE was
+    trained on it: then it has the test pictures of that training.
+    """
     from onceforall.data import DataSpec
     from onceforall.data.sources import splits_of
 
@@ -131,8 +136,11 @@ def _described_root(source: Path) -> str | None:
 
 
 def _calibrated(pictures: DataSet, source: Path, training: Training | None, known: Known) -> DataSet:
-    """The pictures, with those of the supernet's own run to recalibrate BN on where the given ones have none of some
-    class that the network knows: statistics of a part of the classes are not those that it was trained with."""
+    """The pictures, with training pictures that show all classes.
+
+    BN is recalibrated on training pictures. Where those given lack a class that the network knows, its statistics would
+    be others than in training. So the pictures of the supernet's own run take their place.
+    """
     from onceforall.data.labels import absent, listed
 
     missing = absent(pictures.train, pictures.classes)
@@ -170,9 +178,9 @@ def _calibration(source: Path, training: Training | None, known: Known) -> Pictu
 
 
 def _check_classes(pictures: DataSet, trained: Trained, source: Path) -> None:
-    """Say which classes have no test pictures, and for a net without names that labels go by position.
+    """Warn of classes without test pictures, and of a net that does not name its classes.
 
-    Raises UserError for such a net where the numbers of classes differ.
+    Raises UserError where such a net has another number of classes than the pictures.
     """
     from onceforall.data.labels import absent, listed, warn_of_positions
 

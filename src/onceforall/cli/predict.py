@@ -73,7 +73,7 @@ def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
 
 
 def _files(pictures: list[Path]) -> dict[str, bool]:
-    """The picture files, and whether each was named itself; of folders the pictures that training would read."""
+    """The picture files, and whether the user named each. Of a folder they are those that training would read."""
     from onceforall.data.folders import pictures_under
     from onceforall.data.found import LeftOut
 

@@ -93,7 +93,7 @@ def _space(source: str, classes: int | None) -> tuple[SearchSpace, int]:
 
 
 class _Progress:
-    """What is timed on stderr: a moving bar on a terminal, elsewhere now and then a line."""
+    """Shows on stderr what is timed: a moving bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, *, shown: bool) -> None:
         from rich.console import Console

@@ -21,9 +21,10 @@ _COUNTED = {"search": "looking for better ones", "score": "measuring sub-network
 
 
 class Progress:
-    """Listens to a run and shows stage, epoch, images a second, wait for data, time left, and the accuracies reached.
+    """Listens to a run and shows how far it is: stage, epoch, images a second, wait for data, time left, and
+    accuracies.
 
-    On a terminal it is a moving bar a stage; elsewhere a line a validation.
+    On a terminal each stage is a moving bar. Elsewhere each validation is a line.
     """
 
     def __init__(self, *, shown: bool) -> None:
@@ -103,12 +104,12 @@ class Progress:
             self._console.print(f"{self._name:<14} {where}  {scores}")
 
     def _rate(self) -> str:
-        """Over the steps of the stage so far, in this process."""
+        """Images a second, and the share of time spent waiting, over the steps of the stage so far in this process."""
         seconds = max(self._seconds, 1e-9)
         return f"{self._images / seconds:.0f} images/s  wait {100 * self._waited / seconds:.0f} %"
 
     def _count(self, name: str, where: str, record: Mapping[str, Any]) -> None:
-        """A row for something counted; elsewhere than on a terminal a line for each tenth."""
+        """Show how many are done: a bar on a terminal, elsewhere a line for each tenth."""
         done, of = record["done"], record["of"]
         if self._name != name or done < self._done:
             self._done = 0

@@ -29,7 +29,7 @@ Every = Annotated[str | None, typer.Option("--checkpoint-every", help="minutes f
 
 def compute_of(context: str, device_id: int, type_config: str, processes: Processes, *,
                option: str = "--device", threads: int | None = None) -> Compute:
-    """Device and precision as `option` asks for them; and --threads."""
+    """The device and the precision that the user asks for. An error calls the device `option`."""
     from onceforall.training.setup import compute_of as found
 
     return found(context, device_id=device_id, precision=type_config, processes=processes, option=option,
@@ -52,8 +52,11 @@ def every_of(text: str | None) -> tuple[float | None, int | None] | None:
 
 @contextmanager
 def stoppable(processes: Processes) -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C let what is inside save first; then the command ends with a line that says how to go on, and
-    with 128 and the signal's number, as a shell has it."""
+    """Let what runs inside save when SIGTERM or Ctrl-C comes.
+
+    The command then ends with a line that says how to go on. Its exit code is 128 and the signal's number, as in a
+    shell.
+    """
     from onceforall.training.engine.stop import Stop, Stopped
 
     with Stop() as stop:

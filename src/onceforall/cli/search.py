@@ -104,7 +104,7 @@ def _folder(source: str, output: Path | None) -> Path | None:
 
 
 def _trained(what: Asked, request: Request, folder: Path, progress: Progress) -> Record | None:
-    """Search a trained supernet; None in the processes that only measured for the first one."""
+    """Search a trained supernet; None in processes other than the first, which only measure for it."""
     from onceforall.cli.pictures import evaluator_of, show_found
     from onceforall.nn import Supernet
     from onceforall.searching.score import Scorer, shared
@@ -130,7 +130,7 @@ def _trained(what: Asked, request: Request, folder: Path, progress: Progress) ->
 
 
 def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
-    """Tables by the name of their device: FILE, named by itself, or NAME=FILE."""
+    """The latency tables by device, as FILE or NAME=FILE. A file without a name is called by its own."""
     from onceforall.latency.table import read_table
 
     out: dict[str, LatencyTable] = {}
@@ -147,7 +147,7 @@ def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
 
 def _limits(latencies: Sequence[str], tables: Mapping[str, LatencyTable],
             **others: str | None) -> dict[str, float]:
-    """Limits by name of the cost."""
+    """The limits, by the name of the cost."""
     out: dict[str, float] = {}
     for text in latencies:
         name, _, value = text.rpartition("=")
@@ -162,7 +162,7 @@ def _limits(latencies: Sequence[str], tables: Mapping[str, LatencyTable],
 
 
 def _amount(option: str, text: str) -> float:
-    """A number, its k, M or G counted."""
+    """A number, which may end in k, M or G."""
     try:
         value = float(text[:-1]) * _SUFFIXES[text[-1]] if text[-1:] in _SUFFIXES else float(text)
     except ValueError:
@@ -173,7 +173,7 @@ def _amount(option: str, text: str) -> float:
 
 
 def _show(record: Record, source: str, folder: Path | None) -> None:
-    """The front on the screen, and how to go on."""
+    """Print the front, and the commands to go on with."""
     from onceforall.cli.tables import show, table
     from onceforall.searching.front import percent_predicted, spread_over
 

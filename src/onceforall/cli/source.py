@@ -80,7 +80,7 @@ class Which:
 
 
 def arch_of(trained: Trained, which: Which) -> Arch:
-    """The sub-network that the options name; raises UserError where there is only another."""
+    """The sub-network that the options name; raises UserError where SOURCE holds only another one."""
     if trained.arch is None:
         return which.of(trained.space)
     if not which.any:

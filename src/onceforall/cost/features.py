@@ -87,7 +87,7 @@ def _blocks(space: SearchSpace) -> Iterator[tuple[int, int, Mapping[Key, float]]
 
 
 def _level(value: float, values: Sequence[float]) -> float:
-    """How large a choice is, -x .. x; on a logarithmic scale where all choices are above 0."""
+    """How large a choice is, from -x to x. The scale is logarithmic where all choices are above 0."""
     if values[0] > 0:
         return log(value * value / (values[0] * values[-1]))
     return (2 * value - values[0] - values[-1]) / (values[-1] - values[0] or 1)

@@ -123,7 +123,8 @@ class Slot:
 
 @lru_cache(maxsize=16)
 def slots(space: SearchSpace) -> tuple[Slot, ...]:
-    """Every block there is place for, stage by stage, and last the layers outside the stages."""
+    """A slot for every block that the largest depths allow, stage by stage. The last slot is the layers outside the
+    stages."""
     out = []
 
     def width(of: int | str) -> tuple[Gene, ...]:
@@ -150,7 +151,7 @@ def choices(space: SearchSpace, genes: Codes) -> Iterator[NDArray[np.intp]]:
 
 
 def _number(space: SearchSpace, genes: Sequence[Gene], rows: Mapping[Gene, Codes]) -> NDArray[np.intp]:
-    """The combination of some genes as one number, the last counting fastest."""
+    """A combination of genes as one number. The last gene counts fastest."""
     number = np.zeros(1, np.intp)
     for gene in genes:
         number = number * len(space.genes[gene]) + rows[gene]
@@ -158,8 +159,10 @@ def _number(space: SearchSpace, genes: Sequence[Gene], rows: Mapping[Gene, Codes
 
 
 def canonical(space: SearchSpace, codes: Codes) -> Codes:
-    """The rows (N, genes) with 0 in the genes of blocks that do not exist, and in idle ones, and with what is tied to a
-    depth in those that are tied, so that equal networks are equal rows."""
+    """Rows (N, genes) in which equal networks are equal.
+
+    Genes of blocks that do not exist, and idle ones, are 0. Genes that are tied to a depth follow from it.
+    """
     out = np.array(codes)
     column = {gene: i for i, gene in enumerate(space.genes)}
     for s, stage in enumerate(space.stages):

@@ -164,7 +164,7 @@ def _standard(values: Floats) -> tuple[float, float]:
 
 
 def _variances(matrix: Floats, target: Floats, groups: NDArray[np.intp]) -> tuple[Floats, float]:
-    """Prior variance of each column and noise variance, of most evidence."""
+    """The prior variance of each column, and the noise variance, that maximise the evidence."""
     eye = np.eye(len(target))
     kernels = [part @ part.T for part in (matrix[:, groups == g] for g in range(groups.max() + 1))]
 

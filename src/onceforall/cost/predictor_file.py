@@ -41,9 +41,9 @@ def save(predictor: Predictor, path: Path, *, about: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
-    """A predictor of ours; or a foreign one of `space`, which its file does not say.
+    """Read a predictor of ours, or a foreign one, whose file does not say that it is of `space`.
 
-    Raises UserError for a file that is neither, and for a space that the predictor is not of.
+    Raises UserError for another file, and for a predictor of another space.
     """
     try:
         with path.open("rb") as file:
@@ -62,7 +62,7 @@ def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
 
 
 def _answering(path: Path, build: Callable[[], Predictor]) -> Predictor:
-    """The predictor, once it has told the accuracy of three sub-networks; raises UserError where it cannot."""
+    """Build a predictor and let it predict three sub-networks; raises UserError where it cannot."""
     try:
         predictor = build()
         space = predictor.space

@@ -52,7 +52,7 @@ class Loaded(NamedTuple):
     piped: bool = False
 
     def checked(self, log: BrokenLog) -> Batch | None:
-        """The batch, after `log` has noted the broken files."""
+        """The batch. `log` notes the broken files first."""
         for fault in self.broken:
             log.note(fault)
         return self.batch

@@ -79,7 +79,7 @@ class DatasetPictures(Pictures):
         return replace(self, labels=labels)
 
     def identity(self) -> str:
-        """Of labels, places in the Dataset, and the pixels of some pictures."""
+        """A digest of the labels, the places in the Dataset, and the pixels of some pictures."""
         found = hashlib.sha256(self.indices.numpy().tobytes())
         for index in range(0, len(self), max(1, len(self) // LOOKED_AT))[:LOOKED_AT]:
             pixels = self.read(index)
@@ -92,7 +92,7 @@ class DatasetPictures(Pictures):
 
 
 def _flat(dataset: Any, place: str) -> tuple[Any, Tensor]:
-    """A Dataset without the Subsets around it, and the indices that they leave."""
+    """The Dataset inside any Subsets, and the indices that these leave of it."""
     try:
         indices = torch.arange(len(dataset))
         mapped = hasattr(dataset, "__getitem__") and not isinstance(dataset, str | dict)

@@ -179,7 +179,7 @@ def pictures_under(folder: Path, left: LeftOut | None = None) -> tuple[list[str]
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name ends as those of pictures do that are read."""
+    """Whether a file has the ending of a picture that can be read."""
     return name.lower().endswith(EXTENSIONS)
 
 

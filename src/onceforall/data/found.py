@@ -45,7 +45,7 @@ class LeftOut:
 
     @property
     def rows(self) -> tuple[Left, ...]:
-        """What was counted so far, the most first."""
+        """What was counted so far, the most frequent first."""
         rows = [Left(reason, count, self._examples[reason, place]) for (reason, place), count in self._counts.items()]
         return tuple(sorted(rows, key=lambda row: (-row.count, row.example)))
 
@@ -86,7 +86,10 @@ class Found:
     splits: tuple[Split, ...]
 
     def text(self) -> str:
-        """The block: a line a fact, at most 20 classes with a line each; no line holds what a terminal would obey."""
+        """The block of lines that verbs show.
+
+        Up to 20 classes have a line each. No line holds what a terminal would obey.
+        """
         total, origin = sum(sum(split.counts) for split in self.splits), self.origin
         rows = [("", f"{origin.where}: {_number(total, 'picture')}, {_number(len(self.classes), 'class', 'classes')}")]
         rows += [(split.name, f"{sum(split.counts):,}  {split.source}".rstrip()) for split in self.splits]
@@ -135,13 +138,13 @@ def _ending(ending: str) -> str:
 
 
 def _ends(sizes: Sequence[Size]) -> list[Size]:
-    """The smallest, the median and the largest, by their pixels; one where all are the same."""
+    """The smallest, the median and the largest size, by pixels; a single size where all are equal."""
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     return ordered[:1] if len(set(sizes)) < 2 else [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
 def _sizes(sizes: Sequence[Size]) -> str:
-    """In words: `sizes` are of the pictures that were looked at."""
+    """The sizes of the pictures that were looked at, in words."""
     words = [f"{width}x{height}" for width, height in _ends(sizes)]
     if len(words) == 1:
         return f"{words[0]} pixels"

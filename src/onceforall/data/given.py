@@ -58,7 +58,7 @@ _GIVEN: dict[str, Given] = {}
 
 
 def given_now(spec: DataSpec) -> object:
-    """The pictures that were given under this name last; None for all others."""
+    """The pictures that were given last under this name; None for any other name."""
     return _GIVEN.get(spec.source or "")
 
 
@@ -114,7 +114,7 @@ def _checked(pictures: Pictures, place: str) -> Pictures:
 
 
 def _classes(part: Any, place: str) -> tuple[str, ...] | None:
-    """The names of its classes, as torchvision's Datasets have them; of parts that are joined those of all."""
+    """The names of a Dataset's classes, as torchvision has them. Datasets that are joined must have the same ones."""
     while isinstance(part, Subset):
         part = part.dataset
     if isinstance(part, ConcatDataset):

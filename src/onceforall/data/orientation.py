@@ -50,7 +50,7 @@ _TURNS = {
 def turn_of(image: Image.Image) -> Turn:
     """The turn that is left to do; none where the EXIF data names none, or is damaged.
 
-    Pillow turns a TIFF itself when it loads the pixels, and reports its size turned before.
+    Pillow itself turns a TIFF when it loads the pixels, and reports its turned size before that.
     """
     if image.format == "TIFF":
         return Turn()

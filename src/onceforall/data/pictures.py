@@ -141,7 +141,7 @@ class FilePictures(Pictures):
 
 
 def identity_of(labels: Tensor, content: bytes | memoryview) -> str:
-    """A digest of labels (N,) int64 and of what else identifies pictures, as hexadecimal digits."""
+    """A digest of labels (N,) int64, and of whatever else identifies the pictures, as hexadecimal digits."""
     out = hashlib.sha256(labels.numpy().tobytes())
     out.update(content)
     return out.hexdigest()[:16]

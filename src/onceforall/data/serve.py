@@ -85,8 +85,10 @@ def _end_with(signs: list[Any]) -> None:
 
 
 def died(error: RuntimeError) -> UserError | None:
-    """What torch's RuntimeError about a dead worker comes to; None for another. Torch raises it in the main thread,
-    wherever that is."""
+    """The UserError for torch's RuntimeError about a dead worker; None for another error.
+
+    Torch raises it in the main thread, whatever that does.
+    """
     said = [" ".join(str(each).split()) for each in (error.__cause__, error)]  # the cause may name the signal
     said = [text for text in said if "DataLoader worker (pid" in text]
     if not said:
@@ -110,7 +112,7 @@ def _shared(loaded: Loaded) -> Loaded:
 
 @cache
 def _say_piped() -> None:
-    """Once a process."""
+    """Warn once in this process."""
     _log.warning("%s is full: workers hand their pictures over through pipes, which is slower; %s, or use fewer "
                  "workers", _SHARED, _ENLARGE)
 

@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def in_memory_if_small(pictures: Pictures, log: BrokenLog) -> Pictures:
-    """`ArrayPictures` without the broken ones if all have one size up to 64x64 and fit in 2 GiB, else as given.
+    """The pictures in memory, without broken ones, if all have one size up to 64x64 and fit in 2 GiB; else as they are.
 
-    Raises `UserError` if none can be read, or at the first broken one if the log is strict.
+    Raises `UserError` if none can be read. If the log is strict, it raises at the first broken one.
     """
     size = _common_size(pictures)
     if size is None or 3 * size[0] * size[1] * len(pictures) > MAX_BYTES:

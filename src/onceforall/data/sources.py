@@ -108,7 +108,8 @@ def splits_of(root: str) -> set[str]:
 
 
 def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: Known, *, in_memory: bool) -> DataSet:
-    """A folder without training pictures: those of test/, else of val/, else, without splits, all of them."""
+    """A folder without training pictures: those of test/, or else of val/, or else, where there are no splits, all of
+    them."""
     folder = layout.test or layout.val or layout.train
     if folder is None:
         raise UserError(str(spec.root), "holds no pictures in class folders", LAYOUT)
@@ -123,13 +124,13 @@ def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: Known, *, in
 
 
 def _of_one_depth(read: Sequence[FilePictures], classes: tuple[str, ...], known: Known) -> list[FilePictures]:
-    """The splits with the depth that is known, or else the one that the first of them has."""
+    """The splits with the depth that is known, or else with the depth of the first of them."""
     depth = known.depth or decided_depth(read[0], classes)
     return [replace(split, depth=depth) for split in read]
 
 
 def _decoded(read: Sequence[Pictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
-    """Each split, in memory where its pictures are small; broken ones that this finds are counted."""
+    """The splits, in memory where their pictures are small. Broken pictures that this finds are counted."""
     if not in_memory:
         return list(read)
     log = BrokenLog(strict=spec.strict)

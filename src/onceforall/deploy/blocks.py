@@ -9,7 +9,7 @@ from onceforall.space import Plan
 
 
 def block_names(plan: Plan) -> list[str]:
-    """The names of the plan's blocks in the order of the forward pass; a layer outside of blocks is one by itself."""
+    """The names of the plan's blocks in the order of the forward pass. A layer outside of blocks counts as one."""
     return [plan.stem.name, *(block.name for block in plan.blocks()), *(layer.name for layer in plan.features),
             *(layer.name for layer in plan.head)]
 

@@ -92,5 +92,5 @@ def _three(values: tuple[float, float, float]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Text of the user's on one line, without what ends a table's cell or a code span."""
+    """A text on one line, without characters that end a table's cell or a code span."""
     return printable(" ".join(str(value).split())).replace("|", "/").replace("`", "'")

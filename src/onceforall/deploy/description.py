@@ -43,11 +43,11 @@ class Channels(_Part):
 
     @classmethod
     def of(cls, data: DataSet) -> Channels:
-        """As evaluation makes the pictures of `data` ready."""
+        """The way in which evaluation makes the pictures of `data` ready."""
         return cls(rounded=data.test.rounded, mean=data.mean, std=data.std, depth=data.depth)
 
     def at(self, resolution: int) -> Preprocessing:
-        """Together with the sizes that belong to a resolution."""
+        """The same, with the sizes that belong to a resolution."""
         return Preprocessing(**self.model_dump(), resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution)
 
 
@@ -180,8 +180,8 @@ class Description(_Part):
     _renewed = model_validator(mode="before")(renewed)
 
     def network(self, path: Path) -> tuple[SearchSpace, Arch, Plan]:
-        """The search space, the sub-network, and its layers; raises UserError that names `path` for ones that are
-        none."""
+        """The search space, the sub-network, and its layers; raises UserError, with `path` as place, where one is not
+        valid."""
         with within(str(path)):
             space = read_space(self.space)
             arch = Arch.parse(space, self.arch)
@@ -196,7 +196,7 @@ class Description(_Part):
             raise UserError("data", f"names no data set ({error})", "give --data") from None
 
     def write(self, folder: Path) -> None:
-        """Write model.json, a row of a list on a line; raises UserError where that cannot be."""
+        """Write model.json, with each row of a list on its own line; raises UserError where it cannot be written."""
         lines = [f"{json.dumps(name)}: {_text(value)}" for name, value in self.model_dump(mode="json").items()]
         write_text(folder / ABOUT, "{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -227,10 +227,10 @@ def read_description(folder: Path) -> Description:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, as hexadecimal digits."""
+    """The SHA-256 of a file, as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Python, of this project, and of `packages`."""
+    """The versions of Python, of this project, and of `packages`."""
     return {"python": platform.python_version(), **{name: version(name) for name in ("onceforall", *packages)}}

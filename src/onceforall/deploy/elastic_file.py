@@ -33,7 +33,7 @@ VARIANCE = "running_var"
 
 
 class _StoredRow(RowValues):
-    """`batches`: of the BN recalibration."""
+    """A row of a front. `batches`: how many batches its BN was recalibrated on."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -77,7 +77,7 @@ def statistics_of(net: Subnet) -> Tensor:
 
 def stored_of(rows: Sequence[Row], nets: Mapping[Arch, tuple[Tensor, int]], *, space: SearchSpace,
               channels: Channels) -> Stored:
-    """Sub-networks as they stand in the file; `nets`: of each its statistics and the batches they are of."""
+    """Sub-networks as the file holds them. `nets`: the statistics of each, and how many batches they come from."""
     values: dict[str, Any] = {"calibration": CALIBRATION, "preprocessing": channels,
                               "rows": [{**row.to_dict(space), "batches": nets[row.arch][1]} for row in rows]}
     return Stored(_Values(**values).model_dump_json(), {str(i): nets[row.arch][0] for i, row in enumerate(rows)})
@@ -89,7 +89,7 @@ def is_elastic(path: Path) -> bool:
 
 
 def read_elastic(path: Path) -> ElasticContent:
-    """Raises UserError for a file that is not there, is damaged, or has no sub-networks beside its supernet."""
+    """Read the file; raises UserError where it is missing or damaged, or has no sub-networks beside its supernet."""
     if not path.is_file():
         raise UserError(str(path), "is not there", REMEDY)
     check_no_pointer(path)

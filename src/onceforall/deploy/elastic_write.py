@@ -64,7 +64,7 @@ def write_elastic(net: Supernet, rows: Sequence[Row], evaluator: Evaluator, path
 
 
 def _proved(unproved: Path, path: Path, answers: Mapping[Arch, Tensor], data: DataSet) -> Elastic:
-    """The file loaded, and under its name where every stored sub-network's logits are those of `answers`."""
+    """Load the file, compare it with `answers`, and give it its name where every logit is the same."""
     elastic = Elastic.load(unproved)
     for arch, expected in answers.items():
         found = _answers(elastic.use(arch), data, arch.resolution)
@@ -79,8 +79,7 @@ def _proved(unproved: Path, path: Path, answers: Mapping[Arch, Tensor], data: Da
 
 
 def _reference(recalibrated: Subnet, on_cpu: Supernet, arch: Arch) -> Subnet:
-    """The recalibrated net on CPU; a GPU's has its transformed kernels from there, since a GPU rounds them
-    otherwise."""
+    """The recalibrated net on CPU. Its transformed kernels are made there, too, since a GPU rounds them otherwise."""
     if next(recalibrated.parameters()).device.type != "cpu":
         weights = dict(extract(on_cpu, arch).named_parameters())
         recalibrated.cpu().load_state_dict({**recalibrated.state_dict(), **weights})

@@ -130,7 +130,7 @@ def opened_subnet(folder: Path, request: Request) -> tuple[Subnet, Description]:
 
 
 def _written(target: Target, job: Job, path: Path, folder: Path, threads: int) -> tuple[dict[str, Any], Infer]:
-    """What is to be said of the file, and the file opened."""
+    """Write the file and open it. Returns what model.json says of it, and its function from images to logits."""
     try:
         facts: dict[str, Any] = target.module().write(job, path)
     except OSError as error:

@@ -73,7 +73,7 @@ class Scored:
 
     @property
     def extracted(self) -> Extracted:
-        """As its folder keeps it."""
+        """The sub-network with what its folder says of it."""
         accuracy = Accuracy(top1=self.score.top1, images=self.score.images)
         return Extracted(self.net, self.space, self.arch, Channels.of(self.data), self.data.classes, accuracy,
                          _loaded_by(self.data), _rows_of(self.confusion))
@@ -164,7 +164,7 @@ def _loaded_by(data: DataSet) -> dict[str, Any] | None:
 
 
 def _rows_of(confusion: Tensor) -> list[Answers]:
-    """The counts that are not zero."""
+    """The counts of a confusion matrix that are not zero."""
     if len(confusion) > _MOST_CLASSES:
         return []
     return [Answers(label=label, answer=answer, images=int(confusion[label, answer]))
@@ -172,7 +172,7 @@ def _rows_of(confusion: Tensor) -> list[Answers]:
 
 
 def _rows(net: Subnet) -> list[dict[str, Any]]:
-    """The layers in the order of the forward pass; `residual`: after it the block's input is added."""
+    """The layers in the order of the forward pass. `residual`: the block's input is added after the layer."""
     blocks = (*net.plan.first, *(block for stage in net.plan.stages for block in stage))
     last = {block.path[-1].name for block in blocks if block.residual}
     return [{**asdict(layer), "residual": layer.name in last} for layer in net.plan.layers()]

@@ -34,15 +34,17 @@ class Target:
     full_range: bool = False
 
     def module(self) -> ModuleType:
-        """Its module; raises UserError where a package is missing, and says what brings it."""
+        """The target's module; raises UserError where a package is missing."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             raise UserError("--to", f"needs the package {missing[0]}", f"pip install 'onceforall[{self.extra}]'")
         return import_module(self.home)
 
     def batch(self, precision: str, asked: int | None) -> int:
-        """The batch to write: as asked for, else any (0) where that can be, else 1; raises UserError where it
-        cannot be."""
+        """The batch to write: the one asked for, or else any (0) where that is possible, or else 1.
+
+        Raises UserError for a batch that is not possible.
+        """
         if precision in self.fixed and asked == 0:
             raise UserError("--batch", f"'dynamic' is not possible in {precision} here", "give a number, such as 1")
         return asked if asked is not None else int(precision in self.fixed)

@@ -60,7 +60,7 @@ class _Tally:
 
     @property
     def comparison(self) -> Comparison:
-        """As model.json has it."""
+        """The differences as model.json has them."""
         finite = float(np.finfo(np.float32).max)
         return Comparison(images=self.images, max_error=min(self.max_error, finite),
                           relative_error=min(self.relative_error, finite), same_top1=self.same)
@@ -123,7 +123,8 @@ class Verifier:
         return logits
 
     def _latency(self, infer: Infer, fp32: Infer | None) -> Latency:
-        """Medians over rounds in turns, so that a change of the machine's load meets all."""
+        """Medians over rounds. The nets take turns in a round, so that a change of the machine's load meets all of
+        them."""
         size = self.about.resolution
         images = runner.pictures((self.batch or 1, 3, size, size))
         own = torch.from_numpy(images).to(memory_format=torch.channels_last)

@@ -26,7 +26,7 @@ def check(space: SearchSpace, arch: Arch, values: Mapping[str, Any]) -> None:
 
 
 def renewed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of an older version, which had the genotype as a key of their own, in the form of today."""
+    """The values of an older version in today's form. They had the genotype as a key of their own."""
     if GENOTYPE not in values:
         return dict(values)
     others = {key: value for key, value in values.items() if key != GENOTYPE}

@@ -78,7 +78,7 @@ class Foreign:
         return "mobilenet_v3_large" if self.has("final_expand_layer/conv/_W") else "proxyless_nas"
 
     def first(self, name: str) -> int:
-        """First entry of a shape that has to be there."""
+        """The first entry of the shape of an array; raises UserError where there is no such array."""
         shape = self.shape(name)
         if not shape:
             raise UserError(str(self.path), f"has no array {self._key(name)}",
@@ -108,7 +108,7 @@ def space_of_arrays(file: Foreign, name: str | None) -> SearchSpace:
 
 
 def _kind(space: SearchSpace) -> tuple[str, bool]:
-    """What differs between families whose arrays have other names."""
+    """What tells families apart whose arrays have other names."""
     return space.stages[-1].kind, bool(space.widths)
 
 
@@ -173,7 +173,7 @@ def _expand(space: SearchSpace, stage: int, width: int, hidden: int, place: str)
 
 
 def _widths(file: Foreign, space: SearchSpace) -> list[int]:
-    """Output channels by which a family's tables at different widths differ."""
+    """The output channels by which one can tell at which width a family's table is."""
     if space.stages[-1].kind == "bottleneck":  # the widths of a sub-network do not tell its table's
         names = ("input_stem/0", *(f"blocks/{n}/conv3" for n in (0, 4, 8, 14)))
         return [found[0] for name in names if (found := file.layer(name))] if file.elastic else []
@@ -190,7 +190,7 @@ def _widths(file: Foreign, space: SearchSpace) -> list[int]:
 
 
 def _table_widths(space: SearchSpace, found: Sequence[int]) -> list[int]:
-    """The same of a space's table."""
+    """The same channels of a space's table."""
     plan = lower(space, space.largest)
     outputs = [blocks[-1].path[-1].outputs for blocks in plan.stages]
     if space.stages[-1].kind == "bottleneck":

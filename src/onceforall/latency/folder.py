@@ -34,11 +34,12 @@ class _Numbers:
         self._ends: dict[str, int] = defaultdict(int)
 
     def begin(self) -> None:
-        """Another graph follows."""
+        """Begin with another graph."""
         self._ends.clear()
 
     def tensor(self, layer: Layer, kind: str, shape: tuple[int, ...]) -> TensorProto:
-        """An initialiser that points into a file. By its deviation activations keep their size (He et al. 2015)."""
+        """An initialiser that points into a file. Its standard deviation keeps activations in their size (He et al.
+        2015)."""
         gain = 1 if layer.act is None else 2
         power = round(log2(sqrt(gain / (layer.inputs // layer.groups * layer.kernel ** 2))))
         name, length = f"numbers{power}.bin", 4 * prod(shape)

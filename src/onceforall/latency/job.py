@@ -38,7 +38,7 @@ class Settings:
     seconds: float = 0.1
 
     def check(self) -> None:
-        """Raise UserError where a value is none."""
+        """Raise UserError for a value that is not possible."""
         if self.backend not in BACKENDS:
             raise UserError("--backend", f"{self.backend!r} is not one of {', '.join(BACKENDS)}")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -82,7 +82,7 @@ class Job:
 
     @cached_property
     def cases(self) -> Mapping[str, Part | Plan]:
-        """What is behind each key."""
+        """The part or the sub-network that each key stands for."""
         keys = self._keys
         return {**{keys[name]: part for name, part in self.parts.items()},
                 **{f"subnet_{i:03d}": lower(self.space, arch, self.num_classes) for i, arch in enumerate(self.archs)}}

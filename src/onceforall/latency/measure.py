@@ -104,7 +104,7 @@ _BACKENDS: dict[str, Callable[[Job], AbstractContextManager[Opened]]] = {
 
 @contextmanager
 def _graphs(job: Job) -> Iterator[tuple[Values, Path]]:
-    """The job's values, and its graphs in a folder that is gone afterwards."""
+    """The job's values, and a folder with its graphs, which is removed afterwards."""
     _needed("onnx", "onnx")
     from onceforall.latency.folder import write_folder
     with TemporaryDirectory(prefix="ofa-profile-") as name:

@@ -143,7 +143,7 @@ def _json(text: str) -> Any:
 
 
 def write_table(table: LatencyTable, path: Path) -> None:
-    """Write JSON, or for a name in .csv the timings alone."""
+    """Write a table as JSON. A name in .csv gets the timings alone."""
     rows = [dict(zip(_COLUMNS, (size, name, t.ms, t.spread_ms, t.n), strict=True))
             for (size, name), t in table.timings.items()]
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
@@ -176,7 +176,7 @@ def _timings(path: Path, rows: Any) -> dict[tuple[int | None, str], Timing]:
 
 
 def _whole(value: Any) -> int:
-    """A whole number of at least 1, which in a CSV file is a text."""
+    """A whole number of at least 1. In a CSV file it is a text."""
     number = int(value)
     if isinstance(value, bool) or number < 1 or (isinstance(value, float) and number != value):
         raise ValueError(f"{value!r} is no whole number from 1")
@@ -204,7 +204,7 @@ def _yaml(path: Path) -> dict[tuple[int | None, str], Timing]:
 
 
 def _check_yaml(path: Path, text: str) -> None:
-    """Refuse what a table has no need of: aliases, which may stand for gigabytes, and depth, which ends the process."""
+    """Refuse what no table needs: aliases, which may stand for gigabytes, and deep nesting, which ends the process."""
     depth = 0
     for event in yaml.parse(text, _LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

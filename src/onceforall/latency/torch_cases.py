@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name, auto being the GPU where there is one; raises UserError where there is none."""
+    """The device of that name; auto is the GPU where there is one. Raises UserError where there is none."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device", "'cuda' needs a GPU, and torch sees none", "take --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -30,7 +30,7 @@ def device_of(name: str) -> torch.device:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Within it torch computes with so many threads on the CPU."""
+    """Let torch compute with that many threads on the CPU while inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -72,7 +72,7 @@ def _module(case: Part | Plan) -> nn.Module:
 
 
 def _filled(net: nn.Module) -> nn.Module:
-    """The module with weights that keep activations in their size: numbers near zero would be slower."""
+    """Give a module weights that keep activations in their size: numbers near zero would be slower."""
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):

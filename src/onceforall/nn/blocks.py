@@ -67,7 +67,7 @@ class ElasticBlock(nn.Module):
         return out
 
     def _run(self, names: Sequence[str], x: Tensor, plan: BlockPlan, users: Sequence[BlockPlan]) -> Tensor:
-        """The map after some of the parts, one after the other."""
+        """Run some of the parts, one after the other."""
         for name in names:
             part = self.get_submodule(name)
             x = part(x, plan) if name == SE else part(x, plan[name], _of(users, name))

@@ -51,7 +51,7 @@ def _switched_off() -> bool:
 
 
 def decided() -> str:
-    """Whose depthwise gradients are computed from now on: "own", or "torch"."""
+    """Which depthwise gradients are computed from now on: "own" or "torch"."""
     global _decided  # noqa: PLW0603 see there
     if _decided is None:
         _decided = "torch" if _switched_off() or not _faster() else "own"
@@ -59,17 +59,19 @@ def decided() -> str:
 
 
 def decide(whose: str) -> None:
-    """Have "own" or "torch" gradients from now on: those that a run began with, or another process has. What the user
-    set in the environment stays."""
+    """Compute "own" or "torch" gradients from now on, as the run began with or another process does.
+
+    What the user set in the environment stays.
+    """
     global _decided  # noqa: PLW0603 see there
     if "ONCEFORALL_CONV" not in os.environ:
         _decided = whose
 
 
 def _faster() -> bool:
-    """Whether the depthwise gradient here is the faster one, by the best of three on 7x7.
+    """Whether our depthwise gradient is faster here, by the best of three on 7x7.
 
-    On one thread, and torch's has to win by half: a busy machine must not change a run's arithmetic.
+    It is timed on one thread. torch's has to win by half, so that a busy machine does not change a run's arithmetic.
     """
     images = torch.ones(8, 64, 8, 8).to(memory_format=torch.channels_last)
     weight, threads = torch.ones(64, 1, 7, 7), torch.get_num_threads()

@@ -47,7 +47,7 @@ class Shared:
         return self._net.rest(self._leaves[0], plan, hidden=self._hidden[first.kernel][:, :first.outputs])
 
     def backward(self) -> None:
-        """Add the gradients of everything in common, from those that have reached its end."""
+        """Compute the gradients of all that is in common, from those that have reached its end."""
         if not self._common:
             return
         reached = [(x, leaf.grad) for x, leaf in zip(self._common, self._leaves, strict=True) if leaf.grad is not None]

@@ -53,7 +53,7 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
 
 
 def _trained(space: SearchSpace, trained: SearchSpace) -> Iterator[Arch]:
-    """Of the sub-networks of `trained` some that together are narrow in every way, as deep as those of `space`."""
+    """A few sub-networks of `trained` that together are narrow in every way, and as deep as those of `space`."""
     def some(values: Sequence[V], i: int) -> V:
         return values[min(i, len(values) - 1)]
 

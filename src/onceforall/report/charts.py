@@ -44,7 +44,7 @@ def pareto(search: Mapping[str, Any]) -> go.Figure:
 
 
 def predictor(search: Mapping[str, Any]) -> go.Figure:
-    """Of each measured sub-network the accuracy measured, and predicted by a fit that had not seen it."""
+    """The measured accuracy of each sub-network, against the one predicted by a fit that had not seen it."""
     rows: Rows = search["sampled"]
     measured = [100 * row["accuracy_measured"] for row in rows]
     figure = go.Figure(go.Scatter(
@@ -109,7 +109,7 @@ def training(stages: Mapping[str, Records]) -> go.Figure:
 
 
 def _costs_first(search: Mapping[str, Any]) -> list[str]:
-    """All costs, those that were objectives first."""
+    """All costs. Those that were objectives come first."""
     known = list(search["front"][0]["costs"])
     return [*(name for name in search["objectives"] if name in known),
             *(name for name in known if name not in search["objectives"])]
@@ -135,7 +135,7 @@ def accuracies(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _height(row: Mapping[str, Any], key: str) -> float:
-    """An accuracy in per cent, as high as it may be shown."""
+    """An accuracy in per cent. A predicted one is cut where it may not be shown higher."""
     share = float(row[key])
     return 100 * (min(share, MOST_PREDICTED) if key == "accuracy_predicted" else share)
 

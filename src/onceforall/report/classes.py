@@ -24,7 +24,7 @@ def most_accurate(subnets: Mapping[str, Description]) -> tuple[str, Description]
 
 
 def words(name: str, about: Description) -> str:
-    """Which sub-network the figure and the table are of."""
+    """A sentence that says which sub-network the figure and the table are of."""
     assert about.accuracy is not None
     return (f"{name}, the most accurate sub-network that is saved: {100 * about.accuracy.top1:.2f} % of "
             f"{about.accuracy.images:,} {about.accuracy.split} pictures. A row shows what the pictures of one class "

@@ -124,7 +124,8 @@ def _table_words(about: Mapping[str, Any]) -> str:
 
 
 def _front(search: Mapping[str, Any]) -> str:
-    """The front as a table; of a long one a few rows that spread over it, and those measured, with the rest folded."""
+    """The front as a table. Of a long one some rows that spread over it, and those measured, are shown; the others are
+    folded."""
     front: Sequence[Mapping[str, Any]] = search["front"]
     others = foreign_words(front[0]["foreign"])
     heads = ["row", "predicted", "measured", *map(str, front[0]["costs"]), "pixels", *others]
@@ -145,7 +146,7 @@ def _chosen(front: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> li
 
 
 def _rows(front: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The cells of every row. Costs are whole where all of the front's are, as numbers of parameters."""
+    """The cells of every row. Costs are shown as whole numbers where all of the front's are, as parameters."""
     whole = {name for name in front[0]["costs"] if all(float(row["costs"][name]).is_integer() for row in front)}
     others = list(foreign_words(front[0]["foreign"]))
     return [[str(number), *charts.accuracies(row),

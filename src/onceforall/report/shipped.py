@@ -52,7 +52,7 @@ def bars(shipped: Shipped) -> go.Figure:
 
 
 def words(shipped: Shipped) -> str:
-    """What was measured, where."""
+    """A sentence that says what was measured, and where."""
     devices = sorted({made.verification.latency.device for *_, made in exports(shipped)})
     threads = sorted({made.verification.latency.threads for *_, made in exports(shipped)})
     return (f"Each file was compared with torch before it was kept. Latency: median of rounds in turns on "

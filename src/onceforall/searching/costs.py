@@ -44,7 +44,7 @@ class Costs:
         return Problem(self.space, tuple(goals), tuple(limits))
 
     def check(self, objectives: Sequence[str], *, accuracy: bool) -> None:
-        """Raise UserError for objectives that are no front's, `accuracy` being known or not."""
+        """Raise UserError for objectives that make no front. `accuracy`: whether it is known."""
         for name in objectives:
             if name not in self.tables and not (name == ACCURACY and accuracy):
                 raise UserError(f"objective {name}", "there is no such value here", self._remedy(name))
@@ -53,7 +53,7 @@ class Costs:
                             f"as accuracy,{next(iter(self.tables))}")
 
     def default_objectives(self) -> tuple[str, ...]:
-        """Accuracy against every latency; against MACs where there is no table."""
+        """Accuracy and every latency; accuracy and MACs where there is no table."""
         return (ACCURACY, *([name for name in self.tables if name.startswith(LATENCY)] or ["macs"]))
 
     def measure(self, predictor: Predictor) -> Measure:

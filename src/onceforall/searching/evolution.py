@@ -60,7 +60,7 @@ class _Population:
 
 
 class _Census:
-    """Looks at each sub-network once."""
+    """Measures each sub-network once."""
 
     def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
         self._problem = problem
@@ -72,7 +72,7 @@ class _Census:
         return len(self._seen)
 
     def look(self, codes: Codes, *, at_most: int | None = None) -> _Population:
-        """Those of the rows (N, genes) that were not seen yet, measured."""
+        """Measure those of the rows (N, genes) that were not seen yet."""
         codes = canonical(self._problem.space, codes)
         keys = (codes @ self._weights).tolist()
         fresh = {key: i for i, key in enumerate(keys) if key not in self._seen}
@@ -120,8 +120,10 @@ def evolve(problem: Problem, settings: Evolution, *, start: Codes | None = None,
 
 
 def random_search(problem: Problem, evaluations: int, *, seed: int = 0) -> Found:
-    """The Pareto front of as many different sub-networks (of a small space as many as are found), every gene drawn
-    uniformly: the baseline."""
+    """The baseline: the Pareto front of that many different sub-networks, with every gene drawn uniformly.
+
+    A small space may have fewer.
+    """
     began, rng = time.perf_counter(), np.random.default_rng(seed)
     cardinalities = np.array(problem.space.cardinalities, np.int16)
     census = _Census(problem, rng)
@@ -145,7 +147,7 @@ def _found(population: _Population, census: _Census, began: float) -> Found:
 
 
 def _front(population: _Population) -> _Population:
-    """Those that keep all limits and that no other one beats."""
+    """The sub-networks that keep all limits, and that no other one beats."""
     kept = population[population.excess == 0]
     return kept[moocore.is_nondominated(kept.values)] if len(kept.codes) else kept
 
@@ -158,7 +160,7 @@ def _infeasible(problem: Problem, nearest: Codes) -> UserError:
 
 
 def _order(population: _Population) -> tuple[Floats, Floats]:
-    """Rank (N,), 0 is best, and crowding distance (N,), larger is better, of each."""
+    """The rank (N,) of each, where 0 is best, and its crowding distance (N,), where larger is better."""
     kept = np.flatnonzero(population.excess == 0)
     rank, crowding = population.excess + len(population.excess), np.zeros(len(population.excess))
     if len(kept):
@@ -170,7 +172,8 @@ def _order(population: _Population) -> tuple[Floats, Floats]:
 
 
 def _crowding(values: Floats) -> Floats:
-    """Of each of a front (N, goals) the distance between its neighbours, in parts of the front, over the goals."""
+    """The distance between the two neighbours of each of a front (N, goals), as a share of the front, added up over the
+    goals."""
     out = np.zeros(len(values))
     if len(values) < 3:
         return out + np.inf
@@ -183,7 +186,7 @@ def _crowding(values: Floats) -> Floats:
 
 
 def _winners(rank: Floats, crowding: Floats, count: int, rng: np.random.Generator) -> Indices:
-    """Parents (2, count): each the better of two drawn."""
+    """Parents (2, count). Each is the better one of two that are drawn."""
     a, b = rng.integers(0, len(rank), (2, 2, count))
     better = (rank[a] < rank[b]) | ((rank[a] == rank[b]) & (crowding[a] > crowding[b]))
     winners: Indices = np.where(better, a, b)
@@ -192,7 +195,7 @@ def _winners(rank: Floats, crowding: Floats, count: int, rng: np.random.Generato
 
 def _children(codes: Codes, parents: Indices, cardinalities: NDArray[np.int16], settings: Evolution,
               rng: np.random.Generator) -> Codes:
-    """Uniform crossover, then some genes drawn anew."""
+    """Children of two parents by uniform crossover, in which some genes are drawn anew."""
     shape = parents.shape[1], len(cardinalities)
     other = rng.integers(0, 2, shape, dtype=bool) & (rng.random(shape[:1]) < settings.crossed)[:, None]
     children: Codes = np.where(other, codes[parents[1]], codes[parents[0]])

@@ -67,15 +67,18 @@ def spread_over(front: Sequence[Row], objectives: Sequence[str], count: int) -> 
 
 
 def best_below(front: Sequence[Row], cost: str, count: int) -> list[Row]:
-    """For each of `count` limits, evenly spaced within the front's costs, its last row below: the best predicted."""
+    """For each of `count` limits the best predicted row below it. The limits are evenly spaced within the front's
+    costs."""
     found = [row.costs[cost] for row in front]
     limits = np.linspace(min(found), max(found), count + 2)[1:-1]
     return [[row for row in front if row.costs[cost] <= limit][-1] for limit in limits]
 
 
 def thinned(values: Floats, count: int) -> list[int]:
-    """Up to `count` rows of a front (N, goals) that spread over it, in ascending order: the ends, then always the row
-    that is farthest from those taken."""
+    """Up to `count` rows of a front (N, goals) that spread over it, in ascending order.
+
+    The two ends come first, then always the row that is farthest from those taken.
+    """
     scale = np.ptp(values, axis=0)
     points = (values - values.min(0)) / np.where(scale > 0, scale, 1)
     taken = list(dict.fromkeys([int(values[:, 0].argmin()), int(values[:, 0].argmax())]))[:count]

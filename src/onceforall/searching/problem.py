@@ -16,7 +16,7 @@ Measure = Callable[[Codes], Floats]  # sub-networks (N, genes) as `SearchSpace.e
 
 
 def exactly(value: float) -> str:
-    """A number that reads back as the same, without a needless .0."""
+    """A number as a text that reads back as the same number, without a needless .0."""
     return repr(float(value)).removesuffix(".0")
 
 
@@ -56,12 +56,13 @@ class Problem:
 
     @property
     def ends(self) -> Codes:
-        """Sub-networks (N, genes) that are known to be best in one goal or limit: where a search begins."""
+        """Sub-networks (N, genes) that are known to be best in one goal or limit. A search begins with them."""
         best = [*(goal.best for goal in self.goals if goal.best is not None), *(x.table.least for x in self.limits)]
         return np.array(best).reshape(-1, len(self.space.cardinalities))
 
     def excess(self, codes: Codes) -> Floats:
-        """By how much sub-networks (N, genes) break limits, in parts of the limit, added up (N,); 0: they keep all."""
+        """By how much sub-networks (N, genes) break the limits (N,), as shares of the limits, added up; 0: they keep
+        all."""
         out = np.zeros(len(codes))
         for limit in self.limits:
             out += np.maximum(0, limit.table.of(codes) / limit.at_most - 1)

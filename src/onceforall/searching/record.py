@@ -72,7 +72,7 @@ class Record:
         return len(self.front)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The record as JSON values."""
         def listed(rows: list[Row]) -> list[dict[str, Any]]:
             return [row.to_dict(self.space) for row in rows]
 
@@ -86,7 +86,7 @@ class Record:
                            for name, table in self.tables.items()}}
 
     def write(self, folder: Path) -> None:
-        """Write front.json, a row a line; raises UserError where that cannot be."""
+        """Write front.json, with a row on each line; raises UserError where it cannot be written."""
         lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in self.to_dict().items()]
         write_text(folder / FRONT, "{" + ",\n".join(lines) + "}\n")
 
@@ -113,7 +113,7 @@ class RowValues(_Finite):
     _renewed = model_validator(mode="before")(renewed)
 
     def row(self, space: SearchSpace) -> Row:
-        """The row itself; raises UserError where it is of another space."""
+        """The row as a `Row`; raises UserError where it is of another space."""
         costs = {name: int(value) if value.is_integer() else value for name, value in self.costs.items()}
         arch = Arch.parse(space, self.arch)
         arch.check_foreign(space, self.foreign)
@@ -152,7 +152,7 @@ class _Whole(_Finite):
 
 
 class _About(_Finite):
-    """What `ofa profile` says of a table; tables from elsewhere need not."""
+    """What `ofa profile` says of a table. Tables from elsewhere may say nothing."""
 
     backend: str = ""
     device: str = ""

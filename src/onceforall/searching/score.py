@@ -73,24 +73,24 @@ class Scorer:
             self._listener({"kind": "score", "done": done, "of": of})
 
     def _together(self, split: str, part: Sequence[Arch]) -> list[float]:
-        """One arch a process, all at a time."""
+        """Measure these archs at the same time, one in each process."""
         told((split, part), self.processes)
         return gathered(self._measured(split, part), self.processes)[:len(part)]
 
     def _measured(self, split: str, part: Sequence[Arch]) -> float:
-        """The top-1 of this process's arch, 0 where it has none."""
+        """The top-1 of the arch of this process; 0 where it has none."""
         if self.processes.rank >= len(part):
             return 0.0
         return self._evaluator.score(self.net, part[self.processes.rank], self._pictures[split]).top1
 
     def _follow(self) -> None:
-        """What the other processes do: measure what the first one asks for, until it sends nothing."""
+        """What the other processes do: they measure what the first one asks for, until it asks for nothing."""
         nothing: tuple[str, Sequence[Arch]] | None = None
         while (asked := told(nothing, self.processes)) is not None:
             gathered(self._measured(*asked), self.processes)
 
     def _read(self, split: str) -> dict[Arch, float]:
-        """The rows that are of this net and these pictures; a last line that a stop has torn is cut off."""
+        """The rows that are of this net and these pictures. A last line that a stop has torn is cut off."""
         path, out = self._path(split), dict[Arch, float]()
         if not path.exists():
             return out
@@ -113,8 +113,10 @@ class Scorer:
 
 @contextmanager
 def shared(scorer: Scorer) -> Iterator[bool]:
-    """Inside, the first process may ask for scores, and gets True; the others, which have measured what it asked for by
-    then, get False."""
+    """Let the first process ask for scores while inside.
+
+    It gets True. The other processes get False, after they have measured what it asked for.
+    """
     if not scorer.processes.first:
         scorer._follow()
         yield False

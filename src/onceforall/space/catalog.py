@@ -151,7 +151,7 @@ def _xception41(width_mult: float = 1.0) -> SearchSpace:
 
 
 def _xception65(width_mult: float = 1.0) -> SearchSpace:
-    """Sixteen."""
+    """Sixteen blocks in the middle flow."""
     return _xception("xception65", 16, width_mult)
 
 
@@ -197,12 +197,12 @@ def search_space(name: str, **settings: float) -> SearchSpace:
 
 
 def settings_of(name: str) -> dict[str, float]:
-    """The settings of the search space of that name, as they are where they are not given."""
+    """The settings of the search space of that name, with their defaults."""
     return {key: setting.default for key, setting in inspect.signature(CATALOG[name]).parameters.items()}
 
 
 def of_catalogue(space: SearchSpace) -> SearchSpace | None:
-    """The whole space of the catalogue that a space is a part of; None for one of one's own."""
+    """The whole space of the catalogue that a space is a part of; None for a space of the user's own."""
     try:
         whole = search_space(space.name)
     except UserError:

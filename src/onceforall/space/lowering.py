@@ -16,7 +16,8 @@ from onceforall.space.search_space import SearchSpace
 
 @lru_cache(maxsize=256)  # of 20 KiB each
 def lower(space: SearchSpace, arch: Arch, num_classes: int = 1000) -> Plan:
-    """The plan of `arch`, a sub-network of `space`, tied or not; raises UserError where it is not one."""
+    """The plan of a sub-network of a space, whether it keeps to what is tied there or not; raises UserError for any
+    other arch."""
     space.free.check(arch)
     widths = iter(arch.widths)
 
@@ -60,7 +61,7 @@ class _Cursor:
     padding: Padding
 
     def block(self, name: str, stage: StageSpace, block: Block, index: int, width: int) -> BlockPlan:
-        """The stage's next block, to `width` channels; 0: as many as come in."""
+        """The stage's next block, to `width` channels; 0 stands for as many as come in."""
         if stage.kind not in KINDS:
             raise UserError(f"space {name}", f"{stage.kind!r} is not a kind of block; known: {', '.join(KINDS)}",
                             "import the module that adds it to KINDS")

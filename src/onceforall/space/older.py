@@ -23,7 +23,7 @@ def read_space(values: Mapping[str, Any]) -> SearchSpace:
 
 
 def renewed(values: Any) -> Any:
-    """A row of a front, or a description, as older versions wrote it, with the forms of other projects in `foreign`."""
+    """A row of a front, or a description, of an older version, with the forms of other projects under `foreign`."""
     return import_module("onceforall.interop.foreign").renewed(values) if isinstance(values, Mapping) else values
 
 

@@ -21,7 +21,7 @@ Part = Layer | BlockPlan | Pool
 
 
 def parts(plan: Plan, *, blocks: bool = True) -> Iterator[tuple[str, Part]]:
-    """What is timed as one, with its name, in order; with `blocks` False what is outside the elastic stages."""
+    """The parts that are timed, in order, with their names. With `blocks` False elastic stages are left out."""
     *mixed, classifier = plan.head
     last = (*(block.last for block in plan.blocks()), *plan.features)[-1]
     pool, number = Pool(last.outputs, last.out_size), count(1)
@@ -47,7 +47,8 @@ def names(plan: Plan, *, blocks: bool = True) -> Iterator[str]:
 
 
 def layer_name(kind: str, layer: Layer) -> str:
-    """A layer by what decides its latency, as the authors name it; further words where its kernel is not theirs."""
+    """The name of a layer: what decides its latency, in the authors' words. Further words follow where its kernel is
+    not theirs."""
     usual = 3 if layer.role == "stem" else 1
     kernel = "" if layer.kernel == usual else f"-kernel:{layer.kernel}"
     return f"{kind}-input:{_map(layer.size, layer.inputs)}-output:{_map(layer.out_size, layer.outputs)}" + (
@@ -55,7 +56,8 @@ def layer_name(kind: str, layer: Layer) -> str:
 
 
 def block_name(block: BlockPlan) -> str:
-    """A block by what decides its latency: inverted bottlenecks as the authors name them, others layer by layer."""
+    """The name of a block: what decides its latency. It has the authors' words for inverted bottlenecks, and else names
+    each layer."""
     first, last, depthwise = block.path[0], block.last, block.layer(DEPTHWISE)
     ends = f"-input:{_map(first.size, first.inputs)}-output:{_map(last.out_size, last.outputs)}"
     if depthwise is None or not as_the_authors(block):
@@ -87,7 +89,7 @@ def _words(layer: Layer) -> str:
 
 
 def _further(layer: Layer) -> str:
-    """What a layer has that most have not: pooling, groups, zeros that are uneven."""
+    """What few layers have: pooling, groups, uneven zeros."""
     pool = f"-{layer.pool}" if layer.pool else ""
     groups = f"-groups:{layer.groups}" if layer.groups > 1 and not layer.depthwise else ""
     return f"{pool}{groups}{'-same' if layer.uneven else ''}"

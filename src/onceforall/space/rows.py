@@ -128,11 +128,11 @@ class StageSpace:
 
     @property
     def choices(self) -> dict[str, tuple[Value, ...]]:
-        """Elastic dimension to its choices, ascending: those of all its blocks together."""
+        """The choices of each elastic dimension, ascending, of all blocks of the stage together."""
         return {name: tuple(sorted({value for own in self._lists for value in own[name]})) for name, _ in self.elastic}
 
     def choices_at(self, block: int, depth: int | None = None) -> Mapping[str, tuple[Value, ...]]:
-        """Those of one block, by its number; those that are left to it in a stage of `depth` blocks."""
+        """The choices of one block, by its number. With `depth` those that a stage of so many blocks leaves it."""
         own = self._lists[min(block, len(self._lists) - 1)]
         if depth is None or not self.tied:
             return own
@@ -140,11 +140,11 @@ class StageSpace:
 
     @cached_property
     def _lists(self) -> list[Mapping[str, tuple[Value, ...]]]:
-        """The choices of each block; of one where all are alike."""
+        """The choices of each block; a single entry where all blocks are alike."""
         return [dict(self.elastic) | dict(row.elastic) for row in self.blocks or (BlockRow(),)]
 
     def left(self, name: str, values: tuple[V, ...], depth: int) -> tuple[V, ...]:
-        """Those of a dimension's values that are left to a stage of so many blocks."""
+        """The values of a dimension that a stage of so many blocks leaves to a block."""
         if not self.tied or name != "expand":
             return values
         ratio = dict(self.tied)[depth]
@@ -161,13 +161,13 @@ class StageSpace:
             replace(row, elastic=tuple((n, change(n, v)) for n, v in row.elastic)) for row in self.blocks))
 
     def covers(self, other: StageSpace) -> bool:
-        """Whether the row has all depths and choices of another one, and the rest alike."""
+        """Whether the row has all depths and choices of another one, and nothing else differs."""
         return set(other.depth) <= set(self.depth) and self.constants == other.constants and all(
             set(other.choices_at(b, depth)[name]) <= set(values) for depth in other.depth for b in range(depth)
             for name, values in self.choices_at(b, depth).items())
 
     def common(self, other: StageSpace) -> StageSpace:
-        """The row with the choices that another one has too."""
+        """The row with the choices that another row has, too."""
         blocks = tuple(replace(row, elastic=tuple((n, both(v, other.choices_at(b).get(n, ()))) for n, v in row.elastic))
                        for b, row in enumerate(self.blocks))
         return replace(self, depth=both(self.depth, other.depth), blocks=blocks, elastic=tuple(
@@ -175,7 +175,7 @@ class StageSpace:
 
     @property
     def top(self) -> StageSpace:
-        """The row with the largest of every choice alone."""
+        """The row with only the largest of every choice."""
         depth = self.depth[-1]
         return replace(self.each(lambda name, values: self.left(name, values, depth)[-1:]), depth=(depth,))
 
@@ -185,16 +185,16 @@ class StageSpace:
         return tuple(name for name, _ in self.elastic if name != idle)
 
     def block(self, picks: Mapping[str, Value]) -> Block:
-        """The block of these choices, without the one that is idle."""
+        """The block that has these choices, without a choice that is idle."""
         return Block(tuple((name, picks[name]) for name in self.dimensions(picks)))
 
     def values(self, block: Block, index: int) -> dict[str, Value]:
-        """What the block of that number has: its choices, and what is fixed."""
+        """The choices of the block of that number, and what is fixed in it."""
         own = self.blocks[index].fixed if self.blocks else ()
         return dict((*self.fixed, *own, *block.choices))
 
     def fault(self, block: Block, index: int, depth: int) -> str:
-        """Why a block is not the stage's block of that number at that depth; nothing where it is."""
+        """Why a block cannot be the stage's block of that number at that depth; empty where it can."""
         names, wanted = tuple(n for n, _ in block.choices), self.dimensions(dict(block.choices))
         if names != wanted:
             return f"has {', '.join(names) or 'no choices'} instead of {', '.join(wanted) or 'none'}"
@@ -208,14 +208,14 @@ class StageSpace:
 
     @property
     def constants(self) -> tuple[object, ...]:
-        """What the row has beside its choices."""
+        """What the row says apart from its choices."""
         return (self.kind, self.stride, self.act, self.acts, self.gate, self.fixed, self.idle,
                 *(name for name, _ in self.elastic), None if isinstance(self.width, tuple) else self.width,
                 *(row.fixed for row in self.blocks))
 
     @property
     def count(self) -> int:
-        """How many different stages there are, whatever their width."""
+        """How many different stages the row allows at one width."""
         return sum(prod(len({self.block(way) for way in self.ways_at(b, depth).values()}) for b in range(depth))
                    for depth in self.depth)
 
@@ -225,13 +225,13 @@ class StageSpace:
         return [dict(zip(choices, picks, strict=True)) for picks in product(*choices.values())]
 
     def ways_at(self, block: int, depth: int) -> dict[int, dict[str, Value]]:
-        """Those that are left to it in a stage of so many blocks, by their number."""
+        """Those of `ways` that a stage of so many blocks leaves to a block, by their number."""
         left = self.choices_at(block, depth)
         return {i: way for i, way in enumerate(self.ways(block))
                 if all(value in left[name] for name, value in way.items())}
 
     def end(self, pick: int) -> tuple[Block, ...]:
-        """The stage at one end: pick 0 is all smallest, -1 all largest."""
+        """The stage with every choice at one end: the smallest for 0, the largest for -1."""
         depth = self.depth[pick]
         return tuple(self.block({name: values[pick] for name, values in self.choices_at(b, depth).items()})
                      for b in range(depth))
@@ -284,13 +284,14 @@ class Head:
 
 
 def listed(values: Sequence[Value]) -> str:
-    """`3, 5, 7`; a long even run as `128, 132, .., 224`."""
+    """The values as a text, `3, 5, 7`; many of them as `128, 132, .., 224`."""
     texts = [f"{v:g}" for v in values]
     return ", ".join(texts if len(texts) <= 9 else [*texts[:2], "..", texts[-1]])
 
 
 def subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) -> tuple[V, ...]:
-    """The wanted ones of some choices, ascending, all of them for None; raises UserError for one that is none."""
+    """Those of the `allowed` choices that are wanted, ascending; None wants all. Raises UserError for one that is not
+    allowed."""
     if wanted is None:
         return allowed
     wrong = [v for v in wanted if isinstance(v, bool) or v not in allowed]
@@ -302,10 +303,10 @@ def subset(place: str, wanted: Sequence[Value] | None, allowed: tuple[V, ...]) -
 
 
 def both(own: tuple[V, ...], others: Sequence[V]) -> tuple[V, ...]:
-    """The choices that are among others, too; the largest where none is."""
+    """The choices that two lists have in common; the largest own one where there is none."""
     return tuple(value for value in own if value in others) or own[-1:]
 
 
 def elastic(choices: Mapping[str, Sequence[Value]]) -> Pairs:
-    """`{"kernel": (3, 5, 7)}` in the hashable form of `StageSpace.elastic`, choices ascending."""
+    """Choices such as `{"kernel": (3, 5, 7)}` in the hashable form of `StageSpace.elastic`, ascending."""
     return tuple((name, tuple(sorted(values))) for name, values in choices.items())

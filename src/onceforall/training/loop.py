@@ -27,7 +27,7 @@ _UNMARKED = nullcontext()
 
 
 def unmarked(_part: str) -> AbstractContextManager[None]:
-    """The mark where nobody asks how long the parts take."""
+    """The mark that times nothing."""
     return _UNMARKED
 
 

@@ -46,7 +46,7 @@ class Batches(Setting):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, values: Any) -> Any:
-        """A forward pass of a whole batch is written in one way."""
+        """Write a forward pass of the whole batch always as null."""
         whole = isinstance(values, Mapping) and values.get("micro", 0) == values.get("size", 64)
         return {**values, "micro": None} if whole else values
 
@@ -125,7 +125,7 @@ class Stage(Setting):
     @field_validator("teacher", mode="before")
     @classmethod
     def _taught(cls, value: Any) -> Any:
-        """Made here, so that the place of an error does not name the types that were tried."""
+        """Make the teacher here, so that the place of an error does not name the types that pydantic tries."""
         return Teacher.from_dict(value) if isinstance(value, Mapping) else value
 
     @field_validator("strategy")

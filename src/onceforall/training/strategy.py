@@ -24,7 +24,7 @@ class Term:
 
 
 class Moment(NamedTuple):
-    """Where a stage stands: the number of the step, of how many."""
+    """Where a stage stands: the number of the step, and how many steps there are."""
 
     step: int
     steps: int
@@ -104,5 +104,5 @@ def _authors_sample(space: SearchSpace, rng: random.Random) -> Arch:
 
 
 def only(arch: Arch, *, teacher: bool) -> Strategy:
-    """`arch` in every step: ordinary training, or fine-tuning, of one sub-network."""
+    """A strategy with `arch` alone in every step: ordinary training, or fine-tuning, of one sub-network."""
     return lambda space, rng, moment: [Term(arch, "teacher" if teacher else "labels")]

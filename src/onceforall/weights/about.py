@@ -52,7 +52,7 @@ class About(BaseModel):
         return self
 
     def text(self) -> str:
-        """As it stands in a file."""
+        """The description as a file holds it."""
         return self.model_dump_json(exclude_defaults=True)
 
 

@@ -19,12 +19,12 @@ ELASTIC, STATISTICS = "elastic", "statistics."  # of sub-networks stored beside 
 
 
 def names(net: Supernet | Subnet) -> dict[str, str]:
-    """Our names stand in our files."""
+    """Our files have our names."""
     return {name: name for name in net.state_dict() if not name.endswith(COUNT)}
 
 
 def to_file(_: str, tensor: Tensor) -> Tensor:
-    """Our layout stands in our files."""
+    """Our files have our layout."""
     return tensor
 
 
@@ -32,7 +32,7 @@ to_ours = to_file
 
 
 def read(path: Path) -> Content:
-    """Raises UserError for a file that is not safetensors, or not of this project."""
+    """Read a file; raises UserError where it is not safetensors, or not of this project."""
     arrays, counts, statistics = {}, {}, {}
     try:
         with safe_open(path, "pt") as file:

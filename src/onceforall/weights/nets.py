@@ -127,7 +127,7 @@ def load(source: str | Path, *, space: str | None = None) -> Supernet | Subnet:
 
 
 def load_supernet(source: str | Path) -> Supernet:
-    """The same; raises UserError where it is an extracted sub-network."""
+    """Load the supernet in a weights file or a run's folder; raises UserError for an extracted sub-network."""
     net = load(source)
     if isinstance(net, Supernet):
         return net
@@ -158,8 +158,11 @@ def classes_of(path: Path) -> tuple[str, ...] | None:
 
 
 def weights_file(source: Path) -> Path:
-    """The weights file that a path stands for: itself, or of a run folder the stage with the widest space, of
-    several the one that was written last."""
+    """The weights file that a path stands for.
+
+    A file stands for itself. A run folder stands for the stage with the widest space, the one that was written last
+    where several are equally wide.
+    """
     if not source.exists():
         if str(source).partition("?")[0] in CATALOG:
             raise UserError(str(source), "is a search space, which has no weights", "give a run folder or a weights.h5")
@@ -232,7 +235,7 @@ def _check_size(path: Path, form: Form, content: Content, plan: Plan) -> None:
 
 
 def _step(name: str) -> str:
-    """Of a kernel matrix which step it is for, such as 7to5; of other arrays nothing."""
+    """The step that a kernel matrix is for, such as 7to5; empty for another array."""
     return name.rpartition("kernel_")[2] if "kernel_" in name else ""
 
 

@@ -110,7 +110,7 @@ _EXTRA = 2  # in d of ResNet50D: the most blocks beside those that a stage alway
 
 
 def _given(space: SearchSpace) -> list[int]:
-    """The stages whose depth stands in `d`: of ResNet50D not the second convolution of the stem."""
+    """The stages whose depth `d` holds. It lacks that of ResNet50D's second stem convolution."""
     return [s for s, stage in enumerate(search_space(space.name).stages) if stage.elastic or len(stage.depth) > 1]
 
 
@@ -150,7 +150,7 @@ def _width(space: SearchSpace, place: int, given: Any) -> int:
 
 
 def _allowed(value: Any, allowed: Sequence[Value], place: str, name: str) -> Value:
-    """The allowed value that this one is; what JSON gives as 3.0 is 3."""
+    """The allowed value that is equal to a given one. JSON may give 3 as 3.0."""
     for known in allowed:
         if value == known and not isinstance(value, bool):
             return known

@@ -49,7 +49,7 @@ def _name(plan: Plan) -> str:
 
 
 def _other_than_resnet_d(layer: Layer) -> bool:
-    """Whether a layer is one that the authors' ResNet50D has not."""
+    """Whether the authors' ResNet50D has no such layer."""
     strided = layer.role == SHORTCUT and layer.conv_stride > 1
     return strided or layer.groups > 1 or layer.uneven or layer.role in GATE
 
@@ -173,7 +173,7 @@ def _facts(layers: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], A
 
 
 def _part(values: Any, part: str | int) -> Any:
-    """One step down; None where there is nothing; a block's layer under its present or its older key."""
+    """One step down a path; None where there is nothing. A block's layer goes by its present or its older key."""
     if isinstance(part, int):
         return values[part] if isinstance(values, list) and part < len(values) else None
     if not isinstance(values, Mapping):

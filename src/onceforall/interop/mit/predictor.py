@@ -41,7 +41,7 @@ def read(path: Path, space: SearchSpace | None) -> Mlp:
 
 
 def _one_hot(space: SearchSpace) -> Features:
-    """Their columns: 20 slots' kernel, 20 slots' expand ratio, a place each; eight resolutions."""
+    """The authors' columns: one-hot kernels of 20 slots, then expand ratios of 20 slots, then eight resolutions."""
     full = {"kernel": (3, 5, 7), "expand": (3, 4, 6)}
     stage = space.stages[0]
     blocks = np.zeros((_SLOTS + 1, 1 + len(list(product(*(v for _, v in stage.elastic)))), 120))

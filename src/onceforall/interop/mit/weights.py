@@ -31,8 +31,11 @@ _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError,
 
 
 def key(name: str) -> str:
-    """The authors' name of the array that NNablaNAS calls `name`: the same modules, torch's leaves. The classifier of
-    their ResNet50D stands by itself, NNablaNAS's in a sequence."""
+    """The authors' name of the array that NNablaNAS calls `name`.
+
+    The modules have the same names, and the arrays those of torch. The classifier of the authors' ResNet50D is not in a
+    sequence, as NNablaNAS's is.
+    """
     *modules, leaf = name.replace("classifier/0/", "classifier/").split("/")
     return ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
@@ -46,7 +49,7 @@ to_file = to_ours = native.to_file  # the authors' layout is torch's, as ours is
 
 
 def read(path: Path) -> Content:
-    """Raises UserError for a file that is no state dict of numbers."""
+    """Read a state dict; raises UserError for a file that is none."""
     values = loaded(path)
     state = values.get("state_dict", values)
     if not isinstance(state, Mapping) or not state:
@@ -91,7 +94,7 @@ def _about(path: Path, values: Mapping[str, Any]) -> About | None:
 
 
 def _present(name: str) -> str:
-    """The present key style of a key in the older one, or of one saved from DataParallel."""
+    """Today's name of a key that has the older style, or that DataParallel saved."""
     return name.removeprefix("module.").replace(".mobile_inverted_conv.", ".conv.")
 
 

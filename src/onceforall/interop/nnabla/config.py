@@ -24,14 +24,16 @@ def full_space(network: Network) -> SearchSpace:
 
 
 def network_space(network: Network) -> SearchSpace:
-    """The part of the full space that the network's lists of choices name, at all resolutions; under fixed_kernel with
-    one kernel a stage, as CompOFA has it."""
+    """The part of the full space that the network's lists of choices name, at all resolutions.
+
+    Under fixed_kernel each stage has one kernel, as in CompOFA.
+    """
     space = network.part(full_space(network))
     return space.each("kernel", [(kernel,) for kernel in FIXED_KERNELS]) if network.fixed_kernel else space
 
 
 def supernet_space(network: Network) -> SearchSpace:
-    """Of the network's space what its supernet is trained for: under compound the part that is tied."""
+    """The part of the network's space that its supernet is trained for. Under compound it is tied."""
     space = network_space(network)
     return space.compound(full_space(network)) if network.compound else space
 
@@ -99,14 +101,22 @@ def valid_archs(config: Config) -> list[Arch]:
 
 
 def no_decay_patterns(config: Config) -> list[re.Pattern[str]]:
-    """What to `search` for in NNablaNAS's parameter names: where one is found, there is no weight decay."""
+    """The patterns to `search` for in NNablaNAS's parameter names. A parameter with one of them has no weight decay."""
     return decay_exemptions(config.hparams.no_decay_keys)
 
 
 def checked(config: Config, for_algorithm: str, *, search: bool = False) -> Config:
-    """`config` itself after every check that can be made before training; raises UserError for what fails.
+    """Make every check that is possible before training, and return the configuration itself.
 
-    `search`: validation uses what train_portion leaves. Whether the named files exist is not looked at.
+    It does not look whether the files exist that are named.
+
+    Args:
+        config: the configuration.
+        for_algorithm: OFASearcher or OFATrainer.
+        search: whether the pictures that train_portion leaves validate.
+
+    Raises:
+        UserError: a check fails.
     """
     if for_algorithm not in get_args(Algorithm):
         raise UserError("--algorithm", f"{for_algorithm!r} is not known", f"take {' or '.join(get_args(Algorithm))}")
@@ -126,7 +136,7 @@ def _img_size(config: Config, space: SearchSpace) -> int:
 
 
 def _allowed(size: int, space: SearchSpace, place: str) -> int:
-    """`size` itself, or a UserError that names the spaces that have it."""
+    """Check a size, and return it; raises UserError, which names the spaces that have it."""
     if size in space.resolutions:
         return size
     sizes = space.resolutions
@@ -137,7 +147,7 @@ def _allowed(size: int, space: SearchSpace, place: str) -> int:
 
 
 def _check_subnet(config: Config) -> tuple[int, ...]:
-    """Resolutions that OFATrainer trains at."""
+    """Check what OFATrainer trains. Returns the resolutions that it trains at."""
     arch = subnet_arch(config)
     if arch is None:
         raise UserError(f"{config.network_place}.genotype", "is missing", "OFATrainer trains one sub-network: give its "
@@ -146,7 +156,7 @@ def _check_subnet(config: Config) -> tuple[int, ...]:
 
 
 def _check_supernet(config: Config) -> tuple[int, ...]:
-    """Resolutions that OFASearcher trains at."""
+    """Check what OFASearcher trains. Returns the resolutions that it trains at."""
     if config.hparams.task is None:
         raise UserError("hparams.task", "is missing", "give fullnet, kernel, depth, expand or width")
     valid_archs(config)

@@ -70,7 +70,8 @@ class Config(Section):
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Config:
-        """The configuration of a JSON-like mapping; raises UserError for the first problem, naming all places."""
+        """The configuration of a JSON-like mapping; raises UserError for the first problem, which also names the places
+        of the others."""
         if not isinstance(values, Mapping):
             raise UserError("configuration", f"a value of type {type(values).__name__} is not a mapping")
         check_plain(values)
@@ -120,7 +121,7 @@ def json_text(value: Any, indent: str = "") -> str:
 
 
 def _unsupported(network: Network) -> Iterator[tuple[str, str, str]]:
-    """Key, problem and remedy of what a network asks for in vain."""
+    """What a network asks for that is not possible: the key, the problem and the remedy."""
     space = search_space(network.space)
     if network.compound:
         try:

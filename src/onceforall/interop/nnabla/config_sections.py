@@ -162,7 +162,7 @@ class Network(Section):
                      mode="before")
     @classmethod
     def _one_or_all(cls, value: Any, info: ValidationInfo) -> Any:
-        """One value stands for a list of it, as in the original; none for all of the space's."""
+        """One value stands for a list of it, as in NNablaNAS. Null stands for all values of the space."""
         if value is None and info.field_name in ("op_candidates", "depth_candidates"):
             space = search_space(info.data.get("space", "mobilenet_v3_large"))
             return tuple(operators_of(space)) if info.field_name == "op_candidates" else _depths_of(space)
@@ -220,7 +220,7 @@ _OTHERS = {"ofa_resnet50": ("resnet50d",), "ofa_xception": ("xception41", "xcept
 
 
 class NetworkChoice(Choice):
-    """The network under one of NNablaNAS's names for it; but for the space that they stand for they mean the same."""
+    """The network under one of NNablaNAS's names for it. The names differ only in the space that they stand for."""
 
     ofa: Network | None = Field(None, description="Once-for-All network")
     ofa_mbv3: Network | None = Field(None, description="the same under its later name")

@@ -26,7 +26,7 @@ def has_operators(space: SearchSpace) -> bool:
 
 
 def operators_of(space: SearchSpace) -> list[str]:
-    """The space's operators, ascending, of MobileNetV3 as NNablaNAS lists them; none where it has none."""
+    """The space's operators, ascending, in NNablaNAS's order for MobileNetV3; an empty list where it has none."""
     if not has_operators(space):
         return []
     order = _FORMS[space.dimensions][2]
@@ -81,8 +81,10 @@ def restrict_to(space: SearchSpace, operators: Sequence[str], depths: Sequence[i
 
 def decode(space: SearchSpace, genotype: Sequence[float] | Mapping[str, Any], *, resolution: int | None = None,
            operators: Sequence[str] | None = None, place: str = "genotype") -> Arch:
-    """The sub-network of a genotype; raises UserError with the position of what is wrong. Of ResNet50D it may also be
-    {"d", "e", "w"}, or those three in a list, a value for all."""
+    """The sub-network of a genotype; raises UserError with the position of what is wrong.
+
+    Of ResNet50D it may also be {"d", "e", "w"}, or a list of these three, each a value for all.
+    """
     size = max(space.resolutions) if resolution is None else resolution
     if space.widths and space.dimensions == ("expand",) and (isinstance(genotype, Mapping) or len(genotype) == 3):
         values = genotype if isinstance(genotype, Mapping) else dict(zip("dew", genotype, strict=True))
@@ -125,8 +127,10 @@ def decode(space: SearchSpace, genotype: Sequence[float] | Mapping[str, Any], *,
 
 
 def encode(space: SearchSpace, arch: Arch, *, operators: Sequence[str] | None = None) -> list[int]:
-    """The genotype of `arch`: operator indices, len(operators) for a block that does not exist. Where NNablaNAS has no
-    operators: the integers of `SearchSpace.encode` but the first, the resolution's."""
+    """The genotype of `arch`: an index of an operator for each block, len(operators) for a block that does not exist.
+
+    Where NNablaNAS has no operators, these are the integers of `SearchSpace.encode` without the first, the resolution.
+    """
     if not has_operators(space):
         return space.encode(arch)[1:]
     names = list(operators) if operators is not None else operators_of(space)

@@ -45,9 +45,9 @@ def names_of(net: Supernet | Subnet) -> list[Entry]:
 
 
 def decay_names(net: Supernet | Subnet) -> dict[str, str]:
-    """The parameters' names, by ours, in which a configuration says what has no weight decay.
+    """The names of the parameters in which a configuration says what has no weight decay, by our names.
 
-    They are NNablaNAS's names. A family without any has ours, with NNablaNAS's words at the end.
+    They are NNablaNAS's names. Where it has none, they are ours with NNablaNAS's words at the end.
     """
     try:
         return {entry.ours: entry.theirs for entry in names_of(net) if entry.trained}
@@ -64,8 +64,12 @@ def _in_their_words(name: str) -> str:
 
 
 def entries(plan: Plan, space: SearchSpace | None = None) -> list[Entry]:
-    """The arrays of a net in NNablaNAS's order: of the supernet of `space`, whose largest sub-network `plan` is; of an
-    extracted net where that is None."""
+    """The arrays of a net in NNablaNAS's order.
+
+    Args:
+        plan: the net's plan; of a supernet the plan of its largest sub-network.
+        space: the supernet's space; None for an extracted net.
+    """
     out = list(_entries(plan, space))
     if space is None:  # an extracted net's BN arrays come in alphabetical order
         order = ["_W", "_b", "_beta", "_gamma", "_mean", "_var"]
@@ -87,7 +91,7 @@ def _entries(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
 
 
 def _mobile(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
-    """Of networks of inverted bottlenecks."""
+    """The arrays of networks of inverted bottlenecks."""
     yield from _conv_bn(plan.stem, "first_conv", "", ())
     for number, block in enumerate(plan.first):
         yield from _block(block, f"blocks/{number}/conv", None)
@@ -109,7 +113,7 @@ def _classifier(plan: Plan, prefix: str) -> Iterator[Entry]:
 
 
 def _resnet(plan: Plan, nested: str) -> Iterator[Entry]:
-    """Of ResNet50D, in whose supernet every layer is elastic."""
+    """The arrays of ResNet50D. Every layer of its supernet is elastic."""
     optional, (second,), *stages = plan.stages
     yield from _conv_bn(plan.stem, "input_stem/0", nested, ())
     for block in optional:
@@ -123,7 +127,7 @@ def _resnet(plan: Plan, nested: str) -> Iterator[Entry]:
 
 
 def _xception(plan: Plan, space: SearchSpace | None) -> Iterator[Entry]:
-    """Of Xception, in whose supernet the middle flow is elastic."""
+    """The arrays of Xception. The middle flow of its supernet is elastic."""
     second, *entry = plan.first
     middle, (leaving,), *ends = plan.stages
     yield from _conv_bn(plan.stem, "first_conv", "", ())

@@ -77,7 +77,7 @@ def _network(config: Config, algorithm: str) -> nets.Network:
 
 
 def _common(network: Network) -> dict[str, Any]:
-    """What a network of ours has of one of theirs, beside its space."""
+    """The settings of our network that its space does not hold."""
     decay, eps = network.bn_param
     return {"num_classes": network.num_classes, "dropout": network.drop_rate, "bn_momentum": 1 - decay, "bn_eps": eps,
             "weights": network.weights}
@@ -120,7 +120,7 @@ def _sort(config: Config) -> str:
 
 
 def _optimizer(config: Config, algorithm: str) -> Optimizer:
-    """The configuration's groups; the arrays that it exempts by NNablaNAS's names, by ours."""
+    """The optimiser of the configuration's two groups. It says which parameters do not decay by our names."""
     group, free = config.optimizer.train, config.optimizer.train_no_decay
     arch = subnet_arch(config) if algorithm == "OFATrainer" else None
     with torch.device("meta"):
@@ -171,7 +171,7 @@ def read(values: Mapping[str, Any], options: Mapping[str, Any]) -> ours.Training
 
 
 def own_key(key: str) -> str:
-    """Our key of what a configuration has under a dotted key: `data.root` of `dataloader.imagenet.root`."""
+    """Our key for a configuration's dotted key: `data.root` for `dataloader.imagenet.root`."""
     for pattern, own in _OWN_KEYS:
         if pattern.match(key):
             return pattern.sub(own, key)
@@ -184,7 +184,7 @@ _OWN_KEYS = ((re.compile(r"dataloader\.[^.]+\."), "data."), (re.compile(r"networ
 
 
 def config_of(training: ours.Training) -> Config:
-    """A configuration of NNablaNAS that trains the same; the other way round of `training_of`.
+    """A configuration of NNablaNAS that trains the same. `training_of` reads it back.
 
     Raises:
         UserError: NNablaNAS's form has no words for it.
@@ -218,7 +218,7 @@ def config_of(training: ours.Training) -> Config:
 
 
 def _task(training: ours.Training) -> str:
-    """The stage of progressive shrinking that it is."""
+    """The stage of progressive shrinking that a training is."""
     if training.stage.sort != "none":
         return "expand"
     stages = training.part.stages

@@ -42,7 +42,7 @@ def to_ours(name: str, tensor: Tensor) -> Tensor:
 
 
 def read(path: Path) -> Content:
-    """Raises UserError for a file that is not HDF5 or holds something else than arrays of numbers."""
+    """Read the arrays; raises UserError for a file that is not HDF5, or holds something else than arrays of numbers."""
     arrays: dict[str, Tensor] = {}
     kept: dict[str, Kept] = {}
     declared = 0
@@ -87,12 +87,12 @@ def write(path: Path, content: Content) -> None:
 
 
 def by_default(name: str, number: int) -> Kept:
-    """What NNablaNAS writes of the array that stands at that place in its order."""
+    """What NNablaNAS writes of an array: its dtype, its place in the order, and whether it is trained."""
     return "float32", number, not name.endswith(("/_mean", "/_var"))
 
 
 def differing(net: Supernet | Subnet, kept: Mapping[str, Kept]) -> dict[str, Kept]:
-    """What a file says of its arrays otherwise than by default."""
+    """What a file says of its arrays where that differs from `by_default`."""
     usual = {name: by_default(name, number) for number, name in enumerate(names(net).values())}
     return {name: value for name, value in kept.items() if usual.get(name, value) != value}
 

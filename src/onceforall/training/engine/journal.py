@@ -32,7 +32,7 @@ class _Record(BaseModel):
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records in a metrics.jsonl, whose last line a stop may have torn; raises UserError for any other fault."""
+    """The records in a metrics.jsonl; raises UserError for a line that is none. A stop may have torn the last line."""
     out = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -49,14 +49,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 class Harmless(logging.Formatter):
-    """Messages that no terminal obeys: names in them may come from files."""
+    """Formats messages so that no terminal obeys them: names in them may come from files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk ends in silence: what the run must not lose says so itself."""
+    """A log that stays silent when the disk is full. The run itself says what it cannot write."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 logging's name
         """Nothing is printed."""
@@ -138,7 +138,7 @@ class Journal:
 
 
 def _epoch(line: str) -> float:
-    """The epoch of a line of metrics.jsonl; infinite for one that a stop has torn."""
+    """The epoch of a line of metrics.jsonl; infinite for a line that a stop has torn."""
     try:
         return float(json.loads(line)["epoch"]) if line.endswith("\n") else math.inf
     except (json.JSONDecodeError, KeyError, TypeError, ValueError):

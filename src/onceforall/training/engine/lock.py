@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 
 def make(folder: Path) -> None:
-    """Make the folder where it is not there; raises UserError where that cannot be."""
+    """Make the folder if it is not there; raises UserError where that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

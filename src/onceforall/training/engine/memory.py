@@ -36,7 +36,7 @@ def keep_large_blocks() -> bool:
 
 
 def _strict() -> bool:
-    """Whether the system counts addresses that nobody has touched."""
+    """Whether the system counts memory that is reserved and not yet used."""
     try:
         return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
     except OSError:

@@ -46,7 +46,7 @@ def finished(output: Path) -> bool:
 
 
 def lasting(options: Options) -> dict[str, Any]:
-    """What has to stay the same when a stopped run is resumed; but for the number of processes, all of it."""
+    """What has to be the same when a stopped run is resumed. The number of processes may differ."""
     return {"type": str(options.compute.dtype), "processes": options.processes.world}
 
 
@@ -128,7 +128,7 @@ def _value(values: Mapping[str, Any], place: str) -> str:
 
 
 def difference(a: Any, b: Any, place: str = "", *, apart_from: frozenset[str] = MAY_CHANGE) -> str:
-    """Where two configurations first differ in what matters; empty where nowhere."""
+    """The first place where two configurations differ in what matters; empty where they do not."""
     if not (isinstance(a, dict) and isinstance(b, dict)):
         return "" if a == b else place
     keys = [key for key in {**a, **b} if key not in apart_from]

@@ -36,7 +36,7 @@ class Foreign(Protocol):
         """What was trained; `options`: what the checkpoint says of how the run was started."""
 
     def own_key(self, key: str) -> str:
-        """Our key of what the foreign form has under a dotted key."""
+        """Our key for a dotted key of the foreign form."""
 
 
 def read_config(output: Path) -> Training:
@@ -62,7 +62,7 @@ def is_foreign(output: Path) -> bool:
 
 
 def _foreign_of(output: Path) -> Foreign | None:
-    """Who reads a run's folder that is in a foreign form; None for a folder in ours, or without config.json."""
+    """The module that reads a run's folder in a foreign form; None for a folder in ours, or without config.json."""
     return _foreign(_values(output / CONFIG)) if (output / CONFIG).exists() else None
 
 
@@ -128,8 +128,13 @@ def read_run(output: Path) -> Training:
 
 
 def moved(old: Training, new: Training, output: Path) -> str:
-    """The key of the first path of `new` that is another file or folder than the run in `output` began with as
-    `old`; empty where there is none."""
+    """The key of the first path that is another file or folder now than when the run began; empty where there is none.
+
+    Args:
+        old: what the run in `output` began with.
+        new: what is asked for now.
+        output: the run's folder.
+    """
     before, now, places = paths_of(old), paths_of(new), _recorded(output)
     if before.keys() != now.keys():
         before, now = _default_root(old) | before, _default_root(new) | now
@@ -154,13 +159,13 @@ def shown_path(key: str, path: str | None, output: Path | None = None) -> str:
 
 
 def _default_root(training: Training) -> dict[str, str]:
-    """Where a data set by name is looked for when no root is given, by the key of the root."""
+    """The key and the place of the root where a named data set is looked for if the user gives none."""
     by_default = training.data.root is None and training.data.name in BY_DEFAULT
     return {"data.root": DEFAULT_ROOT} if by_default else {}
 
 
 def _recorded(output: Path) -> Mapping[str, list[Path]]:
-    """What paths.json says, as paths from the working directory; nothing for runs that have none."""
+    """The paths in paths.json, seen from the working directory; empty for a run that has no such file."""
     path = output / PATHS
     try:
         values = _FORM.validate_json(path.read_bytes())

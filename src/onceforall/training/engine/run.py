@@ -107,7 +107,7 @@ def _load(training: Training, output: Path, options: Options) -> DataSet:
 
 @dataclass
 class _Totals:
-    """What the steps of an epoch add up to, kept over a stop within it; `loss` of each process."""
+    """What the steps of an epoch add up to. A stop within the epoch keeps it. `loss`: one for each process."""
 
     loss: list[float] = field(default_factory=list)
     steps: int = 0
@@ -171,7 +171,8 @@ class _Run:
                            "epochs": self.stage.epochs, "steps": self.batches.steps_per_epoch})
 
     def _epoch(self, position: Position) -> bool:
-        """Train what is left of an epoch, and validate where it is due: whether validation found it good."""
+        """Train what is left of an epoch, and validate where it is due. Returns whether it validated and found nothing
+        wrong."""
         epoch = position.epoch
         if position.step < self.batches.steps_per_epoch:
             self._train(position)
@@ -231,7 +232,7 @@ class _Run:
         return stop, (late or by_steps) and done < report.steps
 
     def _steps(self, position: Position) -> Generator[StepReport]:
-        """Train the epoch, profiling a few steps once; not in the short rest of an epoch if a whole one follows."""
+        """Train the epoch. A few steps are profiled once, but not in a short rest if a whole epoch follows."""
         epoch, start = position.epoch, position.step
         reports = run_epoch(self.learner, self.course, self.batches, data=self.data, epoch=epoch, start=start)
         left = self.batches.steps_per_epoch - start
@@ -305,12 +306,12 @@ class _Run:
         return self.stage.batches.size * self.options.processes.world
 
     def _made_by(self) -> dict[str, Any]:
-        """What else the bits depend on."""
+        """What the bits of a result depend on beside the settings."""
         threads = self.threads[0] if len(set(self.threads)) == 1 else self.threads  # of each process
         return {"torch": torch.__version__, "threads": threads, "gradients": convolution.decided()}
 
     def _begin(self) -> Position:
-        """At the start, which is the first good checkpoint."""
+        """Save the start, which is the first good checkpoint."""
         if self.training.network.new_classifier:
             _log.warning("the classifier starts anew: %d classes, random from seed %d",
                          self.training.network.num_classes, self.stage.seed)
@@ -352,7 +353,7 @@ class _Run:
         return replace(position, step=pictures // self._pictures_a_step), extra
 
     def _slow_down(self) -> None:
-        """Train at the rate, and under the clipping, that setbacks led to."""
+        """Train with the learning rate and the clipping that setbacks have led to."""
         self.learner.rate = self.guard.rate
         self.learner.clip = self.stage.safety.setback_clip if self.guard.rate < 1 or self.guard.row else None
 

@@ -48,7 +48,7 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal is only noted."""
+        """Only note a signal that comes while inside."""
         self._deferred = True
         try:
             yield

@@ -42,7 +42,7 @@ class Shares:
     parts_ms: dict[str, float]
 
     def text(self) -> str:
-        """A table, a row a part."""
+        """A table with a row for each part."""
         from rich.console import Console
         from rich.table import Table
 
@@ -136,7 +136,7 @@ def _activities(device: torch.device) -> list[ProfilerActivity]:
 
 
 def _shares(seen: list[StepReport], sums: dict[str, float], device: torch.device) -> Shares:
-    """What the steps seen took, from the sums over them in ms."""
+    """How long the parts of a step took, from the sums in ms over the steps that were seen."""
     step = sums.pop("step") / len(seen)
     parts = {name: ms / len(seen) for name, ms in sums.items()}
     images = sum(report.images for report in seen) / len(seen)
