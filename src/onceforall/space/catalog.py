@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from urllib.parse import parse_qsl
 
@@ -18,7 +19,8 @@ from onceforall.space.search_space import SearchSpace
 _IMAGENET = tuple(range(128, 225, 4))  # pixels
 
 
-def _mobilenet_v3(name: str, strides: Sequence[int], resolutions: Sequence[int], width_mult: float) -> SearchSpace:
+def _mobilenet_v3(name: str, strides: Sequence[int], resolutions: Sequence[int],
+                  width_mult: float = 1.0) -> SearchSpace:
     """MobileNetV3-Large made elastic (Howard et al. 2019; Cai et al. 2020)."""
     name = _width_mult(name, width_mult, 1)
     choices = elastic({"kernel": (3, 5, 7), "expand": (3, 4, 6)})
@@ -46,21 +48,6 @@ def _width_mult(name: str, width_mult: float, own: float) -> str:
     if not (isinstance(width_mult, int | float) and math.isfinite(width_mult) and 0.1 <= width_mult <= 8):
         raise UserError(f"{name}.width_mult", f"{width_mult!r} is not a number from 0.1 to 8")
     return name if width_mult == own else f"{name}?width_mult={float(width_mult)!r}"  # every digit: it is read back
-
-
-def _mobilenet_v3_large(width_mult: float = 1.0) -> SearchSpace:
-    """ImageNet: 224 pixels -> 112, 56, 28, 14, 14, 7."""
-    return _mobilenet_v3("mobilenet_v3_large", (2, 2, 2, 2, 1, 2), _IMAGENET, width_mult)
-
-
-def _mobilenet_v3_large_64px(width_mult: float = 1.0) -> SearchSpace:
-    """Pictures of about 64 pixels: 64 -> 32, 16, 8, 8, 8, 4."""
-    return _mobilenet_v3("mobilenet_v3_large_64px", (2, 2, 2, 1, 1, 2), range(32, 65, 4), width_mult)
-
-
-def _mobilenet_v3_large_32px(width_mult: float = 1.0) -> SearchSpace:
-    """Pictures of 28 or 32 pixels, and smaller: 32 -> 32, 16, 8, 8, 8, 4."""
-    return _mobilenet_v3("mobilenet_v3_large_32px", (1, 2, 2, 1, 1, 2), range(12, 33, 4), width_mult)
 
 
 def _proxyless_nas(width_mult: float = 1.3) -> SearchSpace:
@@ -122,8 +109,9 @@ def _attentive_nas(width_mult: float = 1.0) -> SearchSpace:
         Head(0, widths(1792, 1984), "swish", ratio=6))
 
 
-def _xception(name: str, middle: int, width_mult: float) -> SearchSpace:
-    """Xception with an elastic middle flow (Chollet 2017; NNablaNAS): 224 pixels -> 112, 112, 56, 28, 14, 14, 7."""
+def _xception(name: str, middle: int, width_mult: float = 1.0) -> SearchSpace:
+    """Xception with an elastic middle flow of so many blocks (Chollet 2017; NNablaNAS): 224 pixels -> 112, 112, 56, 28,
+    14, 14, 7."""
     name = _width_mult(name, width_mult, 1)
     stem, second, *entry, last, fifth, sixth = (make_divisible(channels * width_mult)
                                                 for channels in (32, 64, 128, 256, 728, 1024, 1536, 2048))
@@ -145,26 +133,17 @@ def _xception(name: str, middle: int, width_mult: float) -> SearchSpace:
         Head(0, 0, "relu"))
 
 
-def _xception41(width_mult: float = 1.0) -> SearchSpace:
-    """Eight blocks in the middle flow."""
-    return _xception("xception41", 8, width_mult)
-
-
-def _xception65(width_mult: float = 1.0) -> SearchSpace:
-    """Sixteen blocks in the middle flow."""
-    return _xception("xception65", 16, width_mult)
-
-
 RESNET_MULTIPLIERS = (0.65, 0.8, 1.0)
 CATALOG: dict[str, Callable[..., SearchSpace]] = {
-    "mobilenet_v3_large": _mobilenet_v3_large,
-    "mobilenet_v3_large_64px": _mobilenet_v3_large_64px,
-    "mobilenet_v3_large_32px": _mobilenet_v3_large_32px,
+    # 224 pixels -> 112, 56, 28, 14, 14, 7; 64 -> 32, 16, 8, 8, 8, 4; 32 -> 32, 16, 8, 8, 8, 4
+    "mobilenet_v3_large": partial(_mobilenet_v3, "mobilenet_v3_large", (2, 2, 2, 2, 1, 2), _IMAGENET),
+    "mobilenet_v3_large_64px": partial(_mobilenet_v3, "mobilenet_v3_large_64px", (2, 2, 2, 1, 1, 2), range(32, 65, 4)),
+    "mobilenet_v3_large_32px": partial(_mobilenet_v3, "mobilenet_v3_large_32px", (1, 2, 2, 1, 1, 2), range(12, 33, 4)),
     "proxyless_nas": _proxyless_nas,
     "resnet50d": _resnet50d,
     "attentive_nas": _attentive_nas,
-    "xception41": _xception41,
-    "xception65": _xception65,
+    "xception41": partial(_xception, "xception41", 8),
+    "xception65": partial(_xception, "xception65", 16),
 }
 
 
