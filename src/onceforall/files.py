@@ -74,6 +74,14 @@ def write_text(path: Path, text: str, *, then: str = "") -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder if it is not there; raises UserError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, verb="made") from None
+
+
 def unwritable(place: object, error: Exception, *, verb: str = "written", then: str = "") -> UserError:
     """The error of a file or folder that cannot be written, with a remedy that fits its cause.
 
@@ -111,6 +119,23 @@ def read_text(path: str | Path, *, missing: str = "") -> str:
         raise UserError(str(path), f"cannot be read: {error}") from None
 
 
+def start_of(path: Path, count: int, *, missing: str = "") -> bytes:
+    """The first bytes of a file; raises UserError where it cannot be read, or is a pointer of Git LFS.
+
+    Args:
+        path: the file.
+        count: how many bytes.
+        missing: the remedy where there is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(count)
+    except OSError as error:
+        raise unreadable(path, error, missing=missing) from None
+    check_no_pointer(path)
+    return start
+
+
 def read_object(path: str | Path, *, remedy: str) -> dict[str, Any]:
     """The JSON object in a file; raises UserError with that remedy where it holds another value."""
     value = parse_json(read_text(path), str(path))
@@ -126,17 +151,10 @@ def known(error: OSError) -> bool:
 
 def check_no_pointer(path: Path) -> None:
     """Raise UserError where the file is what Git LFS leaves in a clone until its content is fetched."""
-    if is_pointer(path):
-        raise UserError(str(path), "is a pointer of Git LFS, not the file itself", "`git lfs pull` fetches the file")
-
-
-def is_pointer(path: Path) -> bool:
-    """Whether the file is a pointer of Git LFS."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_POINTER)) == _POINTER
-    except OSError:
-        return False
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(str(path), "is a pointer of Git LFS, not the file itself",
+                            "`git lfs pull` fetches the file")
 
 
 def in_full(path: str | Path) -> str:

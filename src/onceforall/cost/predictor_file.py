@@ -17,7 +17,7 @@ from onceforall.cost.features import Features
 from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import Mlp, Predictor
 from onceforall.errors import UserError, within
-from onceforall.files import check_no_pointer, parse_json, replacing, unreadable
+from onceforall.files import parse_json, replacing, start_of
 from onceforall.space import SearchSpace, read_space
 
 _ABOUT = "onceforall.predictor"
@@ -45,13 +45,7 @@ def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:
 
     Raises UserError for another file, and for a predictor of another space.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise unreadable(path, error, missing="`ofa predictor fit` writes one") from None
-    check_no_pointer(path)
-    if start[8:] != b"{":
+    if start_of(path, 9, missing="`ofa predictor fit` writes one")[8:] != b"{":
         return _answering(path, lambda: cast(Predictor, import_module(_FOREIGN).read(path, space)))
     about, arrays = _read(path)
     predictor = _answering(path, lambda: _built(read_space(about["space"]), about, arrays))

@@ -27,7 +27,7 @@ from onceforall.deploy.description import (
     versions,
 )
 from onceforall.errors import UserError
-from onceforall.files import unwritable
+from onceforall.files import make_folder
 from onceforall.nn import Subnet
 from onceforall.space import Arch, SearchSpace, read_space
 from onceforall.training.evaluate import Evaluator, Score
@@ -83,10 +83,7 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
                 finetuned: Mapping[str, Any] | None = None) -> Description:
     """Write the net's weights, its description and its card; `source`: the weights file that it comes from, and
     `finetuned` how it was trained since (JSON values)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error, verb="made") from None
+    make_folder(folder)
     space, arch, net = found.space.free, found.arch, found.net
     num_classes, preprocessing = net.plan.head[-1].outputs, found.channels.at(arch.resolution)
     # the old description must not stand beside the new weights

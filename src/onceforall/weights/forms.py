@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from onceforall.errors import UserError
-from onceforall.files import check_no_pointer, replacing, unreadable
+from onceforall.files import replacing, start_of
 from onceforall.nn import Subnet, Supernet
 from onceforall.weights.about import About
 from onceforall.weights.content import Content
@@ -119,12 +119,7 @@ def form_to_write(path: Path) -> Form:
 
 def form_of(path: Path) -> Form:
     """The form of an existing file, by its first bytes."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    check_no_pointer(path)
+    start = start_of(path, 9)
     for form in FORMS.values():
         if form.start.match(start):
             return form

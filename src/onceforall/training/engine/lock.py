@@ -11,18 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onceforall.errors import UserError
-from onceforall.files import unwritable
+from onceforall.files import make_folder
 
 _log = logging.getLogger(__name__)
 LOCK = ".lock"
-
-
-def make(folder: Path) -> None:
-    """Make the folder if it is not there; raises UserError where that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error, verb="made") from None
 
 
 @contextmanager
@@ -32,7 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
     The system lets go of it when the process ends, however it ends. Raises UserError where another process holds it. A
     record lock: worker processes do not inherit it.
     """
-    make(folder)
+    make_folder(folder)
     file = _acquired(folder / LOCK)
     try:
         yield
