@@ -90,12 +90,8 @@ def _folder(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     given = [split for split in (layout.val, layout.test) if split is not None]
     read = [read_folder(folder, names, complete=True, left=left)]
     read += [read_folder(split, names, complete=False, left=left) for split in given]
-    read, classes = _by_name(spec, read, names, known)
-    read = _of_one_depth(read, classes, known)
-    splits = _decoded(read, spec, left, in_memory=in_memory)
-    return data_set(spec, splits, classes, _origin(
-        spec, read, left, train=_shown(folder), test="".join(map(_shown, given[-1:])),
-        held_out="".join(map(_shown, given[:-1])), notes=_notes(layout)), depth=read[0].depth)
+    return _of_files(spec, read, names, known, left, in_memory=in_memory, notes=_notes(layout), train=_shown(folder),
+                     test="".join(map(_shown, given[-1:])), held_out="".join(map(_shown, given[:-1])))
 
 
 def splits_of(root: str) -> set[str]:
@@ -114,19 +110,36 @@ def _to_score(spec: DataSpec, layout: Layout, left: LeftOut, known: Known, *, in
     if folder is None:
         raise UserError(str(spec.root), "holds no pictures in class folders", LAYOUT)
     names = class_names(folder)
-    read, classes = _by_name(spec, [read_folder(folder, names, complete=False, left=left)], names, known)
-    read = _of_one_depth(read, classes, known)
-    test = _decoded(read, spec, left, in_memory=in_memory)[0]
-    none = test.subset([])
-    return data_set(spec, [none, none, test], classes, _origin(
-        spec, read, left, test=_shown(folder), notes=["there are no training pictures: all are scored"]),
-        depth=read[0].depth)
+    read = [read_folder(folder, names, complete=False, left=left)]
+    return _of_files(spec, read, names, known, left, in_memory=in_memory, test=_shown(folder),
+                     notes=["there are no training pictures: all are scored"])
 
 
-def _of_one_depth(read: Sequence[FilePictures], classes: tuple[str, ...], known: Known) -> list[FilePictures]:
-    """The splits with the depth that is known, or else with the depth of the first of them."""
+def _of_files(spec: DataSpec, read: Sequence[FilePictures], names: tuple[str, ...], known: Known, left: LeftOut, *,
+              in_memory: bool, notes: Sequence[str], **places: str) -> DataSet:
+    """The data set of splits of picture files; the one that is only to be scored where no place is of training.
+
+    Args:
+        spec: what it is loaded by.
+        read: the splits: training pictures, then what `data_set` takes after them.
+        names: what their labels mean.
+        known: what a network knows of the pictures.
+        left: counts what is left out.
+        in_memory: whether small pictures are decoded now.
+        notes: what else is to be said of them.
+        places: where each split lies, by its name.
+    """
+    read, classes = _by_name(spec, read, names, known)
     depth = known.depth or decided_depth(read[0], classes)
-    return [replace(split, depth=depth) for split in read]
+    read = [replace(split, depth=depth) for split in read]
+    splits = _decoded(read, spec, left, in_memory=in_memory)
+    if "train" not in places:
+        none = splits[0].subset([])
+        splits = [none, none, *splits]
+    endings = Counter(os.path.splitext(path)[1].lower() for pictures in read for path in pictures.paths)
+    origin = Origin(where=str(spec.root or spec.train_file), sizes=sizes_of(read), left_out=left.rows,
+                    formats=dict(endings.most_common()), notes=tuple(notes), **places)
+    return data_set(spec, splits, classes, origin, depth=depth)
 
 
 def _decoded(read: Sequence[Pictures], spec: DataSpec, left: LeftOut, *, in_memory: bool) -> list[Pictures]:
@@ -152,14 +165,6 @@ def _shown(folder: Path) -> str:
     return f"{folder.name or folder.resolve().name}/"
 
 
-def _origin(spec: DataSpec, read: Sequence[FilePictures], left: LeftOut, *, notes: Sequence[str],
-            **splits: str) -> Origin:
-    """What is known of picture files before pictures are held out; `splits`: where each split lies."""
-    endings = Counter(os.path.splitext(path)[1].lower() for pictures in read for path in pictures.paths)
-    return Origin(where=str(spec.root or spec.train_file), sizes=sizes_of(read), formats=dict(endings.most_common()),
-                  left_out=left.rows, notes=tuple(notes), **splits)
-
-
 def _list(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     for name in ("train_file", "train_path"):
         if getattr(spec, name) is None:
@@ -170,12 +175,8 @@ def _list(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     notes = _missing_labels(str(spec.train_file), read, len(names))
     if known.classes is not None and len(known.classes) == len(names):  # a label of a list is the number of an output
         names = known.classes
-    read, classes = _by_name(spec, read, names, known)
-    read = _of_one_depth(read, classes, known)
-    left = LeftOut(Path(str(spec.train_path)))
-    splits = _decoded(read, spec, left, in_memory=in_memory)
-    return data_set(spec, splits, classes, _origin(
-        spec, read, left, train=str(spec.train_file), test=spec.valid_file or "", notes=notes), depth=read[0].depth)
+    return _of_files(spec, read, names, known, LeftOut(Path(str(spec.train_path))), in_memory=in_memory, notes=notes,
+                     train=str(spec.train_file), test=spec.valid_file or "")
 
 
 def _missing_labels(file: str, read: Sequence[FilePictures], classes: int) -> list[str]:
