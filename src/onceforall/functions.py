@@ -14,6 +14,12 @@ T = TypeVar("T")
 Listener = Callable[[Mapping[str, Any]], None]  # hears of progress, in records with a `kind`
 
 
+def tell(listener: Listener | None, kind: str, *, done: int, of: int, **more: Any) -> None:
+    """Let a listener, where there is one, hear how much of something is done."""
+    if listener is not None:
+        listener({"kind": kind, "done": done, "of": of, **more})
+
+
 def name_of(value: Any) -> Any:
     """The name that `function_of` finds a function by. A text is its own name."""
     return value if isinstance(value, str) else f"{value.__module__}:{getattr(value, '__qualname__', repr(value))}"

@@ -13,7 +13,7 @@ import numpy as np
 from onceforall.data.dataset import DataSet
 from onceforall.data.decode import Broken
 from onceforall.data.pictures import Pictures
-from onceforall.functions import Listener
+from onceforall.functions import Listener, tell
 
 MAX_THREADS = 8
 CHUNK = 1000  # pictures between two looks at how far it is
@@ -68,8 +68,8 @@ def checked(data: DataSet, *, listener: Listener | None = None) -> Checked:
         twice[split] = []
         for (found, name), label in zip(_digests(pictures), pictures.labels.tolist(), strict=True):
             done += 1
-            if listener is not None and (done % CHUNK == 0 or done == of):
-                listener({"kind": "check", "done": done, "of": of})
+            if done % CHUNK == 0 or done == of:
+                tell(listener, "check", done=done, of=of)
             if isinstance(found, Broken):
                 broken.append(found)
             else:

@@ -17,7 +17,7 @@ from onceforall.deploy.elastic import Elastic, accuracies, ascending
 from onceforall.deploy.elastic_file import statistics_of, stored_of
 from onceforall.errors import UserError
 from onceforall.files import unwritable
-from onceforall.functions import Listener
+from onceforall.functions import Listener, tell
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.searching.front import Row, spread_over
 from onceforall.space import Arch
@@ -51,12 +51,12 @@ def write_elastic(net: Supernet, rows: Sequence[Row], evaluator: Evaluator, path
     found: dict[Arch, tuple[Tensor, int]] = {}
     answers: dict[Arch, Tensor] = {}
     for done, row in enumerate(kept):
-        _hear(listener, done, len(kept))
+        tell(listener, "elastic", done=done, of=len(kept))
         recalibrated = evaluator.subnet(net, row.arch)
         counts = [int(value) for name, value in recalibrated.state_dict().items() if name.endswith(COUNT)]
         found[row.arch] = (statistics_of(recalibrated), counts[0])
         answers[row.arch] = _answers(_reference(recalibrated, on_cpu, row.arch), data, row.arch.resolution)
-    _hear(listener, len(kept), len(kept))
+    tell(listener, "elastic", done=len(kept), of=len(kept))
     stored = stored_of(kept, found, space=space, channels=Channels.of(data))
     unproved = path.with_name(path.name + ".unproved")
     NATIVE.write(unproved, replace(content_of(Trained(on_cpu, space, None, data.facts), NATIVE), stored=stored))
@@ -96,8 +96,3 @@ def _answers(net: Subnet, data: DataSet, resolution: int) -> Tensor:
     logits += [net(normalize(batch.images, data.mean, data.std))
                for batch in eval_batches(first, resolution, batch=_PICTURES)]
     return torch.cat(logits)
-
-
-def _hear(listener: Listener | None, done: int, of: int) -> None:
-    if listener is not None:
-        listener({"kind": "elastic", "done": done, "of": of})

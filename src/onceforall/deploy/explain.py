@@ -17,7 +17,7 @@ from onceforall.deploy.export import Request, calibration, opened_subnet
 from onceforall.deploy.job import Images, Infer, Job
 from onceforall.deploy.verify import answered, prepared
 from onceforall.errors import UserError
-from onceforall.functions import Listener
+from onceforall.functions import Listener, tell
 from onceforall.nn import Subnet
 from onceforall.nn.folding import fold
 
@@ -71,8 +71,7 @@ def explain(folder: Path, request: Request, data: DataSet | None = None, *,
             path = Path(place) / request.file(target)
             target.module().write(job, path)
             found.append(seen.loss(block, target.module().opened(path, request.threads), batch))
-        if listener is not None:
-            listener({"kind": "explain", "done": done, "of": len(wanted)})
+        tell(listener, "explain", done=done, of=len(wanted))
     return sorted(found, key=lambda loss: loss.error, reverse=True)
 
 

@@ -16,7 +16,7 @@ from onceforall.data import DataSet, Pictures, eval_batches, normalize
 from onceforall.deploy.description import Comparison, Description, Latency, Verification
 from onceforall.deploy.job import Images, Infer
 from onceforall.errors import UserError
-from onceforall.functions import Listener
+from onceforall.functions import Listener, tell
 from onceforall.latency import runner
 from onceforall.latency.torch_cases import threads as torch_threads
 from onceforall.nn import Subnet
@@ -108,8 +108,7 @@ class Verifier:
             return found
         for images, labels in prepared(self.data.test, self.data, self.about.resolution, self.batch or _BATCH):
             found.add(answered(infer, images, self.batch), self._torch(images), labels)
-            if self.listener is not None:
-                self.listener({"kind": "verify", "done": found.images, "of": len(self.data.test)})
+            tell(self.listener, "verify", done=found.images, of=len(self.data.test))
         return found
 
     def _random(self) -> Iterator[Images]:

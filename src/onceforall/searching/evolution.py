@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onceforall.cost.features import Floats
 from onceforall.cost.population import Codes, canonical
 from onceforall.errors import UserError
-from onceforall.functions import Listener
+from onceforall.functions import Listener, tell
 from onceforall.searching.problem import Problem, exactly
 
 Indices = NDArray[np.intp]
@@ -109,9 +109,8 @@ def evolve(problem: Problem, settings: Evolution, *, start: Codes | None = None,
         rank, crowding = _order(alive)
         best = np.lexsort((-crowding, rank))[:settings.population]
         alive, rank, crowding = alive[best], rank[best], crowding[best]
-        if listener is not None:
-            listener({"kind": "search", "done": generation, "of": settings.generations, "evaluations": census.count,
-                      "front": len(front.codes)})
+        tell(listener, "search", done=generation, of=settings.generations, evaluations=census.count,
+             front=len(front.codes))
         if generation == PATIENCE and alive.excess[0] > 0:
             break
     if alive.excess[0] > 0:

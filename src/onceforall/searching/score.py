@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onceforall.errors import UserError
 from onceforall.files import unwritable
-from onceforall.functions import Listener
+from onceforall.functions import Listener, tell
 from onceforall.nn import Supernet
 from onceforall.space import Arch
 from onceforall.training.engine.distributed import Processes, gathered, told
@@ -69,8 +69,8 @@ class Scorer:
         return self._folder / f"{split}.jsonl"
 
     def _hear(self, done: int, of: int) -> None:
-        if self._listener is not None and of:
-            self._listener({"kind": "score", "done": done, "of": of})
+        if of:
+            tell(self._listener, "score", done=done, of=of)
 
     def _together(self, split: str, part: Sequence[Arch]) -> list[float]:
         """Measure these archs at the same time, one in each process."""
