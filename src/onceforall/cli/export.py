@@ -153,10 +153,10 @@ def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root
 
 def _stored(rows: Sequence[Row]) -> None:
     from onceforall.cli.tables import show, table
-    from onceforall.searching.front import percent_predicted
+    from onceforall.searching.front import percent, percent_predicted
 
     show(table(("predicted", "measured", *rows[0].costs, "arch"), ((
-        percent_predicted(row.predicted), "" if row.measured is None else f"{100 * row.measured:.2f} %",
+        percent_predicted(row.predicted), percent(row.measured),
         *(f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" for value in row.costs.values()),
         str(row.arch)) for row in rows)))
 

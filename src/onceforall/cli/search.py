@@ -175,7 +175,7 @@ def _amount(option: str, text: str) -> float:
 def _show(record: Record, source: str, folder: Path | None) -> None:
     """Print the front, and the commands to go on with."""
     from onceforall.cli.tables import show, table
-    from onceforall.searching.front import percent_predicted, spread_over
+    from onceforall.searching.front import percent, percent_predicted, spread_over
 
     names, measured = list(record.front[0].costs), [i for i, row in enumerate(record.front) if row.measured is not None]
     shown = measured or spread_over(record.front, record.objectives, _SHOWN)
@@ -184,7 +184,7 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
     rows = []
     for i in shown:
         row = record.front[i]
-        rows.append((str(i), percent_predicted(row.predicted), *([_percent(row.measured)] if measured else []),
+        rows.append((str(i), percent_predicted(row.predicted), *([percent(row.measured)] if measured else []),
                      *(_cost(name, row.costs[name]) for name in names), str(row.arch.resolution),
                      *foreign_words(row.arch.foreign(record.space)).values()))
     show(f"\n{len(shown)} of the {len(record.front)} sub-networks of the front of "
@@ -208,7 +208,3 @@ def _cost(name: str, value: float) -> str:
     if name in ("macs", "params"):
         return f"{value / 1e6:.2f} M"
     return f"{value / 1e3:,.0f} kB" if name == "memory" else f"{value:.2f}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"

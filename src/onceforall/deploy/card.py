@@ -8,6 +8,7 @@ from pathlib import Path
 from onceforall.deploy.description import ABOUT, WEIGHTS, Description, Export
 from onceforall.errors import printable
 from onceforall.files import write_text
+from onceforall.searching.front import percent
 from onceforall.space.arch import foreign_words
 
 CARD = "README.md"
@@ -61,10 +62,9 @@ def card(about: Description) -> str:
 def _row(name: str, export: Export) -> str:
     found = export.verification
     best = found.pictures or found.random
-    top1 = "" if found.top1 is None else f"{100 * found.top1:.2f} %"
-    return (f"| `{_plain(name)}` | {best.relative_error:.1e} | {best.same_top1:,} of {best.images:,} | {top1} | "
-            f"{found.latency.ms:.2f} | {milliseconds(found.latency.fp32_ms)} | {found.latency.torch_ms:.2f} | "
-            f"{export.size:,} |")
+    return (f"| `{_plain(name)}` | {best.relative_error:.1e} | {best.same_top1:,} of {best.images:,} | "
+            f"{percent(found.top1)} | {found.latency.ms:.2f} | {milliseconds(found.latency.fp32_ms)} | "
+            f"{found.latency.torch_ms:.2f} | {export.size:,} |")
 
 
 def milliseconds(value: float | None) -> str:

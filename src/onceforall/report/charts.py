@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from onceforall.report.gather import Records
-from onceforall.searching.front import MOST_PREDICTED, percent_predicted
+from onceforall.searching.front import MOST_PREDICTED, percent, percent_predicted
 from onceforall.space.arch import foreign_words
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d1600a", "#9aa5b1", "#2b8a3e"
@@ -130,8 +130,7 @@ def _unit(cost: str) -> tuple[str, float]:
 
 def accuracies(row: Mapping[str, Any]) -> tuple[str, str]:
     """The predicted and the measured top-1 of a row in words, each empty where there is none."""
-    measured = row["accuracy_measured"]
-    return percent_predicted(row["accuracy_predicted"]), "" if measured is None else f"{100 * measured:.2f} %"
+    return percent_predicted(row["accuracy_predicted"]), percent(row["accuracy_measured"])
 
 
 def _height(row: Mapping[str, Any], key: str) -> float:

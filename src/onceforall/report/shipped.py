@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from onceforall.deploy.description import Description, Export
+from onceforall.searching.front import percent
 
 Shipped: TypeAlias = Mapping[str, Description]  # by the folder's name
 HEADS = ("file", "of", "sub-network's top-1", "logits differ by", "same top-1", "top-1", "torch's", "ms", "fp32's ms",
@@ -66,13 +67,9 @@ def table(shipped: Shipped) -> Iterator[tuple[str, ...]]:
         best = seen.pictures or seen.random
         kind = "pictures" if seen.pictures else "random inputs"
         own = about.accuracy.top1 if about.accuracy else None
-        yield (f"{folder}/{name}", f"{made.target} {made.precision}", _percent(own), f"{best.relative_error:.1e}",
-               f"{best.same_top1:,} of {best.images:,} {kind}", _percent(seen.top1),
-               _percent(seen.torch_top1), f"{times.ms:.3f}",
+        yield (f"{folder}/{name}", f"{made.target} {made.precision}", percent(own), f"{best.relative_error:.1e}",
+               f"{best.same_top1:,} of {best.images:,} {kind}", percent(seen.top1),
+               percent(seen.torch_top1), f"{times.ms:.3f}",
                "" if times.fp32_ms is None else f"{times.fp32_ms:.3f}", f"{times.torch_ms:.3f}",
                str(made.batch) if made.batch else "any", f"{made.size:,}", ", ".join(seen.instructions),
                made.may_lose_on, about.arch)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"

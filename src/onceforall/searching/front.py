@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MOST_PREDICTED = 0.999  # in [0, 1], of what is shown: a predictor cannot promise that nothing goes wrong
 
 
+def percent(share: float | None) -> str:
+    """An accuracy in per cent; empty where there is none."""
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
 def percent_predicted(share: float | None) -> str:
     """A predicted accuracy in per cent, which is never told as 100; empty where there is none."""
     if share is None:
