@@ -15,7 +15,6 @@ from onceforall.errors import UserError
 
 if TYPE_CHECKING:
     from onceforall.training.engine.distributed import Processes
-    from onceforall.training.engine.stop import Stop
     from onceforall.training.evaluate import Compute
     from onceforall.training.setup import Options
 
@@ -51,32 +50,25 @@ def every_of(text: str | None) -> tuple[float | None, int | None] | None:
 
 
 @contextmanager
-def stoppable(processes: Processes) -> Iterator[Stop]:
-    """Let what runs inside save when SIGTERM or Ctrl-C comes.
+def running(compute: Compute, processes: Processes, *, every: str | None, **options: Any) -> Iterator[Options]:
+    """The options of a training run, with all its processes joined; `every`: --checkpoint-every.
 
-    The command then ends with a line that says how to go on. Its exit code is 128 and the signal's number, as in a
-    shell.
+    What runs inside saves when SIGTERM or Ctrl-C comes. The command then ends with a line that says how to go on. Its
+    exit code is 128 and the signal's number, as in a shell.
     """
+    from onceforall.training.engine.distributed import joined
     from onceforall.training.engine.stop import Stop, Stopped
+    from onceforall.training.setup import Options
 
+    due = every_of(every)
     with Stop() as stop:
         try:
-            yield stop
+            with joined(processes, compute.device) as together:
+                yield Options(compute=compute, processes=together, every=due, stop=stop, **options)
         except Stopped as stopped:
             if processes.first:
                 typer.echo(f"ofa: {stopped}; the same command goes on from there", err=True)
             raise typer.Exit(128 + (stop.asked or signal.SIGTERM)) from None
-
-
-@contextmanager
-def running(compute: Compute, processes: Processes, *, every: str | None, **options: Any) -> Iterator[Options]:
-    """The options of a training run, with all its processes joined, and stoppable; `every`: --checkpoint-every."""
-    from onceforall.training.engine.distributed import joined
-    from onceforall.training.setup import Options
-
-    due = every_of(every)
-    with stoppable(processes) as stop, joined(processes, compute.device) as together:
-        yield Options(compute=compute, processes=together, every=due, stop=stop, **options)
 
 
 def log_to_stderr(processes: Processes, *, quiet: bool = False) -> None:

@@ -39,6 +39,7 @@ class Elastic:
         supernet: the supernet, with the shared tensors.
         rows: the stored sub-networks with their costs, ascending by accuracy.
         pictures: what the supernet was trained on, as `Trained.pictures` has it.
+        channels: how pictures are made ready, whatever their size.
         arch: the sub-network that `net(images)` runs, at first the most accurate one.
     """
 
@@ -46,7 +47,7 @@ class Elastic:
     supernet: Supernet
     rows: tuple[Row, ...]
     pictures: Mapping[str, Any]
-    _channels: Channels
+    channels: Channels
     _nets: Mapping[Arch, Subnet]
     arch: Arch = field(init=False)
 
@@ -91,7 +92,7 @@ class Elastic:
         Raises:
             UserError: it is not stored.
         """
-        return self._channels.at(self._stored(arch).resolution)
+        return self.channels.at(self._stored(arch).resolution)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -175,11 +176,6 @@ class Elastic:
         out = replace(self, rows=tuple(replace(row, costs={**row.costs, name: values[row.arch]}) for row in self.rows))
         out.arch = self.arch
         return out
-
-    @property
-    def channels(self) -> Channels:
-        """How pictures are made ready, whatever their size."""
-        return self._channels
 
     def extracted(self, arch: Arch | str) -> Subnet:
         """A stored sub-network with a copy of the weights, which may be trained or changed.

@@ -11,11 +11,11 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,7 @@ from onceforall.files import check_no_pointer, replacing, unreadable, unwritable
 _log = logging.getLogger(__name__)
 FORMAT, READABLE = 3, (1, 2, 3)  # those before 3 say what they are of; a run goes on from 3 alone
 _STATE = "optimizer."
+T = TypeVar("T")
 NEWEST, BEFORE, GOOD = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".good"))
 
 
@@ -120,11 +121,10 @@ def load(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *,
         return Position(meta["epoch"], meta["step"]), dict(meta["extra"])
 
     names = (GOOD, BEFORE, NEWEST) if good else (NEWEST, BEFORE, GOOD)
-    found: tuple[Position, dict[str, Any]] = _first(folder, names, into)
-    return found
+    return _first(folder, names, into)
 
 
-def _first(folder: Path, names: tuple[str, ...], read: Any) -> Any:
+def _first(folder: Path, names: tuple[str, ...], read: Callable[[Path], T]) -> T:
     """What `read` makes of the first of these files that is there and whole."""
     damaged: DamagedError | None = None
     for path in (folder / name for name in names):
