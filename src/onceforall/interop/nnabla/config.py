@@ -120,7 +120,8 @@ def checked(config: Config, for_algorithm: str, *, search: bool = False) -> Conf
     """
     if for_algorithm not in get_args(Algorithm):
         raise UserError("--algorithm", f"{for_algorithm!r} is not known", f"take {' or '.join(get_args(Algorithm))}")
-    config.check_supported()
+    for fault in config.faults():
+        raise fault
     sizes = _check_subnet(config) if for_algorithm == "OFATrainer" else _check_supernet(config)
     if search and config.data.train_portion == 1:
         raise UserError(f"{config.data_place}.train_portion", "1 leaves no pictures to validate on under --search",
