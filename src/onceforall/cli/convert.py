@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onceforall.cli.source import SpaceName
+from onceforall.cli.source import Json, SpaceName
 
 
 def convert(
@@ -16,7 +16,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="file to write: .safetensors (native), .h5 (nnabla) or .pth (mit)")],
     to: Annotated[str | None, typer.Option(help="native, nnabla or mit, whatever the target's name")] = None,
     space: SpaceName = None,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Write weights in another form: this project's, NNablaNAS's or the authors'; proved to answer the same."""
     from onceforall.interop.convert import convert as converted

@@ -17,6 +17,7 @@ from onceforall.cli.source import (
     Front,
     FrontRow,
     Genotype,
+    Json,
     Resolution,
     Root,
     SpaceName,
@@ -44,7 +45,7 @@ def evaluate(
     device: Device = "auto",
     workers: Workers = None,
     threads: Threads = None,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Accuracy of one sub-network on the test pictures; of a supernet's, BN is recalibrated on training pictures."""
     from onceforall.cli.pictures import Asked, scored

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceforall.cli.source import DataName, Root
+from onceforall.cli.source import DataName, Json, Root
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def export(
     threads: Annotated[int, typer.Option(help="of one forward pass, when latency is measured")] = 1,
     front: Annotated[Path | None, typer.Option(help="front of `ofa search` for elastic; DIR/search by default")] = None,
     rows: Annotated[int, typer.Option(min=1, help="sub-networks for elastic, spread over the front")] = 12,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Write files for other runtimes into DIR, each compared with torch before it is called done."""
     from onceforall.cli.progress import Progress

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from onceforall.cli.source import ArchText, Front, FrontRow, Genotype, Resolution, SpaceName, Which, arch_of, is_space
+from onceforall.cli.source import (
+    ArchText,
+    Front,
+    FrontRow,
+    Genotype,
+    Json,
+    Resolution,
+    SpaceName,
+    Which,
+    arch_of,
+    is_space,
+)
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
 
@@ -20,7 +31,7 @@ def inspect(
     row: FrontRow = None,
     resolution: Resolution = None,
     space_name: SpaceName = None,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
     which = Which(arch, genotype, resolution, front, row)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onceforall.cli.source import Json
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def predict(
                                            "or an exported file, by onnxruntime")],
     pictures: Annotated[list[Path], typer.Argument(help="picture files, or folders of them")],
     top: Annotated[int, typer.Option(min=1, help="classes to name")] = 5,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Name the likeliest classes of pictures, with their probabilities."""
     from onceforall.deploy.classify import RefusedError, lines, prepare, ranked

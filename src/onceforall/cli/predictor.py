@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onceforall.cli.source import Json
 from onceforall.space import search_space
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ app = typer.Typer(no_args_is_help=True, help="Predict accuracies of sub-networks
 Rows = Annotated[Path, typer.Argument(help='measured sub-networks, a JSON object a line: {"ks", "e", "d", '
                                            '"image_size", "top1"} or {"arch", "top1"}')]
 SpaceName = Annotated[str, typer.Option("--space", help="search space the rows are of")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON only")]
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onceforall.cli.source import Device, is_space, sizes_of
+from onceforall.cli.source import Device, Json, is_space, sizes_of
 from onceforall.errors import UserError
 from onceforall.space import SearchSpace, search_space
 
@@ -34,7 +34,7 @@ def profile(
     rounds: Annotated[int, typer.Option(help="visits to each part; more where the machine is shared")] = 5,
     seed: Annotated[int, typer.Option(help="what order and sub-networks derive from")] = 0,
     runner: Annotated[Path | None, typer.Option(help="write a folder to run elsewhere, and time nothing here")] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Time every part of a search space, and say how well the sums agree with whole sub-networks."""
     from onceforall.latency.job import Job, Settings

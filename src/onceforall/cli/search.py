@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.running import Threads, compute_of
-from onceforall.cli.source import DataName, Device, Root, SpaceName, Workers, is_space, sizes_of
+from onceforall.cli.source import DataName, Device, Json, Root, SpaceName, Workers, is_space, sizes_of
 from onceforall.errors import UserError
 from onceforall.space import search_space
 from onceforall.space.arch import foreign_words
@@ -53,7 +53,7 @@ def search(
     workers: Workers = None,
     threads: Threads = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder to write; RUN/search for a run")] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+    json_only: Json = False,
 ) -> None:
     """Find the sub-networks that no other one beats in accuracy and cost, within limits, without training."""
     from onceforall.cli.pictures import Asked

@@ -26,6 +26,7 @@ Root = Annotated[str | None, typer.Option(help="where that data set's files are"
 SpaceName = Annotated[str | None, typer.Option("--space", help="search space of a weights file that does not say")]
 Workers = Annotated[int | None, typer.Option(min=0, max=512, help="processes that read picture files; by default one "
                                              "a core but one, at most 16")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON only")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
