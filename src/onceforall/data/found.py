@@ -94,7 +94,7 @@ class Found:
         rows = [("", f"{origin.where}: {_number(total, 'picture')}, {_number(len(self.classes), 'class', 'classes')}")]
         rows += [(split.name, f"{sum(split.counts):,}  {split.source}".rstrip()) for split in self.splits]
         rows += [("sizes", _sizes(origin.sizes))] if origin.sizes else []
-        rows += [("formats", ", ".join(f"{count:,} {_ending(e)}" for e, count in origin.formats.items()))
+        rows += [("formats", ", ".join(f"{count:,} {e or 'without an ending'}" for e, count in origin.formats.items()))
                  ] if origin.formats else []
         rows += self._class_rows()
         rows += [("left out", str(row)) for row in origin.left_out[:MAX_LEFT]]
@@ -131,10 +131,6 @@ class Found:
 
 def _number(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _ending(ending: str) -> str:
-    return ending or "without an ending"
 
 
 def _ends(sizes: Sequence[Size]) -> list[Size]:

@@ -95,7 +95,9 @@ class Verifier:
     def _on_random_inputs(self, infer: Infer) -> tuple[Comparison, float]:
         """How it answers them, and the relative error of torch's own answers."""
         found, rounded, exact = _Tally(), _Tally(), deepcopy(self.net).double()
-        for images in self._random():
+        source, size = np.random.default_rng(0), self.about.resolution
+        for _ in range(0, _RANDOM, self.batch or _BATCH):
+            images = source.standard_normal((self.batch or _RANDOM, 3, size, size), dtype=np.float32)
             expected = self._torch(images)
             found.add(answered(infer, images, self.batch), expected)
             with torch.inference_mode():
@@ -110,11 +112,6 @@ class Verifier:
             found.add(answered(infer, images, self.batch), self._torch(images), labels)
             tell(self.listener, "verify", done=found.images, of=len(self.data.test))
         return found
-
-    def _random(self) -> Iterator[Images]:
-        source, size = np.random.default_rng(0), self.about.resolution
-        for _ in range(0, _RANDOM, self.batch or _BATCH):
-            yield source.standard_normal((self.batch or _RANDOM, 3, size, size), dtype=np.float32)
 
     def _torch(self, images: Images) -> Images:
         with torch.inference_mode():

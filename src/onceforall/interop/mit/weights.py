@@ -61,7 +61,8 @@ def read(path: Path) -> Content:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(f"{path}:{name}", f"is {type(tensor).__name__}, not a tensor")
-        ours = _present(name)
+        # the older style of keys, and that of DataParallel
+        ours = name.removeprefix("module.").replace(".mobile_inverted_conv.", ".conv.")
         if ours.endswith(COUNT):
             counts[ours.removesuffix(COUNT) + MEAN] = count_of(tensor, place=f"{path}:{name}")
         elif ours in arrays:
@@ -91,11 +92,6 @@ def foreign(path: Path, content: Content) -> Foreign:
 
 def _about(path: Path, values: Mapping[str, Any]) -> About | None:
     return parsed(path, text if isinstance(text := values[NAME], str) else "") if NAME in values else None
-
-
-def _present(name: str) -> str:
-    """Today's name of a key that has the older style, or that DataParallel saved."""
-    return name.removeprefix("module.").replace(".mobile_inverted_conv.", ".conv.")
 
 
 def loaded(path: Path) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, gathered
 from onceforall.training.engine.places import (
     CONFIG,
-    is_foreign,
+    foreign_of,
     moved,
     paths_of,
     read_config,
@@ -98,7 +98,7 @@ def _check_config(training: Training, output: Path, processes: Processes, *, wor
         if output.exists() and not output.is_dir():
             raise UserError(str(output), "is a file, not a folder", "give another -o")
         return
-    if is_foreign(output) and checkpoint.exists(output) and not finished(output):
+    if foreign_of(output) is not None and checkpoint.exists(output) and not finished(output):
         raise UserError(str(output), "was stopped by an older version of this program",
                         "finish it with that one, or take another output folder: -o")
     before = read_config(output)

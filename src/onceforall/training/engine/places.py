@@ -56,13 +56,11 @@ def read_own(path: Path) -> Training | None:
     return Training.from_dict(values) if {"data", "network", "stage"} <= values.keys() else None
 
 
-def is_foreign(output: Path) -> bool:
-    """Whether a run's folder was written by an older version, which kept its configuration in a foreign form."""
-    return _foreign_of(output) is not None
+def foreign_of(output: Path) -> Foreign | None:
+    """The module that reads a run's folder in a foreign form, as older versions wrote it.
 
-
-def _foreign_of(output: Path) -> Foreign | None:
-    """The module that reads a run's folder in a foreign form; None for a folder in ours, or without config.json."""
+    It is None for a folder in our form, or without config.json.
+    """
     return _foreign(_values(output / CONFIG)) if (output / CONFIG).exists() else None
 
 
@@ -176,7 +174,7 @@ def _recorded(output: Path) -> Mapping[str, list[Path]]:
     except ValidationError as error:
         raise UserError(str(path), f"is damaged ({error.errors()[0]['msg']})", "delete it: paths start from the "
                         "folder the command runs in then") from None
-    foreign = _foreign_of(output)
+    foreign = foreign_of(output)
     return {key if foreign is None else foreign.own_key(key): [output / place for place in found]
             for key, found in values.items()}
 
