@@ -21,8 +21,11 @@ Key = tuple[str, tuple[float, ...]]  # the group a column belongs to, and which 
 class Features:
     """Columns for regression, in groups.
 
-    `sizes`: (resolutions, columns) of the resolution. `blocks`: (slots, 1 + cases, columns), what a slot adds; row 0
-    is a block that does not exist. `groups`: of each column of `matrix`: resolution, blocks, blocks times resolution.
+    Args:
+        space: the space.
+        sizes: (resolutions, columns) of the resolution.
+        blocks: (slots, 1 + cases, columns), what a slot adds. Row 0 is a block that does not exist.
+        groups: the group of each column of `matrix`: resolution, blocks, blocks times resolution.
     """
 
     space: SearchSpace

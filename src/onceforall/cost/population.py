@@ -22,10 +22,13 @@ _ROWS = 1 << 15  # rows at a time, so that what is looked up stays in the cache
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """One cost of every block of a space at every resolution, and of the rest of the network.
+    """One cost of a space's sub-networks: of every block at every resolution, and of the rest of the network.
 
-    `rest`: (resolutions,). `blocks`: (resolutions, slots, 1 + choices of a block); entry 0 is a block that does not
-    exist. `largest`: a network's cost is the largest of its parts, not their sum.
+    Args:
+        space: the space.
+        rest: the cost outside the blocks, (resolutions,).
+        blocks: (resolutions, slots, 1 + choices of a block); entry 0 is a block that does not exist.
+        largest: whether a network's cost is the largest of its parts, and not their sum.
     """
 
     space: SearchSpace
@@ -109,8 +112,13 @@ class CostTable:
 
 @dataclass(frozen=True)
 class Slot:
-    """A part of the network whose cost follows from a few genes: block `place` of stage number `stage`, or what is
-    outside the stages (stage -1). `genes`: elastic widths around it, then its own choices; the last counts fastest."""
+    """A part of the network whose cost follows from a few genes.
+
+    Args:
+        stage: the number of its stage; -1: the layers outside the stages.
+        place: the number of the block in its stage.
+        genes: the elastic widths around it, then its own choices. The last one counts fastest.
+    """
 
     stage: int
     place: int

@@ -21,11 +21,18 @@ Colour: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Disjoint splits of one data set; label i means `classes[i]`; `mean` and `std` of a channel on [0, 1].
+    """Disjoint splits of one data set.
 
-    `held_out` (may be empty) validates during the search, `test` is for the final accuracy only. `spec`: what it was
-    loaded by; None for one made of other pictures. `found`: what was found when it was loaded. `depth`: of its files'
-    pixels.
+    Args:
+        train: training pictures.
+        held_out: pictures that validate while choices are made; there may be none.
+        test: pictures for the final accuracy.
+        classes: the class that each label means.
+        mean: the mean of each channel, of values in [0, 1].
+        std: the standard deviation of each channel.
+        spec: what it was loaded by; None for one made of other pictures.
+        found: what was found when it was loaded.
+        depth: how deep the pixels of its files are.
     """
 
     train: Pictures

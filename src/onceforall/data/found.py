@@ -63,8 +63,15 @@ class Split:
 class Origin:
     """What reading found, before pictures are held out.
 
-    `train`, `held_out` and `test` say where a split lies; empty: it is carved from the training pictures. `sizes`:
-    (width, height) of the pictures that were looked at; `formats`: files by their ending.
+    Args:
+        where: the folder, the list file or the name of the data set.
+        train: where the training pictures lie.
+        held_out: where those held out lie; empty: they are carved from the training pictures.
+        test: likewise.
+        sizes: (width, height) of the pictures that were looked at.
+        formats: the number of files, by their ending.
+        left_out: what is not used, and why.
+        notes: what else there is to say.
     """
 
     where: str

@@ -166,12 +166,17 @@ def _form() -> TypeAdapter[DataSpec]:
 
 @dataclass(frozen=True)
 class Loader:
-    """How batches are cut and served: `batch` pictures a process, as process `rank` of `world`,
-    `local_world` of which are on this machine.
+    """How batches are cut and served.
 
-    `workers` None picks a default from the cores and processes of this machine (0 for pictures in memory, which
-    need none); `prefetch` is batches ahead for each worker; `pin` puts them in pinned memory where there is a GPU;
-    `strict` stops at the first broken picture.
+    Args:
+        batch: pictures of one process.
+        workers: processes that read pictures; None: chosen by the cores of this machine, none for pictures in memory.
+        prefetch: batches that each worker reads ahead.
+        pin: whether batches lie in pinned memory where there is a GPU.
+        strict: whether the first broken picture ends the run.
+        rank: the number of this process.
+        world: how many processes there are.
+        local_world: how many of them are on this machine.
     """
 
     batch: int

@@ -31,9 +31,15 @@ class _Part(BaseModel):
 
 
 class Channels(_Part):
-    """How pictures are made ready at any size: values on [0, 1], minus `mean`, over `std`, channel by channel;
-    `rounded`: to eight bits after scaling, as pictures from files are; those in memory are not; `depth`: the levels
-    that are white in files of more than eight bits a channel. Pictures are upright, as their EXIF data says."""
+    """How pictures are made ready at any size. They are upright, as their EXIF data says.
+
+    Args:
+        interpolation: how they are scaled.
+        rounded: whether they are rounded to 8 bits after scaling. Pictures from files are, pictures in memory are not.
+        mean: what is subtracted from each channel, of values in [0, 1].
+        std: what each channel is divided by then.
+        depth: the levels that become white in files of more than 8 bits a channel.
+    """
 
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     rounded: bool
@@ -52,8 +58,13 @@ class Channels(_Part):
 
 
 class Preprocessing(Channels):
-    """From a picture to the net's input (3, crop, crop): RGB, the shorter side to `resize_shorter_side` and the longer
-    one in proportion, rounded down; the central square; then its channels."""
+    """From a picture to the net's input (3, crop, crop), in RGB. The channels follow as in `Channels`.
+
+    Args:
+        resize_shorter_side: what the shorter side is scaled to, in pixels. The longer one is scaled alike, rounded
+            down.
+        crop: side of the central square that is cut out then, in pixels.
+    """
 
     resize_shorter_side: Pixels
     crop: Pixels
@@ -76,10 +87,17 @@ class Answers(_Part):
 
 
 class Latency(_Part):
-    """Milliseconds of a batch: medians of rounds in turns, with `threads` each.
+    """How long a batch takes: medians over rounds in which the nets take turns.
 
-    `ms`: of the export; `fp32_ms`: of the same net in float32 in the same runtime, None where the export is that, or
-    was written by an older version; `torch_ms`: of torch.
+    Args:
+        ms: milliseconds of the export.
+        fp32_ms: of the same net in float32 in the same runtime; None where the export is that, or an older version
+            wrote it.
+        torch_ms: of torch.
+        batch: pictures of the batch.
+        threads: threads of each.
+        rounds: how many rounds.
+        device: the processor.
     """
 
     ms: Positive
@@ -92,8 +110,14 @@ class Latency(_Part):
 
 
 class Comparison(_Part):
-    """Logits of an export against torch's: the largest difference, the largest in relation to the largest logit of its
-    picture, and how many pictures got the same top-1."""
+    """How far the logits of an export are from torch's.
+
+    Args:
+        images: how many pictures were compared.
+        max_error: the largest difference.
+        relative_error: the largest difference, divided by the largest logit of its picture.
+        same_top1: how many pictures got the same top-1.
+    """
 
     images: int
     max_error: float
@@ -102,9 +126,17 @@ class Comparison(_Part):
 
 
 class Verification(_Part):
-    """How an export answers: on random inputs, and on the test pictures where they were at hand; `torch_error`: what
-    torch's own logits differ by, in float32, from those in float64, on the random inputs; `instructions`: the
-    processor's instruction sets that integer arithmetic depends on, empty where an older version wrote it."""
+    """How an export answers.
+
+    Args:
+        random: its answers to random inputs.
+        torch_error: the relative error of torch's own logits in float32, on these inputs, against float64.
+        pictures: its answers to the test pictures; None where these were not at hand.
+        top1: its accuracy on them, in [0, 1].
+        torch_top1: torch's.
+        latency: how long it takes.
+        instructions: the processor's instruction sets that integer arithmetic depends on; empty in older files.
+    """
 
     random: Comparison
     torch_error: float
@@ -118,8 +150,10 @@ class Verification(_Part):
 class Int8(_Part):
     """How an int8 export is laid out.
 
-    `form`: "portable" answers the same on every processor, "full-range" has weights of 8 bits and may lose accuracy on
-    the processors in `may_lose_on`; `keep`: the layers and blocks left in float.
+    Args:
+        form: "portable" answers the same on every processor; "full-range" has weights of 8 bits.
+        may_lose_on: processors on which it may lose accuracy.
+        keep: layers and blocks that are left in float.
     """
 
     form: Literal["portable", "full-range"]

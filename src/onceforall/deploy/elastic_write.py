@@ -38,11 +38,23 @@ def spread_rows(rows: Sequence[Row], objectives: Sequence[str], count: int) -> l
 
 def write_elastic(net: Supernet, rows: Sequence[Row], evaluator: Evaluator, path: Path, *,
                   listener: Listener | None = None) -> Elastic:
-    """Store the rows' sub-networks, each recalibrated by `evaluator`, with the supernet's weights in one file, and
-    return it loaded.
+    """Store sub-networks in one file with their supernet, and prove that it answers the same.
 
-    Every stored sub-network must answer random inputs and test pictures as the recalibrated one does, bit for bit on
-    CPU. Raises UserError where one does not; the file is left beside `path` then, as NAME.unproved.
+    Every stored sub-network has to answer random inputs and test pictures as the recalibrated one does, bit for bit on
+    CPU.
+
+    Args:
+        net: the supernet.
+        rows: the sub-networks.
+        evaluator: recalibrates them.
+        path: the file to write.
+        listener: hears of each one.
+
+    Returns:
+        The file, loaded.
+
+    Raises:
+        UserError: one answers otherwise. The file is kept beside `path` then, as NAME.unproved.
     """
     space, data, kept = net.space, evaluator.data, ascending(tuple({row.arch: row for row in rows}.values()))
     if not kept:

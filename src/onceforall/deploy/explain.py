@@ -29,8 +29,12 @@ _MEAN = "pool"  # the name of the global mean in the graphs; it is in no block
 class BlockLoss:
     """What int8 of one block alone costs.
 
-    `error`: root mean square of the logits' differences, in relation to that of the logits; `changed`: how many of
-    `images` pictures get another top-1; `points`: of top-1 that are lost, negative where some are gained.
+    Args:
+        block: its name.
+        error: root mean square of the differences of logits, divided by that of the logits.
+        changed: how many pictures get another top-1.
+        images: how many pictures there were.
+        points: points of top-1 that are lost; negative where some are gained.
     """
 
     block: str

@@ -34,9 +34,15 @@ _CALIBRATION_BATCH = 25
 class Request:
     """What to write.
 
-    `batch`: pictures of one inference, 0 for any, None for the target's best; `threads`: of one forward pass when
-    latency is measured; `max_loss`: points of top-1 that fp16 and int8 may lose; `full_range`: int8 weights have 8
-    bits, for processors with VNNI, instead of 7, for all; `keep`: layers, blocks and stages that int8 leaves in float.
+    Args:
+        target: the name of the form, as `ofa export --to` takes it.
+        precision: fp32, fp16 or int8.
+        batch: pictures of one inference; 0: any number; None: what suits the target.
+        threads: threads of one forward pass when latency is measured.
+        calibration_images: training pictures that int8 is calibrated with.
+        max_loss: points of top-1 that fp16 and int8 may lose.
+        full_range: whether int8 weights have 8 bits, for processors with VNNI, and not 7, which suits all.
+        keep: layers, blocks and stages that int8 leaves in float.
     """
 
     target: str
@@ -82,11 +88,21 @@ class Request:
 
 def export(folder: Path, request: Request, data: DataSet | None = None, *,
            listener: Listener | None = None) -> dict[str, Export]:
-    """Write and verify one file in a sub-network's folder, note it in model.json, and give the note by its name.
+    """Write one file into a sub-network's folder, verify it, and note it in model.json.
 
-    `data`: calibrates int8 with its training pictures, and verifies with its test pictures; without it random inputs
-    alone verify. A file that answers otherwise than torch is kept in the subfolder `rejected`. Raises UserError for
-    that, for what cannot be written, for int8 without data, and for layers to be kept that it does not have.
+    Args:
+        folder: an extracted sub-network's.
+        request: what to write.
+        data: calibrates int8 with its training pictures, and verifies with its test pictures; None: random inputs
+            verify.
+        listener: hears of progress.
+
+    Returns:
+        What model.json says of the file, by its name.
+
+    Raises:
+        UserError: the file answers otherwise than torch, and is kept in the subfolder `rejected`; or it cannot be
+            written; or int8 has no data; or there is no such layer to keep.
     """
     target = request.check()
     net, about = opened_subnet(folder, request)

@@ -21,9 +21,17 @@ Infer: TypeAlias = Callable[[Images], Images]  # normalised images (B, 3, H, W),
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """`net`: folded, in evaluation mode on the CPU; `batch` 0 is any; `calibration`: batches of normalised training
-    pictures for int8, empty otherwise; `full_range`: int8 weights have 8 bits, not 7; `keep`: layers and blocks that
-    int8 leaves in float."""
+    """What a target is given to write.
+
+    Args:
+        net: the net on the CPU, in evaluation mode, with its normalisation folded in.
+        about: what its folder says of it.
+        precision: fp32, fp16 or int8.
+        batch: pictures of one inference; 0: any number.
+        calibration: batches of normalised training pictures for int8; empty for other precisions.
+        full_range: whether int8 weights have 8 bits, and not 7.
+        keep: layers and blocks that int8 leaves in float.
+    """
 
     net: Subnet
     about: Description

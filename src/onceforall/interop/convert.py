@@ -33,11 +33,22 @@ class Converted:
 
 
 def convert(source: Path, target: Path, *, to: str | None = None, space: str | None = None) -> Converted:
-    """Write the weights of `source` (a file of any form, or a run folder) to `target`.
+    """Write weights in another form, and prove that they answer the same.
 
-    The form of `target` follows from its suffix, or is `to`. A sub-network in the authors' form whose target does not
-    end in .pth, .pt or .tar becomes a folder of theirs: `init`, `net.config`, `run.config`. Array values are the same
-    to the bit, as float32. Raises UserError, and leaves no target, where the written file does not answer the same.
+    Array values are the same to the bit, as float32. A sub-network in the authors' form becomes a folder of theirs,
+    with `init`, `net.config` and `run.config`, where `target` does not end in .pth, .pt or .tar.
+
+    Args:
+        source: a file of any form, or a run's folder.
+        target: the file to write.
+        to: its form; None: what its suffix stands for.
+        space: the search space of a file that does not say it.
+
+    Returns:
+        What was converted.
+
+    Raises:
+        UserError: the written file does not answer the same. No target is left then.
     """
     path = weights_file(source)
     form = form_of(path)

@@ -24,8 +24,19 @@ _LEAST = 30  # sub-networks: fifteen to fit, fifteen held out
 
 @dataclass(frozen=True)
 class Settings:
-    """How a device is timed. `threads`: of one forward pass; `batch`: pictures of one; `subnets`: whole sub-networks
-    that are timed; `rounds`: how often each part is visited; `runs`, `seconds`: the least of one visit."""
+    """How a device is timed.
+
+    Args:
+        backend: onnxruntime, openvino or torch.
+        device: cpu, cuda or auto.
+        threads: threads of one forward pass.
+        batch: pictures of one forward pass.
+        subnets: how many whole sub-networks are timed.
+        seed: what the order and the sub-networks derive from.
+        rounds: how often each part is visited.
+        runs: the least number of forward passes of a visit.
+        seconds: the least time of a visit.
+    """
 
     backend: str = "onnxruntime"
     device: str = "auto"

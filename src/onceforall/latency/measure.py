@@ -22,10 +22,20 @@ Opened = tuple["Values", "Open", "Values"]  # the job's values, what opens its c
 
 
 def profile(job: Job, output: Path, hear: Hear = lambda record: None) -> LatencyTable:
-    """Time the job's cases on this machine, write the table (.json, or the timings alone as .csv), and give it.
+    """Time the job's cases on this machine, and write the table.
 
-    Timings are kept beside the output until then: the same call after a stop goes on. Raises UserError for settings
-    that are none, packages that are missing, and timings of other settings that are there.
+    Timings are kept beside the table until it is written: the same call goes on after a stop.
+
+    Args:
+        job: what is timed.
+        output: the table's file, .json; or .csv, which holds the timings alone.
+        hear: hears of progress.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: a setting is not possible, a package is missing, or timings of other settings are there.
     """
     job.settings.check()
     if output.suffix not in (".json", ".csv"):

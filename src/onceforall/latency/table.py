@@ -25,8 +25,13 @@ _COLUMNS = ("resolution", "layer", "ms", "spread_ms", "n")
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one forward pass (of `about["batch"]` pictures): the value, its spread, and the number of
-    repetitions."""
+    """How long one forward pass takes.
+
+    Args:
+        ms: milliseconds, of as many pictures as the table's batch has.
+        spread_ms: how far the repetitions differ.
+        n: how many repetitions there were.
+    """
 
     ms: float
     spread_ms: float = 0.0
@@ -35,8 +40,14 @@ class Timing:
 
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
-    """Timings by resolution of the network (None: of any) and name of the layer, as `layer_name` and `block_name`
-    write them. A latency is `offset_ms` plus `scale` times their sum. `about`: device, versions, threads."""
+    """Measured timings. A sub-network's latency is `offset_ms` plus `scale` times their sum, in ms.
+
+    Args:
+        timings: by the resolution of the network, None for any, and by the name of the layer or block.
+        about: what is said of the device, such as versions and threads.
+        scale: factor of the sum.
+        offset_ms: what is added to it.
+    """
 
     timings: Mapping[tuple[int | None, str], Timing]
     about: Mapping[str, Any] = field(default_factory=dict)

@@ -22,9 +22,15 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """`stages`: the records of each stage's metrics.jsonl by its folder, in the order of training; `search`: the values
-    of front.json, None where nothing was searched yet; `subnets`: the sub-networks that are saved, by their folders;
-    `augmentation`: what the stages did to training pictures, each once."""
+    """What a report shows.
+
+    Args:
+        name: the run's name.
+        stages: the records of each stage's metrics.jsonl, by its folder, in the order of training.
+        search: the values of front.json; None where nothing was searched yet.
+        subnets: the sub-networks that are saved, by their folders.
+        augmentation: what the stages did to training pictures, each once.
+    """
 
     name: str
     stages: Mapping[str, Records]

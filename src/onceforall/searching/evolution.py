@@ -22,8 +22,15 @@ PATIENCE = 50  # generations after which limits that nothing keeps are given up,
 
 @dataclass(frozen=True)
 class Evolution:
-    """How to search. `mutations`: genes of a child that change, on average; `crossed`: share of children with two
-    parents."""
+    """How to search.
+
+    Args:
+        population: sub-networks that live on.
+        generations: how often they have children.
+        mutations: genes of a child that change, on average.
+        crossed: share of the children that have two parents.
+        seed: what all random draws derive from.
+    """
 
     population: int = 1000
     generations: int = 500
@@ -34,8 +41,14 @@ class Evolution:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A Pareto front: sub-networks (N, genes), each once, and their goals' values (N, goals), lower is better; how many
-    different sub-networks were looked at, and in how many seconds."""
+    """A Pareto front.
+
+    Args:
+        codes: its sub-networks (N, genes), each once.
+        values: the values of their goals (N, goals); lower is better.
+        evaluations: how many different sub-networks were looked at.
+        seconds: how long that took.
+    """
 
     codes: Codes
     values: Floats
@@ -88,10 +101,22 @@ class _Census:
 
 def evolve(problem: Problem, settings: Evolution, *, start: Codes | None = None,
            listener: Listener | None = None) -> Found:
-    """The Pareto front that NSGA-II finds; the same for the same seed. `start`: rows (N, genes) to begin with.
+    """Find a Pareto front by NSGA-II. The same seed gives the same front.
 
-    Limits by constraint domination (Deb et al. 2002, section VI): those that keep all of them come first, others in the
-    order of their excess. Raises UserError where nothing that keeps all limits together is found.
+    Sub-networks that keep all limits come first, the others in the order of their excess (constraint domination, Deb et
+    al. 2002, section VI).
+
+    Args:
+        problem: goals and limits.
+        settings: how to search.
+        start: sub-networks (N, genes) to begin with, beside random ones.
+        listener: hears of each generation.
+
+    Returns:
+        The front.
+
+    Raises:
+        UserError: no sub-network is found that keeps all limits together.
     """
     began, rng = time.perf_counter(), np.random.default_rng(settings.seed)
     cardinalities = np.array(problem.space.cardinalities, np.int16)

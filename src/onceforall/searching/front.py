@@ -34,7 +34,14 @@ def percent_predicted(share: float | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A sub-network: its costs by name, and its top-1 in [0, 1] as predicted and as measured, None where not known."""
+    """A sub-network with what it costs, and how accurate it is.
+
+    Args:
+        arch: the sub-network.
+        costs: its costs, by name; latency in ms, memory in bytes.
+        predicted: its top-1 in [0, 1] as predicted; None where nothing predicts it.
+        measured: its top-1 in [0, 1] as measured; None where it was not.
+    """
 
     arch: Arch
     costs: Mapping[str, float]

@@ -22,8 +22,14 @@ def exactly(value: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """A value of a sub-network that should be low; high where `up`. `best`: the sub-network (genes,) of the best value,
-    where that is known."""
+    """A value of a sub-network that is to be low, or high.
+
+    Args:
+        name: such as "accuracy" or "macs".
+        of: the values (N,) of sub-networks (N, genes).
+        up: whether it is to be high.
+        best: the sub-network (genes,) with the best value; None where that is not known.
+    """
 
     name: str
     of: Measure

@@ -28,10 +28,21 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """The front of one search, ascending by accuracy, and what it was searched with.
+    """The front of one search, and what it was searched with.
 
-    `sampled`: the sub-networks that the predictor was fitted on, each with what a fit without it predicts; `baseline`:
-    the front of random search at as many evaluations, where it was asked for.
+    Args:
+        space: the space that was searched.
+        num_classes: outputs of the classifier.
+        objectives: what the front is of.
+        limits: the most that each cost might be, by its name.
+        front: the rows, ascending by accuracy.
+        evaluations: how many different sub-networks were looked at.
+        seconds: how long the search took.
+        seed: what all random draws derived from.
+        sampled: the sub-networks that the predictor was fitted on. Each has what a fit without it predicts.
+        baseline: the front of random search at as many evaluations; empty where that was not asked for.
+        fitted: the predictor; None where none was fitted.
+        tables: latency tables, by the name of the device.
     """
 
     space: SearchSpace

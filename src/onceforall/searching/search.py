@@ -26,9 +26,19 @@ if TYPE_CHECKING:  # it loads torch, and a search without a net does without
 
 @dataclass(frozen=True)
 class Request:
-    """What to search for. `objectives`: empty for accuracy against latency, or against MACs without a table; `limits`
-    by name of the cost; `tables` by name of the device; `predictor`: a file, learned as `plan` says where there is
-    none; `measure`: rows of the front to measure on the test pictures; `baseline`: random search beside it."""
+    """What to search for.
+
+    Args:
+        objectives: what the front is of; empty: accuracy and latency, or accuracy and MACs where there is no table.
+        limits: the most that each cost may be, by its name.
+        resolutions: sides of the input in pixels; empty: all that the tables and the predictor know.
+        tables: latency tables, by the name of the device.
+        predictor: a file of an accuracy predictor; None: one is learned, as `plan` says.
+        evolution: how to search.
+        plan: how many sub-networks to measure for a predictor.
+        measure: how many rows of the front to measure on the test pictures.
+        baseline: whether random search runs beside it.
+    """
 
     objectives: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -43,9 +53,20 @@ class Request:
 
 def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, scorer: Scorer | None = None,
            listener: Listener | None = None) -> Record:
-    """The front of a space, or with `scorer` of the supernet that it measures.
+    """Search a space, or a supernet.
 
-    Raises UserError for limits that nothing keeps, and for tables and predictors that do not belong to the space.
+    Args:
+        space: the search space.
+        request: what to search for.
+        num_classes: outputs of the classifier.
+        scorer: measures the supernet's sub-networks; None: there is no supernet.
+        listener: hears of progress.
+
+    Returns:
+        The front, and what it was searched with.
+
+    Raises:
+        UserError: nothing keeps the limits, or a table or the predictor is of another space.
     """
     began, sizes = time.perf_counter(), request.resolutions or None
     priced = costs(space, request.tables, num_classes=num_classes, resolutions=sizes)

@@ -27,7 +27,13 @@ LEAST_ROWS = 20  # that a predictor is fitted on
 
 @dataclass(frozen=True)
 class Plan:
-    """How many sub-networks to measure first, and of the front in each of `rounds` rounds."""
+    """How many sub-networks to measure.
+
+    Args:
+        collect: how many before the first search.
+        rounds: how often some of the front are measured before the search is repeated.
+        each: how many of the front in each round.
+    """
 
     collect: int = 100
     rounds: int = 2

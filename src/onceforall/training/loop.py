@@ -33,10 +33,19 @@ def unmarked(_part: str) -> AbstractContextManager[None]:
 
 @dataclass(eq=False)
 class Learner:
-    """What learns: `net`, how a sub-network of it runs, its optimiser, and the teacher it learns from.
+    """What learns.
 
-    `rate` is a factor of the stage's learning rate, `clip` the largest norm of all gradients together. `mark` is
-    entered around each of a step's PARTS, with the part's name.
+    Args:
+        net: the supernet, or one sub-network.
+        forward: runs a sub-network: images (B, 3, R, R) and its arch to logits (B, K).
+        optimizer: updates the weights.
+        teacher: what is learned from, too; None: the labels alone.
+        compute: the device and the precision.
+        scaler: scales gradients where the precision is float16.
+        processes: all processes of the run.
+        rate: factor of the stage's learning rate.
+        clip: the largest norm of all gradients together; None: any.
+        mark: gives a context for each of a step's PARTS, by its name.
     """
 
     net: nn.Module

@@ -30,9 +30,18 @@ from onceforall.weights.nets import classes_of, space_of
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, apart from what is trained. `profile`: trace and time a few steps; `every`: minutes, and steps, from
-    one checkpoint to the next, instead of the settings'; `stop`: what may ask the run to save and end; `threads`: asked
-    for, though a run that goes on began with others; `notes`: lines that the log begins with."""
+    """How to run, apart from what is trained.
+
+    Args:
+        compute: the device and the precision.
+        processes: all processes of the run.
+        listener: hears of progress.
+        profile: whether a few steps are traced and timed.
+        every: minutes, and steps, from one checkpoint to the next; None: as the settings say.
+        stop: asks the run to save and end.
+        threads: of torch, as the user asks; None: those that a run began with.
+        notes: lines that the log begins with.
+    """
 
     compute: Compute = field(default_factory=Compute)
     processes: Processes = field(default_factory=Processes)

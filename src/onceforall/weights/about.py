@@ -30,8 +30,19 @@ class Pictures(BaseModel):
 
 
 class About(BaseModel):
-    """`kept`: of arrays of NNablaNAS's files, by its name, what their writer chose: dtype, index, need_grad. `counts`:
-    batches that each batch normalisation has seen, for forms without a place for them."""
+    """What a weights file of this project says of its net.
+
+    Args:
+        kind: whether it is a supernet or a sub-network.
+        space: the rows of its space.
+        num_classes: outputs of the classifier.
+        arch: the sub-network; None for a supernet.
+        dropout: share of the classifier's inputs that training sets to 0.
+        bn: momentum and eps of batch normalisation.
+        pictures: what it was trained on.
+        kept: what the writer of a file of NNablaNAS chose for an array, by its name: dtype, index, need_grad.
+        counts: batches that each batch normalisation has seen, for forms without a place for them.
+    """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 

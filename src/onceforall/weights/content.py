@@ -24,9 +24,12 @@ class Stored:
 class Content:
     """What a weights file holds.
 
-    `arrays`: float32, by the file's own names and in its own layout. `counts`: batches that each batch normalisation
-    has seen, by the name of its running mean. `about`: what this project says of the net; None in a foreign file.
-    `kept`: see `About`. `stored`: sub-networks of a supernet that the file has beside it; only the native form does.
+    Args:
+        arrays: float32, under the file's own names and in its own layout.
+        counts: batches that each batch normalisation has seen, by the name of its running mean.
+        about: what this project says of the net; None in a foreign file.
+        kept: as in `About`.
+        stored: sub-networks that the file has beside its supernet; only the native form does.
     """
 
     arrays: dict[str, Tensor]

@@ -25,8 +25,15 @@ WEIGHTS, NNABLA_WEIGHTS = "weights.safetensors", "weights.h5"  # of a training s
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A net with what belongs to it: its space, which sub-network it is (`arch`; None for a supernet), and what it was
-    trained on (`pictures`, JSON values: `mean` and `std` of a channel, `classes`, `depth`; empty where unknown)."""
+    """A net with what belongs to it.
+
+    Args:
+        net: the supernet, or the sub-network.
+        space: its search space.
+        arch: which sub-network it is; None for a supernet.
+        pictures: what it was trained on, as JSON values: `mean` and `std` of a channel, `classes`, `depth`; empty where
+            that is not known.
+    """
 
     net: Supernet | Subnet
     space: SearchSpace
@@ -40,11 +47,19 @@ class Trained:
 
 
 def save(trained: Trained, path: Path, *, form: Form | None = None, kept: Mapping[str, Kept] | None = None) -> None:
-    """Write a weights file atomically, in the form that its suffix stands for unless `form` is given.
+    """Write a weights file as a whole or not at all.
 
-    The file also says which net it is, so that `open_weights` needs no more; its arrays are named as the form's other
-    readers name them. `kept`: see `About`; what it does not say of an array is as the form writes it by default. Raises
-    UserError for a family of networks that has no names in the form.
+    The file also says which net it holds, so that `open_weights` needs no more. Its arrays have the names that the
+    form's other readers know.
+
+    Args:
+        trained: the net.
+        path: the file.
+        form: the kind of file; None: what its suffix stands for.
+        kept: as in `About`; None: what the form writes by default.
+
+    Raises:
+        UserError: the form has no names for this family of networks, or the file cannot be written.
     """
     form = form or form_to_write(path)
     form.write(path, content_of(trained, form, kept=kept))
@@ -68,11 +83,20 @@ def content_of(trained: Trained, form: Form, *, kept: Mapping[str, Kept] | None 
 
 
 def open_weights(source: str | Path, *, space: str | None = None) -> Trained:
-    """The trained net in a weights file of any form, or in a run folder, in evaluation mode.
+    """Read the net of a weights file, in evaluation mode.
 
-    Files of this project say which net they hold. For others `space` names the search space (the ImageNet table by
-    default); width, number of classes, and kernels or the sub-network follow from the shapes. Raises UserError that
-    names what does not fit.
+    Files of this project say which net they hold. Of others the shapes of the arrays tell the width, the number of
+    classes, and the kernels or the sub-network.
+
+    Args:
+        source: a file of any form, or a run's folder.
+        space: the search space of a file that does not say it; None: its family's table for ImageNet.
+
+    Returns:
+        The net with what belongs to it.
+
+    Raises:
+        UserError: something does not fit.
     """
     path = weights_file(Path(source))
     form = form_of(path)
@@ -135,11 +159,17 @@ def load_supernet(source: str | Path) -> Supernet:
 
 
 def load_weights(net: Supernet, path: Path) -> None:
-    """Copy the arrays of a supernet's weights file of any form into `net`.
+    """Copy a weights file into a supernet.
 
-    The file may be of a narrower space: kernel matrices it lacks start at identity, and the log says so; and it may be
-    an ordinary net, the largest sub-network. Raises UserError that names an array that is missing, unknown or of
-    another shape.
+    The file may be of a narrower space: the kernel matrices that it lacks start at identity, and the log says so. It
+    may also hold the largest sub-network.
+
+    Args:
+        net: the supernet.
+        path: a file of any form.
+
+    Raises:
+        UserError: an array is missing, unknown or of another shape.
     """
     form = form_of(path)
     _fill(net, path, form, form.code.read(path), narrower=True)

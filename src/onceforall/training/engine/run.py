@@ -54,14 +54,21 @@ _LOOK = 10  # steps on a GPU from one look at loss, clock and signals to the nex
 
 
 def train(training: Training, output: Path, options: Options | None = None) -> None:
-    """Train in folder `output`; a stopped run goes on, a finished one is left as it is.
+    """Train in a folder. A stopped run goes on, and a finished one is left as it is.
 
-    Leaves config.json, paths.json, weights.safetensors, weights.h5 (of NNablaNAS's families), a checkpoint,
-    metrics.jsonl, TensorBoard events and log.txt. Under `options.profile` also the folder profile: a trace and a table
-    of a few of the steps it trains. Several processes
-    call it inside `joined`. A run that goes on computes with as many threads as it began with, unless `options.threads`
-    says otherwise. Raises UserError for what cannot be run, before anything is trained, and
-    Stopped when `options.stop` was asked to.
+    It leaves config.json, paths.json, weights.safetensors, weights.h5 (of NNablaNAS's families), a checkpoint,
+    metrics.jsonl, TensorBoard events and log.txt. Several processes call it inside `joined`. A run that goes on
+    computes with as many threads as it began with.
+
+    Args:
+        training: what is trained.
+        output: the folder.
+        options: how to run. `profile` also leaves the folder profile, with a trace and a table of a few steps.
+            `threads` changes the number of threads of a run that goes on.
+
+    Raises:
+        UserError: it cannot be run. This is found before anything is trained.
+        Stopped: `options.stop` was asked to stop.
     """
     options = options or Options()
     check_output(training, output, options)

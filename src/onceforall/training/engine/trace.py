@@ -27,10 +27,19 @@ WARM_UP, STEPS = 10, 5  # the first steps at a resolution are slow, hence left o
 
 @dataclass(frozen=True)
 class Shares:
-    """Where the time of a step goes: `step_ms` a step, of which `parts_ms` by name, in ms, the mean over `steps` steps
-    of `epoch` from `first_step` on (both from 0) on `device`.
+    """Where the time of a step goes: means over a few steps.
 
-    On a GPU it is the time between the parts' ends on its stream, so that waiting for the CPU counts too.
+    On a GPU a part lasts from the end of the one before it on the stream to its own end, so that waiting for the CPU
+    counts.
+
+    Args:
+        device: what the steps ran on.
+        epoch: their epoch, from 0.
+        first_step: the first of them, from 0.
+        steps: how many there are.
+        images_per_second: over all processes.
+        step_ms: milliseconds of a step.
+        parts_ms: milliseconds of each part of it, by name.
     """
 
     device: str
