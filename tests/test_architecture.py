@@ -12,8 +12,8 @@ import pytest
 import onceforall
 
 ROOT = Path(onceforall.__file__).parent
-ROOMS = ["testing", "cli", "report", "api", "recipes", "run", "interop", "deploy", "searching", "training", "latency",
-         "cost", "data", "weights", "nn", "space"]  # `api` and `run` are files
+ROOMS = ["testing", "cli", "report", "api", "recipes", "run", "interop", "pretrained", "deploy", "searching",
+         "training", "latency", "cost", "data", "weights", "nn", "space"]  # `api` and `run` are files
 GROUND = ["errors", "files", "functions", "problems"]  # what every room may import
 
 

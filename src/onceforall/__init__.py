@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
     from onceforall.nn import Subnet, Supernet, extract, recalibrate, sort_channels
+    from onceforall.pretrained.reading import from_pretrained
     from onceforall.run import Run
     from onceforall.space import Arch, Block, SearchSpace, search_space
     from onceforall.training.network import Network, Teacher
@@ -44,6 +45,7 @@ _HOMES = {
     "onceforall.deploy.elastic": ("Elastic",),
     "onceforall.deploy.folder": ("load_subnet",),
     "onceforall.weights.nets": ("load",),
+    "onceforall.pretrained.reading": ("from_pretrained",),
     "onceforall.run": ("Run",),
     "onceforall.training.settings": ("Loss", "Optimizer", "Schedule"),
     "onceforall.training.network": ("Network", "Teacher"),
@@ -54,8 +56,8 @@ _HOMES = {
 
 __all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Loss", "Network", "Optimizer", "Pictures",
            "Recipe", "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError",
-           "extract", "fit", "load", "load_subnet", "macs", "params", "recalibrate", "search_space", "sort_channels",
-           "train"]
+           "extract", "fit", "from_pretrained", "load", "load_subnet", "macs", "params", "recalibrate", "search_space",
+           "sort_channels", "train"]
 
 
 def __getattr__(name: str) -> Any:

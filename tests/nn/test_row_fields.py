@@ -35,10 +35,25 @@ GROUPED = StageSpace((32, 48), (1, 2), 2, "relu", se=Gate(place="end"),
                      fixed=(("group_width", 16), ("strided", 1)))
 LINEAR = StageSpace(40, (1,), 1, "hswish", se=True, elastic=elastic({"kernel": (3, 5), "expand": (2, 3)}),
                     acts=(("depthwise", None),))
+BASIC = StageSpace(24, (1, 2), 2, "gelu", se=Gate(place="end"), kind="basic",
+                   elastic=elastic({"fraction": (0.5, 1), "kernel": (3, 5)}), fixed=(("hidden", 32), ("squeezed", 5)))
+MISH = StageSpace(32, (1, 2), 2, "mish", se=Gate(), elastic=elastic({"fraction": (0.5, 0.75, 1)}), kind="bottleneck",
+                  fixed=(("hidden", 48), ("group_width", 12), ("squeezed", 3)))
 SPACE = SearchSpace("fields", (33, 40), Stem(8, 1, "relu", kernel=5, pool=True), (UIB, FUSED, CONV, GROUPED, LINEAR),
                     Head(48, 32, "hswish", mix_norm=True), padding="same")
 SPACES = {"same": SPACE, "centre": replace(SPACE, padding="centre", head=replace(SPACE.head, mix_norm=False,
-                                                                                mix_bias=True))}
+                                                                                mix_bias=True)),
+          "basic": replace(SPACE, stages=(BASIC, MISH))}
+
+
+def test_plan_of_a_basic_block():
+    plan = lower(SPACES["basic"], SPACES["basic"].middle)
+    first, second = plan.stages[0][0], plan.stages[1][0]
+    assert [(layer.role, layer.outputs, layer.kernel, layer.stride, layer.act) for layer in first.layers] == [
+        ("conv1", 32, 5, 2, "gelu"), ("conv2", 24, 5, 1, None), ("reduce", 5, 1, 1, "relu"),
+        ("excite", 24, 1, 1, "hsigmoid"), ("shortcut", 24, 1, 2, None)]
+    assert (first.act, first.shortcut.pool, second["reduce"].outputs) == ("gelu", "mean", 3)
+    assert (second["conv2"].outputs, second["conv2"].groups) == (36, 3)
 
 
 @pytest.fixture(params=SPACES)
@@ -103,6 +118,7 @@ def test_a_depthwise_layer_that_may_be_left_out_is_not_shared():
         torch.testing.assert_close(shared(arch), net(pictures(33), arch), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("space", ["same", "centre"], indirect=True)
 def test_elastic_kernels_of_all_kinds_of_layers(net):
     steps = {name.rpartition(".conv.kernel_")[0] for name in net.state_dict() if "kernel_" in name}
     roles = {(int(words[1]), words[-1]) for words in (name.split(".") for name in steps)}
@@ -110,6 +126,7 @@ def test_elastic_kernels_of_all_kinds_of_layers(net):
     assert "stages.3.0.conv2.conv.kernel_5to3" in net.state_dict()
 
 
+@pytest.mark.parametrize("space", ["same", "centre"], indirect=True)
 def test_plans(space):
     plan = lower(space, space.largest)
     first = plan.stages[0][0]
@@ -155,6 +172,7 @@ def test_macs_and_parameters_of_the_built_net(net):
         assert sum(p.numel() for p in plain.parameters()) == params(net.space, arch, num_classes=5)
 
 
+@pytest.mark.parametrize("space", ["same", "centre"], indirect=True)
 def test_sorting_keeps_what_was_trained(net):
     net = copy.deepcopy(net).double()
     trained = net.space.restrict(start=(3, 5), kernel=(0, 3, 5, 1))
@@ -224,6 +242,7 @@ def test_hidden_channels_that_are_no_groups():
         Supernet(replace(SPACE, stages=(stage,)))
 
 
+@pytest.mark.parametrize("space", ["same", "centre"], indirect=True)
 def test_files(space):
     assert SearchSpace.from_dict(space.to_dict()) == space
     form = space.to_dict()

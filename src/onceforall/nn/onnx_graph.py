@@ -103,12 +103,20 @@ class _Writer:
 
     def act(self, place: str, x: str, kind: str) -> str:
         if kind == "relu6":
-            ends = (helper.make_tensor("", self._type, [], [end]) for end in (0.0, 6.0))
-            return self.node(place, "Clip", x, *(self.node(place, "Constant", value=end) for end in ends))
+            return self.node(place, "Clip", x, self.constant(place, 0.0), self.constant(place, 6.0))
         if kind == "swish":
             return self.node(place, "Mul", x, self.node(place, "Sigmoid", x))
+        if kind == "mish":
+            return self.node(place, "Mul", x, self.node(place, "Tanh", self.node(place, "Softplus", x)))
+        if kind == "gelu":  # x / 2 (1 + erf(x / sqrt 2))
+            share = self.node(place, "Erf", self.node(place, "Mul", x, self.constant(place, 0.5 ** 0.5)))
+            twice = self.node(place, "Add", share, self.constant(place, 1.0))
+            return self.node(place, "Mul", self.node(place, "Mul", x, twice), self.constant(place, 0.5))
         name, attributes = _ACTS[kind]
         return self.node(place, name, x, **attributes)
+
+    def constant(self, place: str, value: float) -> str:
+        return self.node(place, "Constant", value=helper.make_tensor("", self._type, [], [value]))
 
     def weights(self, layer: Layer, shape: tuple[int, ...]) -> list[str]:
         found = []

@@ -21,7 +21,7 @@ def activation(name: str | None, *, first: bool = False) -> nn.Module:
     kinds: dict[str | None, Callable[[], nn.Module]] = {
         None: nn.Identity, "relu": partial(nn.ReLU, inplace=not first), "relu6": partial(nn.ReLU6, inplace=not first),
         "hswish": nn.Hardswish, "swish": nn.SiLU, "sigmoid": nn.Sigmoid,
-        "hsigmoid": nn.Hardsigmoid}  # those need their input for the gradient
+        "hsigmoid": nn.Hardsigmoid, "gelu": nn.GELU, "mish": nn.Mish}  # those need their input for the gradient
     return kinds[name]()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,12 +52,10 @@ class Place:
     def hidden(self, channels: int) -> int:
         """Channels inside the block: as many as its `hidden` says, or `expand` times `channels`; of that the part that
         its `fraction` says. What a ratio gives is made divisible, by the channels of a group too."""
-        own, part, divisor = int(self["hidden"]), self["fraction"] or 1, max(8, int(self["group_width"]))
+        own, part, width = int(self["hidden"]), self["fraction"] or 1, int(self["group_width"])
         ratio = 1 if own else self["expand"] or 1
-        whole = (own or channels) if ratio == 1 else make_divisible(round(channels * ratio), divisor)
-        if part == 1:
-            return whole
-        return min(whole, make_divisible(round((own or channels) * ratio * part), divisor))
+        whole = (own or channels) if ratio == 1 else make_divisible(round(channels * ratio), _divisor(width))
+        return whole if part == 1 else min(whole, part_of((own or channels) * ratio, part, width))
 
     def expands(self, hidden: int) -> bool:
         """Whether there is an expansion: where hidden channels are elastic, and where they are others than the inputs
@@ -76,13 +75,23 @@ class Place:
         gate = self.stage.gate
         if gate is None or gate.place != place:
             return []
-        squeezed = make_divisible(int((self.inputs if gate.of == "inputs" else channels) * gate.ratio), gate.divisor)
+        squeezed = int(self["squeezed"]) or make_divisible(
+            int((self.inputs if gate.of == "inputs" else channels) * gate.ratio), gate.divisor)
         return [Layer(f"{self.name}.{SE}.{REDUCE}", channels, squeezed, bias=True, norm=False, act=gate.act),
                 Layer(f"{self.name}.{SE}.{EXCITE}", squeezed, channels, bias=True, norm=False, act=gate.gate)]
 
     def __getitem__(self, dimension: str) -> Value:
         """The block's choice of a dimension, or what is fixed; 0 where neither is said."""
         return self.values.get(dimension, 0)
+
+
+def part_of(channels: float, share: float, group_width: int = 0) -> int:
+    """A share of hidden channels, made divisible by 8 and by the channels of a group."""
+    return min(math.ceil(channels), make_divisible(round(channels * share), _divisor(group_width)))
+
+
+def _divisor(group_width: int) -> int:
+    return group_width if group_width > 8 else math.lcm(8, group_width or 8)
 
 
 def mbconv(at: Place) -> BlockPlan:
@@ -133,18 +142,31 @@ def _conv(at: Place) -> BlockPlan:
 def _bottleneck(at: Place) -> BlockPlan:
     """Bottleneck: 1x1, 3x3 unless it has a `kernel`, 1x1, and a shortcut (He et al. 2016).
 
-    The shortcut is mean pooling and 1x1 (ResNet-D, He et al. 2019), or 1x1 with the stride where `strided` is fixed at
-    1. The middle layer has groups of `group_width` channels where that is given (ResNeXt, RegNet).
+    The shortcut is mean pooling and 1x1 (ResNet-D, He et al. 2019), or 1x1 with the stride. The middle
+    layer has groups of `group_width` channels where that is given (ResNeXt, RegNet).
     """
     name, act, hidden = at.name, at.stage.act, at.hidden(at.outputs)
     reduce = Layer(f"{name}.conv1", at.inputs, hidden, size=at.size, act=act)
     middle = Layer(f"{name}.conv2", hidden, hidden, int(at["kernel"] or 3), at.stride, at.groups(hidden), at.size,
                    act=act)
-    shortcut = None if at.same else Layer(f"{name}.{SHORTCUT}", at.inputs, at.outputs, stride=at.stride, size=at.size,
-                                          pool="mean" if at.stride > 1 and not at["strided"] else None)
     path = (reduce, middle, *at.gate("middle", hidden),
             Layer(f"{name}.conv3", hidden, at.outputs, size=middle.out_size), *at.gate("end", at.outputs))
-    return BlockPlan(name, path, True, shortcut, act)
+    return BlockPlan(name, path, True, _shortcut(at), act)
+
+
+def _basic(at: Place) -> BlockPlan:
+    """Basic block: two convolutions, 3x3 unless it has a `kernel`, and a bottleneck's shortcut (He et al. 2016)."""
+    name, act, hidden, kernel = at.name, at.stage.act, at.hidden(at.outputs), int(at["kernel"] or 3)
+    first = Layer(f"{name}.conv1", at.inputs, hidden, kernel, at.stride, size=at.size, act=act)
+    path = (first, *at.gate("middle", hidden),
+            Layer(f"{name}.conv2", hidden, at.outputs, kernel, size=first.out_size), *at.gate("end", at.outputs))
+    return BlockPlan(name, path, True, _shortcut(at), act)
+
+
+def _shortcut(at: Place) -> Layer | None:
+    """Mean pooling and 1x1, or 1x1 with the stride where `strided` is fixed at 1; none where the input is added."""
+    return None if at.same else Layer(f"{at.name}.{SHORTCUT}", at.inputs, at.outputs, stride=at.stride, size=at.size,
+                                      pool="mean" if at.stride > 1 and not at["strided"] else None)
 
 
 def _separable(at: Place) -> BlockPlan:
@@ -170,5 +192,6 @@ def _sepconv(at: Place) -> BlockPlan:
 
 
 KINDS: dict[str, Callable[[Place], BlockPlan]] = {
-    "mbconv": mbconv, "fused_mbconv": _fused_mbconv, "conv": _conv, "bottleneck": _bottleneck, "separable": _separable,
+    "mbconv": mbconv, "fused_mbconv": _fused_mbconv, "conv": _conv, "bottleneck": _bottleneck,
+    "basic": _basic, "separable": _separable,
     "sepconv": _sepconv}

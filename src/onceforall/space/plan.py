@@ -11,7 +11,7 @@ from onceforall.space.rows import Padding
 # roles of layers that others look for: the last part of their names
 EXPAND, DEPTHWISE, PROJECT, SHORTCUT, CLASSIFIER = "expand", "depthwise", "project", "shortcut", "classifier"
 REDUCE, EXCITE = GATE = "reduce", "excite"
-ACTIVATIONS = (None, "relu", "relu6", "hswish", "swish", "sigmoid", "hsigmoid")
+ACTIVATIONS = (None, "relu", "relu6", "hswish", "swish", "sigmoid", "hsigmoid", "gelu", "mish")
 SE = "se"  # the part of a block that a gate's two layers make
 
 
@@ -26,8 +26,8 @@ class Layer:
     """One convolution or linear layer with what directly belongs to it.
 
     `name`: its dotted path in supernet and extracted net alike; `size`: side of its square input map in
-    pixels; `norm`: batch normalisation follows; `act`: "relu", "relu6", "hswish", "swish", "sigmoid", "hsigmoid" or
-    None, after that, or before the convolution where `act_first`; `pool`: "mean" means windows of stride x stride
+    pixels; `norm`: batch normalisation follows; `act`: one of ACTIVATIONS, after that, or before the
+    convolution where `act_first`; `pool`: "mean" means windows of stride x stride
     before the convolution, which then has no stride; "max" of 3 x 3 at stride 2 at the end; `padding`: the rule for
     zeros around the map, as in `SearchSpace`.
     """

@@ -1,0 +1,1 @@
+"""Pretrained networks of others, read as a table of rows and its weights."""

