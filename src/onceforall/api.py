@@ -13,7 +13,6 @@ import torch
 
 from onceforall.data import DataSpec, mirrored_classes
 from onceforall.data.given import asked_for, give
-from onceforall.errors import UserError
 from onceforall.functions import Listener
 from onceforall.nn import Supernet
 from onceforall.recipes import fit as pipeline
@@ -21,16 +20,14 @@ from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_of
 from onceforall.run import Run, check_known
 from onceforall.space import SearchSpace, search_space
-from onceforall.training.engine.distributed import Processes, detect, joined, wait
+from onceforall.training.engine.distributed import Processes, detect, joined
 from onceforall.training.engine.output import check_output
 from onceforall.training.engine.run import train as train_one
 from onceforall.training.network import Network
-from onceforall.training.recipe import RECIPE, Recipe
+from onceforall.training.recipe import RECIPE, START, Recipe
 from onceforall.training.setup import Options, compute_of, data_of
 from onceforall.training.stage import Stage
-from onceforall.weights.nets import Trained, load_supernet, save
-
-START = "start.safetensors"  # weights of a supernet that was given
+from onceforall.training.start import keep_start
 
 
 def fit(data: Any = None, *, output: str | Path, device: str = "auto", threads: int | None = None,
@@ -119,21 +116,10 @@ def _first(net: Supernet | SearchSpace | str, spec: DataSpec, folder: Path, proc
     if not isinstance(net, Supernet):
         space = search_space(net) if isinstance(net, str) else net
         return Network(space=space, num_classes=max(2, len(data_of(spec).classes)))
-    start = folder / START
-    if processes.first and not start.exists():
-        save(Trained(net, net.space), start)
-    elif processes.first and not _same(net, load_supernet(start)):
-        raise UserError(str(start), "holds the weights of another supernet than the one given",
-                        "take another output folder")
-    wait(processes)
+    keep_start(net, folder, processes)
     norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
     return Network(space=net.space, num_classes=net.num_classes, dropout=net.dropout, bn_momentum=norm.momentum or 0.1,
-                   bn_eps=norm.eps, weights=str(start))
-
-
-def _same(a: Supernet, b: Supernet) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(value.cpu(), theirs[name]) for name, value in ours.items())
+                   bn_eps=norm.eps, weights=str(folder / START))
 
 
 def _augmented(spec: DataSpec) -> DataSpec:

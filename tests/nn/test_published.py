@@ -15,6 +15,7 @@ from onceforall.cost import params
 from onceforall.nn import build
 from onceforall.nn.subnet import Subnet
 from onceforall.space import SearchSpace, lower
+from onceforall.testing.module import randomise
 
 LARGE = {"efficientnet_v2_s", "resnext50_32x4d", "mobilenetv4_conv_medium", "resnet50d", "seresnet50"}
 LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
@@ -41,21 +42,6 @@ def in_order(net: nn.Module, images: Tensor) -> list[nn.Module]:
         after = max(i for i, module in enumerate(ran) if names[module].startswith(f"{block}."))
         ran[after + 1:after + 1] = shortcut
     return ran
-
-
-def randomise(net: nn.Module) -> None:
-    """Statistics as after training, none of them 0 or 1; weights that keep activations in their size."""
-    generator = torch.Generator().manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.weight.data.uniform_(0.8, 1.2, generator=generator)
-            module.bias.data.normal_(0, 0.1, generator=generator)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                module.bias.data.normal_(0, 0.1, generator=generator)
 
 
 @torch.no_grad()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
 from onceforall.cli.source import Workers
+from onceforall.errors import UserError
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from onceforall.training.recipe import Recipe
@@ -21,6 +25,13 @@ def fit(
     data: Annotated[str | None, typer.Option(help="digits (the default), fashion-mnist, cifar10, imagenet, or a folder "
                                              "with train/<class>/* and val/<class>/*, or <class>/*")] = None,
     root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="pretrained network to start from: timm:NAME, "
+                                              "torchvision:NAME, efficientnet_lite0, or a file of weights")] = None,
+    sizes: Annotated[str | None, typer.Option(help="with --from: sizes of pictures in pixels, as 64,96,128")] = None,
+    kernels: Annotated[int, typer.Option(help="with --from: the smallest kernel")] = 3,
+    ratios: Annotated[str, typer.Option(help="with --from: shares of a block's hidden channels")] = "0.5,0.667,1",
+    depth: Annotated[int | None, typer.Option(help="with --from: the least blocks of a stage; 1, or 2 where it has "
+                                              "more than 4, by default")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
     recipe: Annotated[str | None, typer.Option(help="recipe by name, or a file of --dump-recipe; the data set's by "
                                                "default")] = None,
@@ -50,13 +61,16 @@ def fit(
     """
     from onceforall.cli.progress import Progress, closing_table
     from onceforall.data import NAMED
+    from onceforall.pretrained.table import Choices
     from onceforall.recipes.fit import Request, plan
     from onceforall.recipes.fit import fit as run
     from onceforall.training.engine.distributed import detect
 
     processes = detect(os.environ)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
-                      flip=flip, seed=seed, balanced=balanced, changes=tuple(changes or ()))
+                      flip=flip, seed=seed, balanced=balanced, changes=tuple(changes or ()), start=start,
+                      sizes=_numbers("--sizes", sizes, int) if sizes else None,
+                      choices=Choices(kernels, _numbers("--ratios", ratios, float), depth))
     named = request.file.stem if data is None and request.file is not None else request.named
     folder = output or Path("runs") / (named if named in NAMED else Path(named).resolve().name.replace(":", "."))
     log_to_stderr(processes, quiet=True)
@@ -74,6 +88,14 @@ def fit(
         summary = run(request, folder, replace(options, listener=progress.hear))
     if processes.first:
         closing_table(summary, folder)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], T]) -> tuple[T, ...]:
+    """The numbers of an option such as 64,96,128."""
+    try:
+        return tuple(map(kind, text.split(",")))
+    except ValueError:
+        raise UserError(option, f"{text!r} is no list of numbers", "write them with commas between") from None
 
 
 def _dump_configs(recipe: Recipe, folder: Path, run: Path) -> None:

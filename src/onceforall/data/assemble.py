@@ -38,7 +38,7 @@ def data_set(
         given = [carved]
     test = given[-1]
     # measured before holding out, so that train_portion does not change what the network sees
-    mean, std = colour_statistics(train if len(train) else test)
+    mean, std = (spec.mean, spec.std) if spec.mean and spec.std else colour_statistics(train if len(train) else test)
     if len(given) == 2:
         held_out = given[0]
     else:

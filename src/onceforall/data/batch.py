@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onceforall.data.dataset import Colour
 from onceforall.data.decode import Broken, BrokenLog
+from onceforall.data.spec import Colour
 
 
 @dataclass(frozen=True, eq=False)

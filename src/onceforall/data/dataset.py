@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from onceforall.data.depth import USUAL, Depth
 from onceforall.data.found import Found
 from onceforall.data.pictures import ArrayPictures, Pictures, sample
-from onceforall.data.spec import DataSpec
+from onceforall.data.spec import Colour, DataSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST_STD = 1 / 255  # a set of one plain colour must not divide by zero
-
-Colour: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -21,6 +21,7 @@ BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there whe
 PATHS = ("root", "train_file", "valid_file", "train_path", "valid_path")  # of a DataSpec
 GIVEN = "given:"  # begins the `source` of pictures that one process was given
 MAX_DEFAULT_WORKERS = 16
+Colour: TypeAlias = tuple[float, float, float]
 _FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -85,6 +86,8 @@ class DataSpec:
         download: whether missing files are fetched, where the data set offers it.
         score_only: whether a folder may lack training pictures, and one without splits is the test split as a whole.
         source: of "python", a function as module:name that returns (train, test).
+        mean: of each channel on [0, 1], which normalising subtracts; None: the pictures' own, or ImageNet's.
+        std: of each channel, which it then divides by; None: likewise.
     """
 
     __pydantic_config__ = _FORM
@@ -102,11 +105,15 @@ class DataSpec:
     download: bool = False
     score_only: bool = False
     source: str | None = None
+    mean: Colour | None = None
+    std: Colour | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.train_portion <= 1:
             raise UserError("train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
         check_workers("workers", self.workers)
+        if (self.mean is None) != (self.std is None) or min(self.std or (1.0,)) <= 0:
+            raise UserError("mean", "and std go together, and std is above 0", "give both, or leave both out")
 
     @property
     def place(self) -> str:

@@ -35,11 +35,20 @@ class Block:
         return next(iter(self.units.values())).name
 
     @property
-    def acts(self) -> dict[str, str | None]:
-        """The activation of each layer that is no gate's, by its role."""
-        return {name: unit.act for name, unit in self.units.items() if not name.startswith(SE)}
+    def acts(self) -> tuple[tuple[str, str | None], ...]:
+        """The activations that are not the kind's, by the roles of their layers."""
+        usual = {role: self.act if role in _ACTIVE[self.kind] else None for role in self.units}
+        return tuple((role, unit.act) for role, unit in self.units.items()
+                     if not role.startswith(SE) and unit.act != usual[role])
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it can have fewer hidden channels than its own."""
+        return "hidden" in self.numbers and (self.kind != "mbconv" or "expansion" in self.numbers)
 
 
+_ACTIVE = {"mbconv": (EXPAND, DEPTHWISE), "fused_mbconv": (EXPAND,), "conv": ("conv",), "basic": ("conv1",),
+           "bottleneck": ("conv1", "conv2")}  # the layers of each kind that have the block's activation
 # Letters of the steps: P 1x1, D depthwise, K k x k, G grouped, small without an activation; S a gate.
 _INNER = {
     "mbconv": re.compile("(?P<start>d(?=P))?(?P<expand>P(?=D)|(?<=d)P(?=[Sp])|P(?=p))?(?P<depthwise>D)?(?P<se>S)?"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Colour
+from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
+from onceforall.data.spec import Colour
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
 from onceforall.pretrained.blocks import network_of
-from onceforall.pretrained.sources import Source, source_of
+from onceforall.pretrained.sources import SOURCES, Source, source_of
 from onceforall.pretrained.steps import Unit, steps_of
 from onceforall.pretrained.table import DEFAULT, Choices, space_of
 from onceforall.space import SearchSpace
 from onceforall.space.plan import CLASSIFIER
+from onceforall.weights.nets import Trained, open_weights
 
 TOLERANCE = 1e-5  # of the logits' norm, in float32
 
@@ -50,7 +53,8 @@ def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = No
 
     Args:
         source: `timm:NAME`, `torchvision:NAME`, `efficientnet_lite0` (1, 2); `timm:NAME:FILE` where there is no network
-            to fetch weights from; or a module of your own, which classifies normalised images (B, 3, R, R).
+            to fetch weights from; a run or a file of weights, whose supernet keeps its own choices; or a module of your
+            own, which classifies normalised images (B, 3, R, R).
         sizes: resolutions of the supernet, in pixels; None: the source's own, 224 of a module.
         choices: what becomes elastic.
         mean: of the channels of a module's pictures; a named source says it itself.
@@ -60,9 +64,32 @@ def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = No
         UserError: there is no such source, a layer or block of it has no row, or the supernet does not answer as it
             does.
     """
-    found = source_of(source) if isinstance(source, str) else Source(type(source).__name__, source, mean, std, 224)
+    for size in sizes or ():
+        if not 8 <= size <= 4096:
+            raise UserError("--sizes", f"{size} is not from 8 to 4096 pixels")
+    if isinstance(source, nn.Module):
+        found = Source(type(source).__name__, source, mean, std, 224)
+    elif source.partition(":")[0] not in SOURCES and Path(source).exists():
+        trained = open_weights(source)
+        if isinstance(trained.net, Supernet):
+            return _kept(source, trained, trained.net, sizes)
+        found = Source(source, trained.net, *_colours(trained), trained.arch.resolution if trained.arch else 224)
+    else:
+        found = source_of(source)
     net = supernet_of(found.module, found.name, tuple(sizes or (found.size,)), choices)
     return Pretrained(found.name, net, found.mean, found.std, found.size)
+
+
+def _kept(source: str, trained: Trained, net: Supernet, sizes: Sequence[int] | None) -> Pretrained:
+    """A supernet of a file, with its own choices."""
+    space = net.space if sizes is None else net.space.at(sizes)
+    return Pretrained(source, fitted(net, space, net.num_classes).eval(), *_colours(trained), max(space.resolutions))
+
+
+def _colours(trained: Trained) -> tuple[Colour, Colour]:
+    """Mean and deviation that its pictures were normalised with; ImageNet's where the file does not say."""
+    return (tuple(trained.pictures.get("mean", IMAGENET_MEAN)),
+            tuple(trained.pictures.get("std", IMAGENET_STD)))
 
 
 def table_of(module: nn.Module, name: str, sizes: Sequence[int],
@@ -145,9 +172,20 @@ def _difference(net: Supernet, module: nn.Module, size: int) -> float:
     return float((net(images, net.space.largest) - expected).norm() / expected.norm())
 
 
-def with_classes(net: Supernet, count: int, *, seed: int = 0) -> Supernet:
-    """The same supernet with a new classifier for other classes."""
-    out = Supernet(net.space, count, dropout=net.dropout, generator=torch.Generator().manual_seed(seed))
-    state = {name: value for name, value in net.state_dict().items() if not name.startswith(f"head.{CLASSIFIER}.")}
-    out.load_state_dict(out.state_dict() | state)
+def fitted(net: Supernet, space: SearchSpace, num_classes: int, *, seed: int = 0) -> Supernet:
+    """The supernet's weights in a space with the same largest sub-network, with a new classifier for other classes.
+
+    Raises:
+        UserError: the largest sub-network of the space is another one.
+    """
+    out = Supernet(space, num_classes, dropout=net.dropout, generator=torch.Generator().manual_seed(seed))
+    state = out.state_dict()
+    kept = {name: value for name, value in net.state_dict().items() if name in state or "kernel_" not in name}
+    if num_classes != net.num_classes:
+        kept = {name: value for name, value in kept.items() if not name.startswith(f"head.{CLASSIFIER}.")}
+    wrong = [name for name, value in kept.items() if name not in state or state[name].shape != value.shape]
+    if wrong:
+        raise UserError("network.space", f"does not fit the network that it starts from, which has another {wrong[0]}",
+                        "take the rows that --dump-recipe writes, and change choices alone")
+    out.load_state_dict(state | kept)
     return out

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from onceforall.data.dataset import Colour
+from onceforall.data.spec import Colour
 from onceforall.errors import UserError
 
 

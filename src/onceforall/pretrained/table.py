@@ -11,11 +11,8 @@ from onceforall.pretrained.steps import Unit
 from onceforall.space import BlockRow, Head, SearchSpace, StageSpace, Stem
 from onceforall.space.arch import Value
 from onceforall.space.kinds import part_of
-from onceforall.space.plan import CLASSIFIER, DEPTHWISE, EXPAND, SHORTCUT
+from onceforall.space.plan import CLASSIFIER, SHORTCUT
 from onceforall.space.rows import Padding
-
-_ACTIVE = {"mbconv": (EXPAND, DEPTHWISE), "fused_mbconv": (EXPAND,), "conv": ("conv",), "basic": ("conv1",),
-           "bottleneck": ("conv1", "conv2")}  # the layers of each kind that have the stage's activation
 
 
 @dataclass(frozen=True)
@@ -24,13 +21,22 @@ class Choices:
 
     Args:
         kernels: the least kernel; each odd one up to the block's own is a choice.
-        ratios: shares of a block's own hidden channels, rounded to multiples of 8.
+        ratios: shares of a block's own hidden channels, rounded to multiples of 8; 1 is always one.
         depth: the least number of blocks of a stage; None: 1, and 2 where it has more than 4.
     """
 
     kernels: int = 3
     ratios: tuple[float, ...] = (0.5, 0.667, 1.0)
     depth: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kernels < 1 or self.kernels % 2 == 0:
+            raise UserError("--kernels", f"{self.kernels} is not an odd number", "give 1, 3, 5 or 7")
+        for ratio in self.ratios:
+            if not 0 < ratio <= 1:
+                raise UserError("--ratios", f"{ratio:g} is not a share above 0, at most 1")
+        if self.depth is not None and self.depth < 1:
+            raise UserError("--depth", f"{self.depth} is below 1")
 
 
 DEFAULT = Choices()
@@ -96,13 +102,7 @@ def _stages(blocks: Sequence[Block]) -> Iterator[list[Block]]:
 
 def _key(block: Block) -> tuple[object, ...]:
     fixed = tuple(name for name in ("expansion", "pool") if name in block.numbers)
-    return block.kind, block.outputs, block.act, block.gate, fixed, _acts(block)
-
-
-def _acts(block: Block) -> tuple[tuple[str, str | None], ...]:
-    """The activations that are not the kind's."""
-    usual = {role: block.act if role in _ACTIVE[block.kind] else None for role in block.acts}
-    return tuple((role, act) for role, act in block.acts.items() if act != usual[role])
+    return block.kind, block.outputs, block.act, block.gate, fixed, block.acts
 
 
 def _row(blocks: Sequence[Block], choices: Choices) -> StageSpace:
@@ -121,7 +121,7 @@ def _row(blocks: Sequence[Block], choices: Choices) -> StageSpace:
     return StageSpace(
         first.outputs, tuple(range(max(1, min(count, least), kept), count + 1)), first.stride, first.act,
         first.gate or False, tuple((name, tuple(sorted({v for own in lists for v in own[name]}))) for name in names),
-        first.kind, common, blocks=() if set(rows) == {BlockRow()} else rows, acts=_acts(first))
+        first.kind, common, blocks=() if set(rows) == {BlockRow()} else rows, acts=first.acts)
 
 
 def _lists(block: Block, choices: Choices) -> dict[str, tuple[Value, ...]]:
@@ -131,10 +131,9 @@ def _lists(block: Block, choices: Choices) -> dict[str, tuple[Value, ...]]:
 
     numbers = block.numbers
     out: dict[str, tuple[Value, ...]] = {name: kernels(numbers.get(name, 0)) for name in ("kernel", "start")}
-    narrow = block.kind != "conv" and (block.kind in ("bottleneck", "basic") or "expansion" in numbers)
-    if narrow:
+    if block.narrows:
         widths: dict[int, float] = {}
-        for ratio in sorted(choices.ratios):
+        for ratio in sorted({*choices.ratios, 1.0}):
             widths[part_of(numbers["hidden"], ratio, numbers.get("group_width", 0))] = ratio
         out["fraction"] = tuple(1.0 if width == numbers["hidden"] else ratio for width, ratio in widths.items())
     return out

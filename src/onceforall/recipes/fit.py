@@ -12,16 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from onceforall.data import NAMED, DataSet, DataSpec, spec_of
+from onceforall.data import NAMED, DataSet, DataSpec, mirrored_classes, spec_of
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
 from onceforall.files import unreadable, write_text
 from onceforall.nn import Supernet
+from onceforall.pretrained.reading import fitted, from_pretrained
+from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
 from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
+from onceforall.recipes.transfer import AUGMENT, Transfer
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.front import best_below, with_measured
 from onceforall.searching.score import Scorer, shared
@@ -36,9 +39,10 @@ from onceforall.training.engine.output import check_output, check_pictures, fini
 from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.recipe import RECIPE, Recipe
+from onceforall.training.recipe import RECIPE, START, Recipe
 from onceforall.training.setup import Options, announce, check_trainable, data_of
 from onceforall.training.stage import Training
+from onceforall.training.start import keep_start
 from onceforall.weights.nets import load_supernet, weights_file
 
 _log = logging.getLogger(__name__)
@@ -64,6 +68,9 @@ class Request:
         seed: of every stage and of the search; None: the preset's.
         balanced: whether every class is drawn equally often.
         changes: settings of the recipe to change, such as `stages.kernel.epochs=3`.
+        start: a pretrained network to start from, as `from_pretrained` takes it, or a file of weights.
+        sizes: of a pretrained start in pixels; None: those that a CPU has time for, or on a GPU the source's own.
+        choices: what becomes elastic of it.
     """
 
     data: str | None = None
@@ -80,9 +87,15 @@ class Request:
     seed: int | None = None
     balanced: bool = False
     changes: tuple[str, ...] = ()
+    start: str | None = None
+    sizes: tuple[int, ...] | None = None
+    choices: Choices = DEFAULT
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.start is None and (self.sizes or self.choices != DEFAULT):
+            name = "--sizes" if self.sizes else "--kernels, --ratios or --depth"
+            raise UserError(name, "has no effect without --from", "leave it out")
 
     @property
     def named(self) -> str:
@@ -99,6 +112,8 @@ def plan(request: Request, *, gpu: bool, processes: int = 1) -> Recipe:
     """The recipe that `fit` trains for a request, on a GPU or on CPUs; raises UserError for what cannot be trained."""
     if request.file is not None:
         return _of_file(request, request.file)
+    if request.start is not None:
+        return _transfer(request, request.start, gpu=gpu, processes=processes).changed(request.changes)
     preset, spec = _preset(request, gpu=gpu), _spec(request)
     data = data_of(spec)
     check_trainable(data)
@@ -106,6 +121,33 @@ def plan(request: Request, *, gpu: bool, processes: int = 1) -> Recipe:
     recipe = preset.recipe(replace(spec, augment=augment), num_classes=len(data.classes), processes=processes,
                            balanced=request.balanced)
     return recipe.changed(request.changes)
+
+
+def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Recipe:
+    """The recipe of a pretrained start."""
+    if request.recipe is not None:
+        raise UserError("--recipe", f"{request.recipe} stands beside --from", "--from has a recipe of its own")
+    spec = _spec(request)
+    data = data_of(spec)
+    check_trainable(data)
+    flip = not mirrored_classes(data.classes) if request.flip is None else request.flip
+    spec = replace(spec, augment=replace(AUGMENT, flip=flip))
+    preset = Transfer(source=start, sizes=request.sizes, choices=request.choices, scale=request.epochs_scale,
+                      seed=request.seed or 0, balanced=request.balanced)
+    return preset.recipe(spec, pictures=len(data.train), num_classes=len(data.classes), gpu=gpu, processes=processes)
+
+
+def write_start(recipe: Recipe, run: Path, options: Options) -> None:
+    """Write the supernet that a recipe's first stage starts from into the run's folder, with a new classifier.
+
+    Raises:
+        UserError: its pretrained network cannot be had, or has other layers than the recipe's space.
+    """
+    if recipe.start is not None and not (run / START).exists():
+        found = from_pretrained(recipe.start, sizes=recipe.network.space.resolutions)
+        seed = next(iter(recipe.stages.values())).seed
+        net = fitted(found.net, recipe.network.space, recipe.network.num_classes, seed=seed)
+        keep_start(net, run, options.processes)
 
 
 def _of_file(request: Request, file: Path) -> Recipe:
@@ -155,6 +197,7 @@ def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: 
     check_output(first, run / begun, options)  # before anything is said
     data = data_of(first.data)
     _check_pictures(stages, run, data)
+    write_start(recipe, run, options)
     if options.processes.first:
         recipe.write(run / RECIPE)
     announce(data, options)

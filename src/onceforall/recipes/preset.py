@@ -86,8 +86,7 @@ class Preset:
 
     def scaled(self, factor: float) -> Preset:
         """The same with `factor` times the epochs, at least one a stage."""
-        if not (math.isfinite(factor) and 0 < factor <= 1000):
-            raise UserError("--epochs-scale", f"{factor} is not a number above 0, at most 1000")
+        check_scale(factor)
         epochs = tuple(max(1, round(e * factor)) for e in self.epochs)
         wanted = (max(1, round(w * factor)) if w else 0 for w in self.warmup)
         warmup = tuple(min(e - 1, w) for e, w in zip(epochs, wanted, strict=True))
@@ -122,6 +121,12 @@ class Preset:
 def optimizer(lr: float, weight_decay: float) -> Optimizer:
     """SGD with Nesterov's momentum."""
     return Optimizer(lr=lr, weight_decay=weight_decay, momentum=0.9, nesterov=True)
+
+
+def check_scale(factor: float) -> None:
+    """Raise UserError for an --epochs-scale that is no factor."""
+    if not (math.isfinite(factor) and 0 < factor <= 1000):
+        raise UserError("--epochs-scale", f"{factor} is not a number above 0, at most 1000")
 
 
 def check_seed(seed: int | None) -> None:

@@ -12,7 +12,7 @@ from onceforall.space import SearchSpace
 from onceforall.space.catalog import of_catalogue
 from onceforall.training.sampling import Sampler, attentive
 from onceforall.training.stage import Stage, Training
-from onceforall.training.strategy import STRATEGIES, Strategy, authors_order, delayed, only
+from onceforall.training.strategy import STRATEGIES, Strategy, authors_order, delayed, often_largest, only
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +61,8 @@ def _strategy(stage: Stage, whole: SearchSpace, space: SearchSpace) -> Strategy:
                             "fit it on this supernet")
         sampler = attentive(sampler, predictor, best=stage.sampling == "best_up", candidates=stage.candidates)
     strategy = STRATEGIES[stage.strategy](stage.subnets_per_step, teacher=teacher, sampler=sampler)
+    if stage.largest_share:
+        strategy = often_largest(strategy, stage.largest_share, teacher=teacher)
     if not stage.delay and not stage.rise:
         return strategy
     return delayed(strategy, until=stage.delay, rise=stage.rise, teacher=teacher)

@@ -20,7 +20,8 @@ from onceforall.training.stage import Data, Stage, Training
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
 
 RECIPE = "recipe.yaml"  # in a run's folder
-_TAKEN = ("search", "subnets", "start.safetensors", "summary.json", "elastic.safetensors", RECIPE)
+START = "start.safetensors"  # in a run's folder: the supernet that its first stage starts from
+_TAKEN = ("search", "subnets", START, "summary.json", "elastic.safetensors", RECIPE)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -33,6 +34,8 @@ class Recipe(Setting):
 
     data: Data = Field(description="where pictures are, and how they are augmented")
     network: Network = Field(description="what is trained; its space is that of the last stage, or a wider one")
+    start: str | None = Field(default=None, description="pretrained network that the first stage starts from, such as "
+                              "timm:NAME, or a file of weights; network has its space")
     stages: dict[str, Stage] = Field(min_length=1, description="by the name of their folder, in order")
 
     @field_validator("stages")
@@ -53,13 +56,16 @@ class Recipe(Setting):
         """
         out: dict[str, Training] = {}
         network, space = self.network, self.network.space
+        if self.start is not None:
+            network = network.model_copy(update={"weights": str(run / START)})
+        grows = network.weights is None
         for name, stage in self.stages.items():
             part = stage.part(space)
             self._check_grows(name, part, out)
-            if self.network.weights is None:
+            if grows:
                 network = network.model_copy(update={"space": part.at(space.resolutions)})
             resolved = stage.model_copy(update={
-                "choices": {"resolution": part.resolutions} if self.network.weights is None else stage.choices,
+                "choices": {"resolution": part.resolutions} if grows else stage.choices,
                 "teacher": self._teacher(stage, out, run), "validate_at": None,
                 "validate_archs": tuple(map(str, stage.validated(part, space)))})
             out[name] = Training(data=self.data, network=network, stage=resolved)

@@ -108,6 +108,8 @@ class Stage(Setting):
                          "sub-network is trained alone; DepS has 0.5")
     rise: float = Field(default=0.0, ge=0, le=1, description="share of the steps after it in which the others' losses "
                         "rise from 0 to their weight")
+    largest_share: float = Field(default=0.0, ge=0, le=1, description="share of the steps that train the largest "
+                                 "sub-network alone; 1: all of them")
     sort: Literal["none", "bands", "squeeze", "all"] = Field(
         default="none", description="channels that are sorted by importance before the stage, where weights are "
         "loaded: none; bands, within the bands that are trained already; squeeze, the same, but SE's squeezed "
@@ -240,10 +242,10 @@ def _check_strategy(stage: Stage) -> None:
     if stage.delay + stage.rise > 1:
         raise UserError("rise", f"{stage.rise:g} after a delay of {stage.delay:g} is longer than the stage",
                         f"give at most {1 - stage.delay:g}")
-    delayed = stage.delay or stage.rise
+    delayed = stage.delay or stage.rise or stage.largest_share
     if stage.sampling == "authors" and (delayed or stage.strategy != "shrinking"):
         raise UserError("sampling", "authors draws as their code does, and other settings beside it draw too",
-                        "leave out strategy, delay and rise")
+                        "leave out strategy, delay, rise and largest_share")
     if stage.strategy not in STRATEGIES and (delayed or stage.sampling != "seed"):
         raise UserError("strategy", "a function draws by itself, and other settings beside it draw too",
-                        "leave out sampling, delay and rise")
+                        "leave out sampling, delay, rise and largest_share")

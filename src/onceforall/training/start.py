@@ -10,10 +10,12 @@ from torch import Tensor
 from onceforall.errors import UserError, within
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, lower
+from onceforall.training.engine.distributed import Processes, wait
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.network import Network
+from onceforall.training.recipe import START
 from onceforall.training.stage import Training
-from onceforall.weights.nets import Trained, load_weights, open_subnet_file, space_of
+from onceforall.weights.nets import Trained, load_supernet, load_weights, open_subnet_file, save, space_of
 
 _CLASSIFIER = "head.classifier."
 
@@ -56,6 +58,26 @@ def subnet_of(training: Training, evaluator: Evaluator) -> Subnet:
     subnet = extract(_supernet(training, space), arch)
     evaluator.compute.place(subnet)
     return evaluator.recalibrated(subnet, arch.resolution) if network.weights else subnet
+
+
+def keep_start(net: Supernet, run: Path, processes: Processes) -> None:
+    """Write the supernet that a run starts from into its folder.
+
+    Raises:
+        UserError: the folder holds the start of another run.
+    """
+    start = run / START
+    if processes.first and not start.exists():
+        save(Trained(net, net.space), start)
+    elif processes.first and not _same(net, load_supernet(start)):
+        raise UserError(str(start), "holds the weights of another supernet than the one given",
+                        "take another output folder")
+    wait(processes)
+
+
+def _same(a: Supernet, b: Supernet) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(value.cpu(), theirs[name]) for name, value in ours.items())
 
 
 def filled(network: Network, space: SearchSpace, *, place: str, seed: int = 0) -> Supernet:

@@ -82,6 +82,17 @@ def delayed(strategy: Strategy, *, until: float, rise: float = 0.0, teacher: boo
     return terms
 
 
+def often_largest(strategy: Strategy, share: float, *, teacher: bool) -> Strategy:
+    """`strategy`, but for a share of the steps at random, in which the largest sub-network is trained alone."""
+
+    def terms(space: SearchSpace, rng: random.Random, moment: Moment) -> list[Term]:
+        if rng.random() < share:
+            return [Term(space.largest, "teacher" if teacher else "labels")]
+        return strategy(space, rng, moment)
+
+    return terms
+
+
 def authors_order(subnets: int, *, teacher: bool) -> Strategy:
     """Progressive shrinking with the kernels, expand ratios and depths that the authors' code draws in that step."""
 

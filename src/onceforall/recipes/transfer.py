@@ -1,0 +1,85 @@
+"""Transfer: the recipe that starts from a pretrained network: all of it tuned on the pictures, then shrunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onceforall.data import Augment, DataSpec
+from onceforall.errors import UserError
+from onceforall.pretrained.reading import from_pretrained
+from onceforall.pretrained.table import DEFAULT, Choices
+from onceforall.recipes.preset import check_scale
+from onceforall.training.network import Network
+from onceforall.training.recipe import Recipe
+from onceforall.training.settings import Loss, Optimizer
+from onceforall.training.stage import Batches, Stage
+
+TUNED, SHRUNK = "tuned", "shrunk"  # the stages' folders
+CPU_SIZES = (64, 80, 96, 112, 128)
+BATCH, STEPS = 32, (1200, 2400)  # pictures a step; steps of both stages
+AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """A recipe of two stages: the largest sub-network is tuned, then it teaches the others.
+
+    Args:
+        source: a pretrained network, as `from_pretrained` takes it.
+        sizes: pixels; None: those that a CPU has time for, or on a GPU the source's own.
+        choices: what becomes elastic.
+        scale: factor of all epochs.
+        seed: of both stages.
+        balanced: whether every class is drawn equally often.
+    """
+
+    source: str
+    sizes: tuple[int, ...] | None = None
+    choices: Choices = DEFAULT
+    scale: float = 1.0
+    seed: int = 0
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def recipe(self, data: DataSpec, *, pictures: int, num_classes: int, gpu: bool, processes: int = 1) -> Recipe:
+        """The recipe for some pictures.
+
+        Args:
+            data: where they are, and how they are augmented; they are normalised as the source's.
+            pictures: how many of them train.
+            num_classes: of the pictures.
+            gpu: whether there is one.
+            processes: that share a batch.
+
+        Raises:
+            UserError: the source cannot be read, or the processes do not divide the batch.
+        """
+        if BATCH % processes:
+            raise UserError("processes", f"{processes} do not divide the recipe's batch of {BATCH}")
+        found = from_pretrained(self.source, sizes=self.sizes, choices=self.choices)
+        space = found.net.space
+        if self.sizes is None and not gpu and len(space.resolutions) == 1:
+            space = space.at(CPU_SIZES)
+        tuned, shrunk = (self._epochs(steps, pictures) for steps in STEPS)
+        common: dict[str, Any] = {
+            "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
+            "seed": self.seed, "validate_at": (max(space.resolutions),)}
+        return Recipe(
+            data=replace(data, mean=found.mean, std=found.std), start=self.source,
+            network=Network(space=space, num_classes=num_classes, bn_eps=space.bn_eps),
+            stages={
+                TUNED: Stage(epochs=tuned, optimizer=_adamw(1e-3), largest_share=1.0, validate_archs=("largest",),
+                             validate_every=max(1, tuned // 2), **common),
+                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(5e-4), teacher=TUNED, loss=Loss(kd_weight=1.0),
+                              sort="all", largest_share=0.2, validate_every=max(1, shrunk // 4), **common)})
+
+    def _epochs(self, steps: int, pictures: int) -> int:
+        """The epochs that have so many steps, or nearly: 2 to 60, times the scale."""
+        return max(1, round(self.scale * min(60, max(2, round(steps * BATCH / pictures)))))
+
+
+def _adamw(lr: float) -> Optimizer:
+    return Optimizer(name="adamw", lr=lr, weight_decay=0.05)

@@ -1,0 +1,93 @@
+"""What a network of others has to do that is read as a supernet."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onceforall.cost import macs, params
+from onceforall.nn import Supernet, extract, sort_channels
+from onceforall.pretrained.reading import from_pretrained
+from onceforall.space import SearchSpace
+
+SIZES, TOLERANCE = (64, 61), 1e-7  # of the logits' norm, in float64
+
+
+def check_module(module: nn.Module) -> Supernet:
+    """Check that a network is read as it is, with random weights and statistics, so that a wrong mapping shows.
+
+    The largest sub-network has to answer as the module does, before and after its channels are sorted, and to have its
+    MACs and parameters; extracted ones have to answer as in the supernet; the space has to survive a file.
+
+    Args:
+        module: it classifies images (B, C, R, R); its weights are overwritten.
+
+    Returns:
+        The supernet.
+
+    Raises:
+        UserError: the module has no table.
+        AssertionError: a rule does not hold; the message says which.
+    """
+    randomise(module)
+    net = from_pretrained(module, sizes=SIZES[:1]).net  # which compares in float32
+    space = net.space
+    images = torch.randn(2, space.in_channels, SIZES[1], SIZES[1], generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert module(images).std() > 1e-3, "its logits are all alike: other weights are needed to compare"
+        _check_counts(net, module)
+        net, images = net.double(), images.double()  # deep nets with random weights make rounding large
+        expected = module.double()(images)
+        _compare(net, images, expected, "before sorting")
+        sort_channels(net, space.top)
+        _compare(net, images, expected, "after sorting")
+        for arch in (space.smallest, space.middle):
+            same = torch.equal(extract(net, arch)(images), net(images, arch))
+            assert same, f"{arch} answers otherwise when it is extracted"
+    assert SearchSpace.from_dict(space.to_dict()) == space, "the space is another one after it was in a file"
+    return net
+
+
+def randomise(module: nn.Module) -> None:
+    """Statistics as after training, none of them 0 or 1; weights that keep activations in their size; eval mode."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in module.eval().modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                if layer.running_mean is not None and layer.running_var is not None:
+                    layer.running_mean.normal_(0, 0.1, generator=generator)
+                    layer.running_var.uniform_(0.5, 1.5, generator=generator)
+                if layer.affine:
+                    layer.weight.uniform_(0.8, 1.2, generator=generator)
+                    layer.bias.normal_(0, 0.1, generator=generator)
+            elif isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 0.1, generator=generator)
+
+
+def _compare(net: Supernet, images: Tensor, expected: Tensor, when: str) -> None:
+    difference = float((net(images, net.space.largest) - expected).norm() / expected.norm())
+    assert difference <= TOLERANCE, f"the largest sub-network's logits differ by {difference:.2g} of their norm {when}"
+
+
+def _check_counts(net: Supernet, module: nn.Module) -> None:
+    """MACs of the convolutions and linear layers, as hooks see them; parameters where none has a bias beside BN."""
+    counted = 0
+
+    def add(layer: nn.Module, _: object, out: Tensor) -> None:
+        nonlocal counted
+        assert isinstance(layer.weight, Tensor)
+        counted += out[0].numel() * layer.weight[0].numel()
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    module(torch.zeros(1, net.space.in_channels, SIZES[0], SIZES[0]))
+    for hook in hooks:
+        hook.remove()
+    found = macs(net.space, net.space.largest, num_classes=net.num_classes)
+    assert found == counted, f"the largest sub-network has {found:,} MACs, and the module {counted:,}"
+    if all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d)):
+        own = sum(parameter.numel() for parameter in module.parameters())
+        found = params(net.space, net.space.largest, num_classes=net.num_classes)
+        assert found == own, f"the largest sub-network has {found:,} parameters, and the module {own:,}"

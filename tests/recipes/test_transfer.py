@@ -1,0 +1,158 @@
+"""A run that starts from a pretrained network: tuned, shrunk, searched, saved; and what cannot be a start."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from onceforall.cli import main
+from onceforall.errors import UserError
+from onceforall.nn import Supernet
+from onceforall.pretrained import sources
+from onceforall.pretrained.reading import from_pretrained
+from onceforall.pretrained.sources import Source
+from onceforall.recipes.fit import Request, fit, plan, write_start
+from onceforall.run import Run
+from onceforall.testing.module import randomise
+from onceforall.training.recipe import START, Recipe
+from onceforall.training.setup import Options
+from onceforall.weights.nets import Trained, load_supernet, save
+
+SETTINGS = ("stages.tuned.batches.calibration=100", "stages.shrunk.batches.calibration=100")
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.Conv2d(32, 32, 5, padding=2, groups=32, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.Conv2d(32, width, 1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Tiny(nn.Module):
+    """Two blocks, for six classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.blocks = nn.Sequential(Block(16), Block(16))
+        self.last = nn.Linear(16, 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(F.adaptive_avg_pool2d(self.blocks(self.stem(images)), 1).flatten(1))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """A source called tiny."""
+    module = Tiny()
+    randomise(module)
+    monkeypatch.setitem(sources.SOURCES, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
+    return module
+
+
+def request(**changes: object) -> Request:
+    return replace(Request(start="tiny", sizes=(12, 16), epochs_scale=0.01, collect=20, budgets=1, elastic=2,
+                           changes=SETTINGS), **changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("transfer")
+    with pytest.MonkeyPatch.context() as patch:
+        module = Tiny()
+        randomise(module)
+        patch.setitem(sources.SOURCES, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
+        fit(request(), folder, Options())
+    return folder
+
+
+def test_the_recipe():
+    recipe = plan(request(epochs_scale=1.0), gpu=False)
+    assert list(recipe.stages) == ["tuned", "shrunk"]
+    assert (recipe.start, recipe.network.num_classes, recipe.network.space.name) == ("tiny", 10, "tiny")
+    assert (recipe.data.mean, recipe.data.std) == ((0.4,) * 3, (0.3,) * 3)
+    assert not recipe.data.augment.flip  # of digits
+    tuned, shrunk = recipe.stages.values()
+    assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "all")
+    assert 2 <= tuned.epochs < shrunk.epochs <= 60
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_it_starts_with_the_networks_weights(run):
+    start, first = load_supernet(run / START), json.loads((run / "tuned/config.json").read_text())
+    assert start.num_classes == 10
+    module = Tiny()
+    randomise(module)
+    assert torch.equal(start.stem.conv.weight, module.stem[0].weight)
+    assert torch.equal(start.get_submodule("stages.0.1.depthwise").conv.weight, module.blocks[1].layers[3].weight)
+    assert first["network"]["weights"].endswith(START)
+    trained = load_supernet(run / "tuned")
+    assert not torch.equal(trained.stem.conv.weight, start.stem.conv.weight)
+    assert torch.equal(trained.get_submodule("stages.0.0.depthwise").conv.kernel_5to3, torch.eye(9))  # not used
+
+
+def test_all_of_the_space_is_trained_and_found(run):
+    net = load_supernet(run / "shrunk")
+    assert not torch.equal(net.get_submodule("stages.0.0.depthwise").conv.kernel_5to3, torch.eye(9))
+    summary = json.loads((run / "summary.json").read_text())
+    assert [row["name"] for row in summary["stages"]] == ["tuned", "shrunk"]
+    macs = [row["macs"] for row in summary["subnets"]]
+    assert macs == sorted(macs) and len(macs) >= 2
+    assert Run(run).recipe.start == "tiny"
+
+
+def test_the_same_command_goes_on(run, caplog):
+    fit(request(), run, Options())
+    assert "is finished: nothing to do" in caplog.text
+
+
+def test_from_a_supernet_of_other_classes(tmp_path, tiny):
+    """A weights file of any form that is read, with its own choices."""
+    net = from_pretrained(tiny, sizes=[12, 16]).net
+    save(Trained(net, net.space), tmp_path / "old.safetensors")
+    found = from_pretrained(str(tmp_path / "old.safetensors"))
+    assert isinstance(found.net, Supernet)
+    assert found.net.space == net.space
+    recipe = plan(request(start=str(tmp_path / "old.safetensors"), sizes=None), gpu=False)
+    assert recipe.network.space == net.space
+    write_start(recipe, tmp_path, Options())
+    start = load_supernet(tmp_path / START)
+    assert start.num_classes == 10
+    assert torch.equal(start.stem.conv.weight, net.stem.conv.weight)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--from", "tinny"], "--from: 'tinny' is no source of a pretrained network; did you mean tiny?"),
+    (["--from", "tiny", "--recipe", "digits"], "--recipe: digits stands beside --from"),
+    (["--from", "tiny", "--sizes", "16,x"], "--sizes: '16,x' is no list of numbers"),
+    (["--from", "tiny", "--sizes", "4"], "4"),
+    (["--from", "tiny", "--ratios", "0"], "--ratios: 0 is not a share above 0, at most 1"),
+    (["--from", "tiny", "--kernels", "4"], "--kernels: 4 is not an odd number"),
+    (["--sizes", "16"], "--sizes: has no effect without --from"),
+])
+def test_what_cannot_be_a_start(words, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "-o", str(tmp_path / "run"), *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_space_is_refused(tmp_path):
+    recipe = plan(request(), gpu=False)
+    other = replace(recipe.network.space, stem=replace(recipe.network.space.stem, width=24))
+    with pytest.raises(UserError, match="network.space: does not fit the network that it starts from, which has anot"):
+        write_start(recipe.model_copy(update={"network": recipe.network.model_copy(update={"space": other})}), tmp_path,
+                    Options())
+    assert not (tmp_path / START).exists()
