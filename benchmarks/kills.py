@@ -28,20 +28,22 @@ import numpy as np
 from safetensors.numpy import load_file
 
 FIT = """
-import os, signal, sys, torch
+import os, signal, sys, torch, typer
 from pathlib import Path
-from onceforall.cli.running import stoppable
+from onceforall.cli.running import running
 from onceforall.recipes.fit import Request, fit
-from onceforall.training.engine.distributed import detect, joined
+from onceforall.training.engine.distributed import detect
 from onceforall.training.engine.memory import keep_large_blocks
-from onceforall.training.setup import Options
+from onceforall.training.evaluate import Compute
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 keep_large_blocks()
 me, request = detect(os.environ), Request("digits", epochs_scale=0.1, collect=20, budgets=1, elastic=2)
 try:
-    with stoppable(me) as stop, joined(me, torch.device("cpu")) as me:
-        fit(request, Path(sys.argv[1]), Options(processes=me, every=(None, 3), stop=stop))
+    with running(Compute(), me, every="3steps") as options:
+        fit(request, Path(sys.argv[1]), options)
+except typer.Exit as end:
+    sys.exit(end.exit_code)
 except ValueError as error:
     sys.exit(f"ofa: {error}")
 """

@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onceforall.cli import main
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.pretrained.reading import fitted, from_pretrained
@@ -189,3 +190,15 @@ def test_lite_answers_as_another_implementation_of_it():
         expected = other(images)
         assert (found.net(images, found.net.space.largest) - expected).norm() <= 1e-5 * expected.norm()
     assert expected.softmax(1).max() > 0.01
+
+
+def test_inspect_shows_the_table(capsys):
+    """Without weights: nothing is downloaded."""
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "torchvision:mobilenet_v3_small"])
+    assert not ended.value.code
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if "fraction" in line]
+    assert rows[1] == "2 1, 2, 3 40 2 mbconv fraction 0.5, 0.667, 1; kernel 3, 5".split()
+    assert "largest     56,510,400 MACs, 2,542,856 parameters" in lines
+    assert any(line.startswith("smallest") for line in lines)

@@ -133,7 +133,7 @@ def test_from_a_supernet_of_other_classes(tmp_path, tiny):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--from", "tinny"], "--from: 'tinny' is no source of a pretrained network; did you mean tiny?"),
+    (["--from", "tinny"], "source: 'tinny' is no source of a pretrained network; did you mean tiny?"),
     (["--from", "tiny", "--recipe", "digits"], "--recipe: digits stands beside --from"),
     (["--from", "tiny", "--sizes", "16,x"], "--sizes: '16,x' is no list of numbers"),
     (["--from", "tiny", "--sizes", "4"], "4"),

@@ -17,14 +17,17 @@ from onceforall.cli.source import (
     SpaceName,
     Which,
     arch_of,
+    is_pretrained,
     is_space,
 )
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.space import Arch, SearchSpace, lower, search_space
+from onceforall.space.rows import listed
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(help="a run, a weights file, a sub-network, or a search space's name")],
+    source: Annotated[str, typer.Argument(help="a run, a weights file, a sub-network, a search space's name, or a "
+                                               "pretrained network as `ofa fit --from` takes it")],
     arch: ArchText = None,
     genotype: Genotype = None,
     front: Front = None,
@@ -38,6 +41,10 @@ def inspect(
     if is_space(source):
         space, classes = search_space(source), 1000
         chosen = which.of(space)
+    elif is_pretrained(source):
+        from onceforall.pretrained.reading import pretrained_space
+        space, classes = pretrained_space(source)
+        chosen = which.of(space)
     else:
         from onceforall.weights.nets import open_weights
         trained = open_weights(source, space=space_name)
@@ -45,8 +52,10 @@ def inspect(
     about = _about(space, chosen, classes)
     if json_only:
         typer.echo(json.dumps(about, indent=2))
-    else:
-        _show(about)
+        return
+    _show(about)
+    if is_pretrained(source):
+        _show_rows(space, classes)
 
 
 def _about(space: SearchSpace, arch: Arch, classes: int) -> dict[str, Any]:
@@ -70,6 +79,19 @@ def _show(about: dict[str, Any]) -> None:
          f"genotype    {','.join(map(str, about['genotype']))}",
          f"MACs        {about['macs']:,} at {about['resolution']} pixels",
          f"parameters  {about['params']:,}")
+
+
+def _show_rows(space: SearchSpace, classes: int) -> None:
+    """The table of a pretrained network, and how far its sub-networks reach."""
+    from onceforall.cli.tables import show, table
+
+    rows = table(("stage", "blocks", "channels", "stride", "kind", "choices of a block"), (
+        [str(s), listed(row.depth), str(row.width), str(row.stride), row.kind,
+         "; ".join(f"{name} {listed(values)}" for name, values in row.choices.items())]
+        for s, row in enumerate(space.stages)))
+    ends = (f"{word:11} {macs(space, arch, num_classes=classes):,} MACs, {params(space, arch, num_classes=classes):,} "
+            "parameters" for word, arch in (("smallest", space.smallest), ("largest", space.largest)))
+    show(rows, "", *ends)
 
 
 def _row(layer: dict[str, Any]) -> list[str]:

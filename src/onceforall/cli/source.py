@@ -43,6 +43,12 @@ def is_space(source: str) -> bool:
     return source.partition("?")[0] in CATALOG and not Path(source).exists()
 
 
+def is_pretrained(source: str) -> bool:
+    """Whether SOURCE names a pretrained network."""
+    kind, colon, _ = source.partition(":")
+    return not Path(source).exists() and (kind.startswith("efficientnet_lite") or (bool(colon) and kind.isidentifier()))
+
+
 @dataclass(frozen=True)
 class Which:
     """The sub-network that --arch, --genotype, --front with --row, and --resolution name; the largest where they name

