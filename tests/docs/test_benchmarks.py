@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from in_turn import rows_of
 from PIL import Image
 
 from onceforall.nn import Supernet
 from onceforall.space import search_space
 from onceforall.weights.nets import Trained, save
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 def cases(*arguments: str) -> list[dict[str, float]]:
-    out = subprocess.run([sys.executable, *arguments, "--json", "--rounds", "1"], cwd=BENCHMARKS, check=True,
-                         capture_output=True, text=True).stdout
-    found = json.loads(out)
+    found = rows_of(*arguments)
     for case in found:
         assert case["n"] == 1
         assert case["ratio"] == pytest.approx(case["reference_s"] / case["ours_s"])
