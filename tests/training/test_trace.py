@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import small
 import torch
+from few_blocks import few_blocks
 from safetensors.torch import load_file
-from small import deep as config
+from small import config
 
 from onceforall.interop.nnabla.settings import training_of
+from onceforall.space import CATALOG
 from onceforall.training import loop
 from onceforall.training.engine import run as run_module
 from onceforall.training.engine.distributed import Processes
@@ -25,6 +29,15 @@ from onceforall.training.loop import PARTS, StepReport
 from onceforall.training.setup import Options
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """The configurations are of few blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CATALOG, "few_blocks", few_blocks)
+        patch.setitem(small.SPACE, "space", "few_blocks")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +194,10 @@ def test_only_the_first_process_profiles(tmp_path, monkeypatch):
 def test_the_command(tmp_path):
     """`ofa train --profile` prints the table, and the profiler's own lines stay away."""
     config(epoch=1).write(tmp_path / "fullnet.json")
-    code = ("from onceforall.cli import main; main(['train', '--profile', '--search', '-c', 'cpu', '-f', "
+    code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+            "from few_blocks import few_blocks; from onceforall.space import CATALOG\n"
+            "CATALOG['few_blocks'] = few_blocks\n"
+            "from onceforall.cli import main; main(['train', '--profile', '--search', '-c', 'cpu', '-f', "
             f"{str(tmp_path / 'fullnet.json')!r}, '-o', {str(tmp_path / 'run')!r}])")
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
