@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from few_blocks import few_blocks
 from torch.utils.data import TensorDataset
 
 import onceforall as ofa
+from onceforall.cost import predictor
 from onceforall.data import load_data
 from onceforall.data.given import give
 from onceforall.recipes import RECIPES, fit
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.study import Plan
+from onceforall.space import CATALOG
 from onceforall.training import setup
 from onceforall.training.engine.places import read_config
 from onceforall.weights.nets import load_supernet
@@ -247,12 +250,15 @@ def test_a_mistake_is_one_line(call, message, tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_pipeline(tmp_path, monkeypatch):
-    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], batch=256, calibration_images=100))
+    monkeypatch.setitem(CATALOG, "few_blocks", few_blocks)
+    monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], space="few_blocks", width_mult=0.15, batch=256,
+                                                   calibration_images=100))
+    monkeypatch.setattr(predictor, "_EPOCHS", 10)
     monkeypatch.setattr(fit, "Evolution", lambda **more: Evolution(50, 10, **more))
     run = ofa.fit("digits", output=tmp_path / "run", device="cpu", epochs_scale=0.01, collect=20, elastic=2, budgets=1)
     assert len(run.stages) == 6 and run.training == run.stages["K357_E346_D234"]
-    front = run.search(max_macs=5e6, **QUICK)
-    assert run.extract(front.best(macs=3e6).arch).save(tmp_path / "subnet").accuracy.images == 359
+    front = run.search(max_macs=1.2e6, **QUICK)
+    assert run.extract(front.best(macs=8e5).arch).save(tmp_path / "subnet").accuracy.images == 359
 
 
 def test_of_stages_that_are_equally_wide_the_last_counts(tmp_path):
