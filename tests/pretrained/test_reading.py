@@ -199,6 +199,6 @@ def test_inspect_shows_the_table(capsys):
     assert not ended.value.code
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if "fraction" in line]
-    assert rows[1] == "2 1, 2, 3 40 2 mbconv fraction 0.5, 0.667, 1; kernel 3, 5".split()
+    assert " ".join(rows[1]) == "2 1, 2, 3 40 2 mbconv fraction 0.5, 0.667, 1; kernel 3, 5"
     assert "largest     56,510,400 MACs, 2,542,856 parameters" in lines
     assert any(line.startswith("smallest") for line in lines)
