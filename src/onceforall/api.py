@@ -15,12 +15,13 @@ from onceforall.data import DataSpec, mirrored_classes
 from onceforall.data.given import asked_for, give
 from onceforall.functions import Listener
 from onceforall.nn import Supernet
+from onceforall.pretrained.reading import Pretrained, fitted
 from onceforall.recipes import fit as pipeline
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_of
 from onceforall.run import Run, check_known
 from onceforall.space import SearchSpace, search_space
-from onceforall.training.engine.distributed import Processes, detect, joined
+from onceforall.training.engine.distributed import Processes, detect, joined, wait
 from onceforall.training.engine.output import check_output
 from onceforall.training.engine.run import train as train_one
 from onceforall.training.network import Network
@@ -64,7 +65,7 @@ def fit(data: Any = None, *, output: str | Path, device: str = "auto", threads: 
     return Run(output, device=device, threads=threads)
 
 
-def train(net: Supernet | SearchSpace | str, data: Any, *,
+def train(net: Supernet | SearchSpace | Pretrained | str, data: Any, *,
           stages: Sequence[Stage] | Mapping[str, Stage], output: str | Path, device: str = "auto",
           threads: int | None = None, listener: Listener | None = None) -> Run:
     """Train a supernet stage by stage; each stage starts from the weights of the one before it.
@@ -76,7 +77,8 @@ def train(net: Supernet | SearchSpace | str, data: Any, *,
     Called again, it goes on where it stopped.
 
     Args:
-        net: a supernet, whose weights are the start; or a search space, or a catalogue's name of one, for random
+        net: a supernet, whose weights are the start; or what `from_pretrained` returns, which gets a new classifier for
+            the pictures' classes; or a search space, or a catalogue's name of one, for random
             weights. Of a space each stage's supernet has the stage's choices only.
         data: as for `fit`, augmented as its recipe does, but not mirrored where a class may become another one, as
             digits do; or a `DataSpec`, which says it itself.
@@ -99,6 +101,9 @@ def train(net: Supernet | SearchSpace | str, data: Any, *,
     named = dict(stages) if isinstance(stages, Mapping) else {f"stage{i}": stage for i, stage in enumerate(stages, 1)}
     folder = Path(output)
     with _options(device, threads, listener) as options:
+        if isinstance(net, Pretrained):
+            spec = replace(spec, mean=net.mean, std=net.std)
+            net = fitted(net.net, net.net.space, max(2, len(data_of(spec).classes)))
         recipe = Recipe(data=spec, network=_first(net, spec, folder, options.processes), stages=named)
         trainings = recipe.trainings(folder)
         for name, training in trainings.items():
@@ -116,7 +121,9 @@ def _first(net: Supernet | SearchSpace | str, spec: DataSpec, folder: Path, proc
     if not isinstance(net, Supernet):
         space = search_space(net) if isinstance(net, str) else net
         return Network(space=space, num_classes=max(2, len(data_of(spec).classes)))
-    keep_start(net, folder, processes)
+    if processes.first:
+        keep_start(net, folder)
+    wait(processes)
     norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
     return Network(space=net.space, num_classes=net.num_classes, dropout=net.dropout, bn_momentum=norm.momentum or 0.1,
                    bn_eps=norm.eps, weights=str(folder / START))

@@ -48,20 +48,20 @@ def test_networks_of_timm(name):
 
 
 class Own(nn.Module):
-    """A network of one's own: convolutions with bias, a layer without normalisation, activations as functions."""
+    """A network of one's own: convolutions with bias, eps that differ, activations as functions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
         self.wide, self.wide_norm = nn.Conv2d(16, 48, 1), nn.BatchNorm2d(48)
         self.deep, self.deep_norm = nn.Conv2d(48, 48, 5, padding=2, groups=48), nn.BatchNorm2d(48, eps=1e-3)
-        self.thin = nn.Conv2d(48, 16, 1)
+        self.thin, self.thin_norm = nn.Conv2d(48, 16, 1), nn.BatchNorm2d(16)
         self.last = nn.Linear(16, 7)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.norm(self.stem(images)))
         y = F.gelu(self.wide_norm(self.wide(x)))
-        y = self.thin(F.gelu(self.deep_norm(self.deep(y))))
+        y = self.thin_norm(self.thin(F.gelu(self.deep_norm(self.deep(y)))))
         return self.last((x + y).mean((2, 3)))
 
 
@@ -92,8 +92,10 @@ class Odd(Own):
 
     def __init__(self, what: str) -> None:
         super().__init__()
-        self.what, self.extra = what, {"group norm": nn.GroupNorm(4, 48), "pool": nn.MaxPool2d(2),
-                                       "even": nn.Conv2d(48, 48, 2)}.get(what, nn.Identity())
+        self.what, self.scale = what, nn.Parameter(torch.ones(16, 1, 1))
+        self.extra = {"group norm": nn.GroupNorm(4, 48), "pool": nn.MaxPool2d(2),
+                      "even": nn.Conv2d(48, 48, 2), "tanh": nn.GELU("tanh"),
+                      "multiplied": nn.Conv2d(48, 48, 3, padding=1, groups=24)}.get(what, nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.norm(self.stem(images)))
@@ -101,7 +103,13 @@ class Odd(Own):
         if self.what == "values" and images.sum() > 0:
             y = -y
         y = F.gelu(self.deep_norm(self.deep(self.extra(y))))
-        y = self.thin(y)
+        y = self.thin(y) if self.what == "folded" else self.thin_norm(self.thin(y))
+        if self.what == "layer scale":
+            y = y * self.scale
+        if self.what == "by name":
+            y = torch.add(input=y, other=y)
+        if self.what == "two maps":
+            return x + y
         if self.what == "concatenation":
             return self.last(torch.cat([x, y], 1)[:, :16].mean((2, 3)))
         if self.what == "scale":
@@ -116,10 +124,49 @@ class Odd(Own):
     ("values", "Odd: Odd: cannot be traced"),
     ("concatenation", "has getitem"),
     ("scale", "has mul"),
+    ("layer scale", "has an addition or a product with something that the pictures do not reach"),
+    ("by name", "has add"),
+    ("two maps", "is not a classifier"),
+    ("tanh", "has GELU by tanh"),
+    ("multiplied", "is a block of no kind here"),
+    ("folded", "thin: has no batch normalisation after it; give the network before folding"),
 ])
 def test_what_no_row_says_is_named(what, message):
     with pytest.raises(UserError, match=message):
         from_pretrained(Odd(what), sizes=[32])
+
+
+@pytest.mark.parametrize(("module", "message"), [
+    (nn.Identity(), "is not a classifier"), (Own().double(), "has weights of torch.float64; give module.float()"),
+    (nn.Bilinear(3, 3, 3), "Bilinear")])
+def test_what_is_no_classifier(module, message):
+    with pytest.raises(UserError, match=message):
+        from_pretrained(module, sizes=[32])
+
+
+@pytest.mark.parametrize(("sizes", "message"), [(["64"], "--sizes: 64 is not a whole number"), ([4], "from 8 to 4096")])
+def test_wrong_sizes(sizes, message):
+    with pytest.raises(UserError, match=message):
+        from_pretrained(Own(), sizes=sizes)
+
+
+class Uneven(nn.Module):
+    """Padding that differs from layer to layer, and shows at some sizes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3 if i == 0 else 8, 8, 3, 2, 1 if i else 0) for i in range(2))
+        self.norms, self.last = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(2)), nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norms[0](self.layers[0](F.pad(images, (0, 1, 0, 1)))))
+        x = F.relu(self.norms[1](self.layers[1](x)))
+        return self.last(x.mean((2, 3)))
+
+
+def test_mixed_padding_is_refused():
+    with pytest.raises(UserError, match="differ in padding"):
+        from_pretrained(randomised(Uneven()), sizes=[32])
 
 
 class Sly(nn.Conv2d):
@@ -172,6 +219,9 @@ def test_weights_from_a_file(tmp_path):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(found.net(images, found.net.space.largest), module(images), rtol=1e-4, atol=1e-4)
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"mnasnet.pth does not fit torchvision:mnasnet0_5"):
+        source_of(f"torchvision:mnasnet0_5:{file}")
     torch.save({"other": torch.zeros(1)}, file)
     with pytest.raises(UserError, match=r"mnasnet.pth does not fit torchvision:mnasnet0_5"):
         source_of(f"torchvision:mnasnet0_5:{file}")

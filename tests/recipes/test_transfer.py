@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onceforall.api import train
 from onceforall.cli import main
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
@@ -19,9 +20,13 @@ from onceforall.pretrained.reading import from_pretrained
 from onceforall.pretrained.sources import Source
 from onceforall.recipes.fit import Request, fit, plan, write_start
 from onceforall.run import Run
+from onceforall.searching.record import read_record
 from onceforall.testing.module import randomise
+from onceforall.training.engine.distributed import Processes
 from onceforall.training.recipe import START, Recipe
+from onceforall.training.settings import Optimizer
 from onceforall.training.setup import Options
+from onceforall.training.stage import Batches, Stage
 from onceforall.weights.nets import Trained, load_supernet, save
 
 SETTINGS = ("stages.tuned.batches.calibration=100", "stages.shrunk.batches.calibration=100")
@@ -112,9 +117,66 @@ def test_all_of_the_space_is_trained_and_found(run):
     assert Run(run).recipe.start == "tiny"
 
 
+def test_the_search_begins_with_the_largest_at_every_size(run):
+    measured = {row["arch"] for row in read_record(run / "search")["sampled"]}
+    space = load_supernet(run / "shrunk").space
+    assert {str(space.largest.at(size)) for size in (12, 16)} <= measured
+
+
+def test_a_recipe_needs_no_weights(monkeypatch, tiny):
+    """So that a run that goes on does not need them again."""
+    asked = []
+
+    def source(_name, _file, weights):
+        asked.append(weights)
+        return Source("tiny", tiny, (0.4,) * 3, (0.3,) * 3, 16)
+
+    monkeypatch.setitem(sources.SOURCES, "tiny", source)
+    plan(request(), gpu=False)
+    assert asked == [False]
+
+
 def test_the_same_command_goes_on(run, caplog):
     fit(request(), run, Options())
     assert "is finished: nothing to do" in caplog.text
+
+
+def test_another_start_in_the_same_folder_is_refused(tmp_path, tiny, monkeypatch):
+    recipe = plan(request(), gpu=False)
+    recipe.write(tmp_path / "recipe.yaml")
+    monkeypatch.setitem(sources.SOURCES, "tinier", lambda *_: Source("tiny", tiny, (0.4,) * 3, (0.3,) * 3, 16))
+    with pytest.raises(UserError, match="holds a run that starts from tiny, not from tinier; take another output"):
+        fit(request(start="tinier"), tmp_path, Options())
+    for seed in (1, 2):
+        net = Tiny()
+        torch.manual_seed(seed)
+        nn.init.normal_(net.last.weight)
+        nn.init.normal_(net.stem[0].weight)
+        save(Trained(from_pretrained(net, sizes=[12, 16]).net, recipe.network.space), tmp_path / f"{seed}.safetensors")
+    file, place = tmp_path / "a.safetensors", tmp_path / "run"
+    (tmp_path / "1.safetensors").rename(file)
+    again = request(start=str(file), sizes=None)
+    write_start(plan(again, gpu=False), place, Processes())
+    write_start(plan(again, gpu=False), place, Processes())
+    (tmp_path / "2.safetensors").rename(file)
+    with pytest.raises(UserError, match="holds the weights of another supernet"):
+        write_start(plan(again, gpu=False), place, Processes())
+
+
+def test_stages_of_ones_own(tmp_path, tiny):
+    """The start's classifier and colours become those of the pictures and of the source."""
+    stage = Stage(epochs=1, optimizer=Optimizer(lr=0.01), batches=Batches(size=128, calibration=100), largest_share=1.0)
+    start = from_pretrained(tiny, sizes=[12, 16], mean=(0.4,) * 3, std=(0.3,) * 3)
+    run = train(start, "digits", stages=[stage], output=tmp_path)
+    assert run.recipe.data.mean == (0.4,) * 3
+    assert load_supernet(tmp_path / START).num_classes == 10
+
+
+def test_a_recipe_with_a_start_says_the_colours():
+    values = plan(request(), gpu=False).to_dict()
+    values["data"] |= {"mean": None, "std": None}
+    with pytest.raises(UserError, match="data.mean: is missing, and so is data.std"):
+        Recipe.from_dict(values)
 
 
 def test_from_a_supernet_of_other_classes(tmp_path, tiny):
@@ -126,7 +188,7 @@ def test_from_a_supernet_of_other_classes(tmp_path, tiny):
     assert found.net.space == net.space
     recipe = plan(request(start=str(tmp_path / "old.safetensors"), sizes=None), gpu=False)
     assert recipe.network.space == net.space
-    write_start(recipe, tmp_path, Options())
+    write_start(recipe, tmp_path, Processes())
     start = load_supernet(tmp_path / START)
     assert start.num_classes == 10
     assert torch.equal(start.stem.conv.weight, net.stem.conv.weight)
@@ -139,6 +201,7 @@ def test_from_a_supernet_of_other_classes(tmp_path, tiny):
     (["--from", "tiny", "--sizes", "4"], "4"),
     (["--from", "tiny", "--ratios", "0"], "--ratios: 0 is not a share above 0, at most 1"),
     (["--from", "tiny", "--kernels", "4"], "--kernels: 4 is not an odd number"),
+    (["--from", "tiny", "--dump-configs", "configs"], "--dump-configs: stands beside a pretrained start"),
     (["--sizes", "16"], "--sizes: has no effect without --from"),
 ])
 def test_what_cannot_be_a_start(words, message, capsys, tmp_path):
@@ -154,5 +217,5 @@ def test_another_space_is_refused(tmp_path):
     other = replace(recipe.network.space, stem=replace(recipe.network.space.stem, width=24))
     with pytest.raises(UserError, match="network.space: does not fit the network that it starts from, which has anot"):
         write_start(recipe.model_copy(update={"network": recipe.network.model_copy(update={"space": other})}), tmp_path,
-                    Options())
+                    Processes())
     assert not (tmp_path / START).exists()

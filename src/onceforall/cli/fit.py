@@ -80,6 +80,9 @@ def fit(
         if dump_recipe is not None:
             found.write(dump_recipe)
             typer.echo(shlex.join(["ofa", "fit", "--recipe", str(dump_recipe), "-o", str(folder)]))
+        if dump_configs is not None and found.start is not None:
+            raise UserError("--dump-configs", "stands beside a pretrained start, which NNablaNAS's form has not",
+                            "give --dump-recipe")
         if dump_configs is not None:
             _dump_configs(found, dump_configs, folder)
         return

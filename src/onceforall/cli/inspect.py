@@ -42,9 +42,9 @@ def inspect(
         space, classes = search_space(source), 1000
         chosen = which.of(space)
     elif is_pretrained(source):
-        from onceforall.pretrained.reading import pretrained_space
-        space, classes = pretrained_space(source)
-        chosen = which.of(space)
+        from onceforall.pretrained.reading import outline
+        found = outline(source)
+        space, classes, chosen = found.space, found.num_classes, which.of(found.space)
     else:
         from onceforall.weights.nets import open_weights
         trained = open_weights(source, space=space_name)

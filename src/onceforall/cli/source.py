@@ -45,8 +45,8 @@ def is_space(source: str) -> bool:
 
 def is_pretrained(source: str) -> bool:
     """Whether SOURCE names a pretrained network."""
-    kind, colon, _ = source.partition(":")
-    return not Path(source).exists() and (kind.startswith("efficientnet_lite") or (bool(colon) and kind.isidentifier()))
+    from onceforall.pretrained.sources import is_named
+    return is_named(source)
 
 
 @dataclass(frozen=True)

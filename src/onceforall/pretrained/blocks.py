@@ -77,11 +77,12 @@ class Network:
 def network_of(steps: Sequence[Step]) -> Network:
     """The network of its steps; raises UserError for what is none, or for a block of no kind."""
     means = [i for i, step in enumerate(steps) if isinstance(step, GlobalMean)]
-    stem, head = steps[0], steps[means[0] + 1:] if means else []
+    stem, head = steps[0] if steps else None, steps[means[0] + 1:] if means else []
     if len(means) != 1 or not isinstance(stem, Unit):
         raise UserError("module", "is not a classifier that begins with a convolution and has one global mean")
     units = [step for step in head if isinstance(step, Unit)]
-    if len(units) != len(head) or len(units) not in (1, 2) or units[-1].norm or units[-1].act:
+    plain = all(unit.kernel == unit.groups == 1 for unit in units)
+    if not plain or len(units) != len(head) or len(units) not in (1, 2) or units[-1].norm or units[-1].act:
         raise UserError(units[0].name if units else "module", "the head is no classifier with one hidden layer at most")
     blocks = list(_blocks(steps[1:means[0]]))
     expand = blocks[-1].units.get("conv") if blocks and _is_features(blocks[-1]) else None
@@ -95,21 +96,18 @@ def _is_features(block: Block) -> bool:
 
 
 def _blocks(steps: Sequence[Step]) -> Iterator[Block]:
-    """The blocks: a residual is one; what stands between is cut into as long ones as there are kinds for."""
-    at = 0
-    while at < len(steps):
-        step = steps[at]
-        if isinstance(step, Residual):
-            yield _residual(step)
-            at += 1
+    """The blocks. A residual is one; what stands between residuals is cut into the longest blocks of a known kind."""
+    flat: list[Unit | Squeeze] = []
+    for step in [*steps, None]:
+        if isinstance(step, Unit | Squeeze):
+            flat.append(step)
             continue
-        end = next((i for i in range(at, len(steps)) if not isinstance(steps[i], Unit | Squeeze)), len(steps))
-        flat = [step for step in steps[at:end] if isinstance(step, Unit | Squeeze)]
         while flat:
             kind, found = _match(flat, _INNER, whole=False)
             yield _block(kind, found, same=False)
             flat = flat[len(found):]
-        at = end
+        if isinstance(step, Residual):
+            yield _residual(step)
 
 
 def _residual(step: Residual) -> Block:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -49,5 +50,5 @@ def _load(net: nn.Module, file: Path) -> None:
         ours = list(net.state_dict().values())
         for tensor, found in zip(ours, theirs, strict=True):
             tensor.copy_(found)
-    except (OSError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, AttributeError, TypeError, UnpicklingError) as error:
         raise UserError(str(file), f"is not of this network ({' '.join(str(error).split())[:200]})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,14 +15,15 @@ from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
 from onceforall.pretrained.blocks import network_of
-from onceforall.pretrained.sources import SOURCES, Source, source_of
+from onceforall.pretrained.sources import Source, is_named, source_of
 from onceforall.pretrained.steps import Unit, steps_of
 from onceforall.pretrained.table import DEFAULT, Choices, space_of
 from onceforall.space import SearchSpace
 from onceforall.space.plan import CLASSIFIER
-from onceforall.weights.nets import Trained, open_weights
+from onceforall.weights.nets import open_weights
 
 TOLERANCE = 1e-5  # of the logits' norm, in float32
+SIZES = 64, 65  # the maps are even at every stride of the first, and odd of the second
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +45,34 @@ class Pretrained:
     size: int
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a pretrained network without its weights.
+
+    Args:
+        space: its search space.
+        num_classes: that its classifier tells apart.
+        mean: of each channel, as `Pretrained` has it.
+        std: likewise.
+    """
+
+    space: SearchSpace
+    num_classes: int
+    mean: Colour
+    std: Colour
+
+
 def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = None, choices: Choices = DEFAULT,
                     mean: Colour = IMAGENET_MEAN, std: Colour = IMAGENET_STD) -> Pretrained:
     """Read a pretrained network as a supernet.
 
         start = from_pretrained("timm:mobilenetv4_conv_small.e2400_r224_in1k", sizes=[128, 160])
-        run = train(start.net, "pictures", stages=..., output="runs/mine")
+        run = train(start, "pictures", stages=..., output="runs/mine")
 
     Args:
         source: `timm:NAME`, `torchvision:NAME`, `efficientnet_lite0` (1, 2); `timm:NAME:FILE` where there is no network
             to fetch weights from; a run or a file of weights, whose supernet keeps its own choices; or a module of your
-            own, which classifies normalised images (B, 3, R, R).
+            own, which classifies normalised images (B, 3, R, R) and is in eval mode afterwards.
         sizes: resolutions of the supernet, in pixels; None: the source's own, 224 of a module.
         choices: what becomes elastic.
         mean: of the channels of a module's pictures; a named source says it itself.
@@ -64,49 +82,63 @@ def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = No
         UserError: there is no such source, a layer or block of it has no row, or the supernet does not answer as it
             does.
     """
-    for size in sizes or ():
-        if not 8 <= size <= 4096:
-            raise UserError("--sizes", f"{size} is not from 8 to 4096 pixels")
+    sizes = _checked(sizes)
     if isinstance(source, nn.Module):
         found = Source(type(source).__name__, source, mean, std, 224)
-    elif source.partition(":")[0] not in SOURCES and Path(source).exists():
-        trained = open_weights(source)
-        if isinstance(trained.net, Supernet):
-            return _kept(source, trained, trained.net, sizes)
-        found = Source(source, trained.net, *_colours(trained), trained.arch.resolution if trained.arch else 224)
     else:
-        found = source_of(source)
-    net = supernet_of(found.module, found.name, tuple(sizes or (found.size,)), choices)
+        found = _opened(source, weights=True)
+    if isinstance(found.module, Supernet):
+        net, space = found.module, _own_space(found.module, sizes, choices)
+        return Pretrained(found.name, fitted(net, space, net.num_classes).eval(), found.mean, found.std, found.size)
+    net = supernet_of(found.module, found.name, sizes or (found.size,), choices)
     return Pretrained(found.name, net, found.mean, found.std, found.size)
 
 
-def _kept(source: str, trained: Trained, net: Supernet, sizes: Sequence[int] | None) -> Pretrained:
-    """A supernet of a file, with its own choices."""
-    space = net.space if sizes is None else net.space.at(sizes)
-    return Pretrained(source, fitted(net, space, net.num_classes).eval(), *_colours(trained), max(space.resolutions))
-
-
-def _colours(trained: Trained) -> tuple[Colour, Colour]:
-    """Mean and deviation that its pictures were normalised with; ImageNet's where the file does not say."""
-    return (tuple(trained.pictures.get("mean", IMAGENET_MEAN)),
-            tuple(trained.pictures.get("std", IMAGENET_STD)))
-
-
-def pretrained_space(source: str, *, sizes: Sequence[int] | None = None,
-                     choices: Choices = DEFAULT) -> tuple[SearchSpace, int]:
-    """The search space of a named source and its number of classes, without its weights.
+def outline(source: str, *, sizes: Sequence[int] | None = None, choices: Choices = DEFAULT) -> Outline:
+    """What is known of a source without its weights: nothing is downloaded, and the answers are not compared.
 
     Args:
-        source: `timm:NAME`, `torchvision:NAME` or `efficientnet_lite0` (1, 2).
+        source: as `from_pretrained` takes it.
         sizes: resolutions in pixels; None: the source's own.
         choices: what becomes elastic.
 
     Raises:
         UserError: there is no such source, or it has no table.
     """
-    found = source_of(source, weights=False)
-    space, units = table_of(found.module, found.name, tuple(sizes or (found.size,)), choices)
-    return space, units[f"head.{CLASSIFIER}"].outputs
+    sizes = _checked(sizes)
+    found = _opened(source, weights=False)
+    if isinstance(found.module, Supernet):
+        return Outline(_own_space(found.module, sizes, choices), found.module.num_classes, found.mean, found.std)
+    space, units = table_of(found.module, found.name, sizes or (found.size,), choices)
+    return Outline(space, units[f"head.{CLASSIFIER}"].outputs, found.mean, found.std)
+
+
+def _opened(source: str, *, weights: bool) -> Source:
+    """A named source, or the net of a file with the colours that its pictures were normalised with."""
+    if is_named(source) or not Path(source).exists():
+        return source_of(source, weights=weights)
+    trained = open_weights(source)
+    mean, std = (tuple(trained.pictures.get(name, usual))
+                 for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
+    size = max(trained.space.resolutions) if trained.arch is None else trained.arch.resolution
+    return Source(Path(source).resolve().name[:100], trained.net, mean, std, size)
+
+
+def _checked(sizes: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The sizes, ascending, each once."""
+    for size in sizes or ():
+        if not isinstance(size, int) or not 8 <= size <= 4096:
+            raise UserError("--sizes", f"{size} is not a whole number from 8 to 4096")
+    return tuple(sorted(set(sizes))) if sizes else None
+
+
+def _own_space(net: Supernet, sizes: Sequence[int] | None, choices: Choices) -> SearchSpace:
+    """The space of a supernet that is the source, with what its batch normalisation adds to variances."""
+    if choices != DEFAULT:
+        raise UserError("--kernels, --ratios or --depth", "has no effect on a supernet, which has its own choices",
+                        "leave it out")
+    assert net.stem.norm is not None
+    return replace(net.space, resolutions=tuple(sizes or net.space.resolutions), bn_eps=net.stem.norm.eps)
 
 
 def table_of(module: nn.Module, name: str, sizes: Sequence[int],
@@ -128,10 +160,13 @@ def supernet_of(module: nn.Module, name: str, sizes: Sequence[int], choices: Cho
     Raises:
         UserError: the module cannot be read, or the largest sub-network does not answer as it does.
     """
+    dtypes = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
+    if dtypes:
+        raise UserError(name, f"has weights of {dtypes.pop()}", "give module.float()")
     space, units = table_of(module, name, sizes, choices)
     net = Supernet(space, units[f"head.{CLASSIFIER}"].outputs, generator=torch.Generator().manual_seed(0)).eval()
     fill(net, units)
-    difference = max(_difference(net, module, size) for size in (64, 75))
+    difference = max(_difference(net, module, size, name) for size in SIZES)
     if not difference <= TOLERANCE:
         raise UserError(name, f"its table answers otherwise: its logits differ by {difference:.2g} of their norm",
                         "this network has a layer that was taken for another one")
@@ -154,6 +189,8 @@ def fill(net: Supernet, units: Mapping[str, Unit]) -> None:
             _copy(ours.conv.bias, bias)
             bias = None
         if ours.norm is not None:
+            if unit.norm is None:
+                raise UserError(unit.name, "has no batch normalisation after it", "give the network before folding")
             _copy_norm(ours.norm, unit.norm, bias)
 
 
@@ -161,31 +198,27 @@ def _copy(ours: Tensor, theirs: Tensor | None) -> None:
     ours.copy_(torch.zeros_like(ours) if theirs is None else theirs.reshape(ours.shape))
 
 
-def _copy_norm(ours: nn.BatchNorm2d, theirs: nn.BatchNorm2d | nn.BatchNorm1d | None, bias: Tensor | None) -> None:
-    """The convolution's bias goes into the mean. Without a normalisation, scale and statistics do nothing."""
-    mean, var, weight, shift = ours.running_mean, ours.running_var, ours.weight, ours.bias
+def _copy_norm(ours: nn.BatchNorm2d, theirs: nn.BatchNorm2d | nn.BatchNorm1d, bias: Tensor | None) -> None:
+    """The convolution's bias goes into the mean, and the difference in eps into the variance."""
+    mean, var, weight = ours.running_mean, ours.running_var, ours.weight
     assert mean is not None
     assert var is not None
-    if theirs is None:
-        mean.zero_()
-        var.fill_(1)
-        weight.fill_((1 + ours.eps) ** 0.5)
-        _copy(shift, bias)
-        return
     _copy(mean, theirs.running_mean)
     _copy(var, theirs.running_var)
     var += theirs.eps - ours.eps
     if bias is not None:
         mean -= bias
     weight.fill_(1) if theirs.weight is None else _copy(weight, theirs.weight)
-    _copy(shift, theirs.bias)
+    _copy(ours.bias, theirs.bias)
 
 
 @torch.no_grad()
-def _difference(net: Supernet, module: nn.Module, size: int) -> float:
+def _difference(net: Supernet, module: nn.Module, size: int, name: str) -> float:
     """Norm of the difference of the logits over their norm."""
     images = torch.randn(2, net.space.in_channels, size, size, generator=torch.Generator().manual_seed(size))
     expected = module(images)
+    if expected.shape != (2, net.num_classes):
+        raise UserError(name, f"answers {tuple(expected.shape)} on two pictures", f"give logits (2, {net.num_classes})")
     return float((net(images, net.space.largest) - expected).norm() / expected.norm())
 
 

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 from torch import nn
 
@@ -33,15 +34,21 @@ class Source:
     size: int
 
 
-Reader = Callable[[str, Path | None, bool], Source]  # the name after the colon, a weights file, whether weights matter
+Reader = Callable[[str, Path | None, bool], Source]  # the network's name, a weights file, whether weights are wanted
+_UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, UnpicklingError)
+
+
+def is_named(source: str) -> bool:
+    """Whether it names a pretrained network, and not a file or a folder."""
+    return source.partition(":")[0] in SOURCES or (":" in source and not Path(source).exists())
 
 
 def source_of(name: str, *, weights: bool = True) -> Source:
     """The pretrained network of a name.
 
     Args:
-        name: `timm:NAME`, `torchvision:NAME`, `efficientnet_lite0` (1, 2); `timm:NAME:FILE` reads weights from a file
-            instead of the network.
+        name: `timm:NAME`, `torchvision:NAME`, `efficientnet_lite0` (1, 2); with `:FILE` after it, the weights are
+            read from that file and not downloaded.
         weights: whether they are wanted; without them nothing is downloaded, and the module's are random.
 
     Raises:
@@ -52,11 +59,11 @@ def source_of(name: str, *, weights: bool = True) -> Source:
         near = difflib.get_close_matches(kind, SOURCES, n=1)
         raise UserError("source", f"{name!r} is no source of a pretrained network",
                         f"did you mean {near[0]}?" if near else f"known: {', '.join(SOURCES)}, or a file of weights")
-    model, _, file = rest.partition(":")
+    model, _, file = (kind, "", rest) if SOURCES[kind] is _lite else rest.partition(":")
     path = Path(file) if file else None
     if path is not None and not path.is_file():
         raise UserError("source", f"{path} is no file", "give the weights file of that network")
-    return SOURCES[kind](model or kind, path, weights)
+    return SOURCES[kind](model, path, weights)
 
 
 def _timm(model: str, file: Path | None, weights: bool) -> Source:
@@ -65,7 +72,7 @@ def _timm(model: str, file: Path | None, weights: bool) -> Source:
     try:
         module = timm.create_model(model, pretrained=weights and file is None,
                                    checkpoint_path="" if file is None else str(file))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _unreachable(f"timm:{model}", file, error) from None
     about = module.pretrained_cfg
     return Source(f"timm:{model}", module.eval(), tuple(about["mean"]), tuple(about["std"]), about["input_size"][-1])
@@ -81,7 +88,7 @@ def _torchvision(model: str, file: Path | None, weights: bool) -> Source:
         module = models.get_model(model, weights=about if weights and file is None else None)
         if file is not None:
             module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _unreachable(f"torchvision:{model}", file, error) from None
     prepared = about.transforms()
     return Source(f"torchvision:{model}", module.eval(), tuple(prepared.mean), tuple(prepared.std),

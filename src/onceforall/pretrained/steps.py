@@ -50,7 +50,7 @@ class Unit:
 
     @property
     def depthwise(self) -> bool:
-        return self.groups == self.inputs > 1
+        return self.groups == self.inputs == self.outputs > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,8 @@ def _act_of(module: nn.Module) -> str | None:
 
 
 class _Parser:
-    """Walks a graph backwards from a node. What is being read stands at the end of the list of steps."""
+    """Walks a graph backwards from a node. `pending` has the normalisation, activation and pooling that were met before
+    their convolution."""
 
     def __init__(self, module: nn.Module) -> None:
         self.modules = dict(module.named_modules())
@@ -134,11 +135,10 @@ class _Parser:
     def back(self, node: fx.Node, stop: fx.Node | None) -> list[Step]:
         """The steps from `stop` (the input for None) to `node`."""
         steps: list[Step] = []  # in reverse
-        pending: dict[str, Any] = {}  # what was met after the layer that it belongs to
+        pending: dict[str, Any] = {}
         while node is not stop and node.op != "placeholder":
             node = self._step(node, steps, pending)
-        if pending:
-            raise _unknown(node, f"{next(iter(pending))} without a convolution before it")
+        _check_none(node, pending)
         return steps[::-1]
 
     def _step(self, node: fx.Node, steps: list[Step], pending: dict[str, Any]) -> fx.Node:
@@ -154,12 +154,13 @@ class _Parser:
                 self._pend(node, pending, "act", _act_of(inner) or _unknown_act(node, inner))
             self._pend(node, pending, "norm", module)
         elif act is not None:
+            if act == "gelu" and "tanh" in (getattr(module, "approximate", ""), node.kwargs.get("approximate")):
+                raise _unknown(node, "GELU by tanh")
             self._pend(node, pending, "act", act)
-        elif target in _ADDS and all(isinstance(arg, fx.Node) for arg in node.args[:2]):
-            return self._residual(node, steps, pending)
-        elif target in _MULS and all(isinstance(arg, fx.Node) for arg in node.args[:2]):
-            return self._gate(node, steps)
+        elif _joins(node):
+            return self._residual(node, steps, pending) if target in _ADDS else self._gate(node, steps, pending)
         elif self._is_mean(node, module):
+            _check_none(node, pending)
             steps.append(GlobalMean())
         elif isinstance(module, nn.MaxPool2d):
             if (module.kernel_size, module.stride, module.padding) not in ((3, 2, 1), ((3, 3), (2, 2), (1, 1))):
@@ -174,10 +175,9 @@ class _Parser:
         elif not (isinstance(module, _NOTHING) or (module is not None and _is_drop_path(module))
                   or target in _NO_WORK):
             raise _unknown(node, self._what(node, module))
-        before = node.args[0]
-        if not isinstance(before, fx.Node):
+        if not node.all_input_nodes:
             raise _unknown(node, self._what(node, module))
-        return before
+        return node.all_input_nodes[0]
 
     @staticmethod
     def _layer(node: fx.Node, layer: nn.Conv2d | nn.Linear, steps: list[Step], pending: dict[str, Any]) -> None:
@@ -209,12 +209,10 @@ class _Parser:
         steps[-1] = replace(after, pool="mean")
 
     def _residual(self, node: fx.Node, steps: list[Step], pending: dict[str, Any]) -> fx.Node:
-        """Two branches that are added: the meet is where both begin."""
+        """Two branches that are added. Both begin at the node `meet`."""
         act = pending.pop("act", None)
-        if pending:
-            raise _unknown(node, f"{next(iter(pending))} after an addition")
-        one, other = (arg for arg in node.args[:2] if isinstance(arg, fx.Node))
-        meet = self._meet(one, other)
+        _check_none(node, pending)
+        one, other, meet = self._branches(node)
         branches = sorted((self.back(one, meet), self.back(other, meet)), key=len)
         short, path = branches
         if len(short) > 1 or (short and not isinstance(short[0], Unit)):
@@ -224,9 +222,9 @@ class _Parser:
         steps.append(Residual(tuple(path), shortcut, act))
         return meet
 
-    def _gate(self, node: fx.Node, steps: list[Step]) -> fx.Node:
-        one, other = (arg for arg in node.args[:2] if isinstance(arg, fx.Node))
-        meet = self._meet(one, other)
+    def _gate(self, node: fx.Node, steps: list[Step], pending: dict[str, Any]) -> fx.Node:
+        _check_none(node, pending)
+        one, other, meet = self._branches(node)
         branch = self.back(other if one is meet else one, meet) if meet in (one, other) else []
         kinds = [type(step) for step in branch]
         if kinds != [GlobalMean, Unit, Unit]:
@@ -234,16 +232,23 @@ class _Parser:
         _, reduce, excite = branch
         assert isinstance(reduce, Unit)
         assert isinstance(excite, Unit)
-        if reduce.norm or excite.norm or reduce.kernel * excite.kernel > 1:
-            raise _unknown(node, "squeeze-and-excitation with normalisation or kernels")
+        plain = not (reduce.norm or excite.norm) and reduce.kernel == excite.kernel == 1
+        if not plain or reduce.act is None or excite.act is None:
+            raise _unknown(node, "squeeze-and-excitation with other layers than two 1x1 with activations")
         steps.append(Squeeze(reduce, excite))
         return meet
 
-    def _meet(self, one: fx.Node, other: fx.Node) -> fx.Node:
+    def _branches(self, node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node]:
+        """The ends of both branches, and where they begin."""
+        one, other = node.all_input_nodes
+        meet = self._meet(one, other)
+        if meet is None:
+            raise _unknown(node, "an addition or a product with something that the pictures do not reach")
+        return one, other, meet
+
+    def _meet(self, one: fx.Node, other: fx.Node) -> fx.Node | None:
         theirs = set(self._spine(other))
-        found = next((node for node in self._spine(one) if node in theirs), None)
-        assert found is not None  # the input at the latest
-        return found
+        return next((node for node in self._spine(one) if node in theirs), None)
 
     def _spine(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The node and all that every way to it passes, backwards."""
@@ -251,8 +256,8 @@ class _Parser:
         at: fx.Node | None = node
         while at is not None and at not in self._spines:
             path.append(at)
-            inputs = [arg for arg in at.args[:2] if isinstance(arg, fx.Node)] if _joins(at) else at.all_input_nodes[:1]
-            at = self._meet(*inputs) if len(inputs) == 2 else inputs[0] if inputs else None
+            before = at.all_input_nodes
+            at = self._meet(*before) if _joins(at) else before[0] if before else None
         rest = () if at is None else self._spines[at]
         for i in range(len(path) - 1, -1, -1):
             rest = (path[i], *rest)
@@ -276,7 +281,14 @@ class _Parser:
 
 
 def _joins(node: fx.Node) -> bool:
-    return node.target in _ADDS or node.target in _MULS
+    """Whether it adds or multiplies two maps."""
+    return (node.target in _ADDS or node.target in _MULS) and len(node.all_input_nodes) == 2
+
+
+def _check_none(node: fx.Node, pending: dict[str, Any]) -> None:
+    """Raise UserError for a normalisation, an activation or pooling that follows no convolution."""
+    if pending:
+        raise _unknown(node, f"{next(iter(pending))} that follows no convolution")
 
 
 def _pair(value: Any) -> tuple[int, ...]:

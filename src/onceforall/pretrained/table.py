@@ -11,7 +11,7 @@ from onceforall.pretrained.steps import Unit
 from onceforall.space import BlockRow, Head, SearchSpace, StageSpace, Stem
 from onceforall.space.arch import Value
 from onceforall.space.kinds import part_of
-from onceforall.space.plan import CLASSIFIER, SHORTCUT
+from onceforall.space.plan import CLASSIFIER
 from onceforall.space.rows import Padding
 
 
@@ -116,7 +116,7 @@ def _row(blocks: Sequence[Block], choices: Choices) -> StageSpace:
     rows = tuple(BlockRow(tuple((name, own[name]) for name in names if name not in alike),
                           tuple(pair for pair in fixed.items() if pair not in common))
                  for own, fixed in zip(lists, numbers, strict=True))
-    kept = max((b + 1 for b, block in enumerate(blocks) if not block.same and SHORTCUT not in block.units), default=1)
+    kept = max((b + 1 for b, block in enumerate(blocks) if not block.same), default=1)
     least = (2 if count > 4 else 1) if choices.depth is None else choices.depth
     return StageSpace(
         first.outputs, tuple(range(max(1, min(count, least), kept), count + 1)), first.stride, first.act,

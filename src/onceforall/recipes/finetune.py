@@ -209,6 +209,10 @@ def _teacher(request: Request, data: DataSet, resolution: int, classes: int) -> 
     if trained.num_classes != classes or (told is not None and tuple(told) != data.classes):
         raise UserError(f"--teacher {source}", f"tells {trained.num_classes} other classes apart than the pictures' "
                         f"{len(data.classes)}", "teacher and student need the same")
+    if "mean" in trained.pictures and (tuple(trained.pictures["mean"]), tuple(trained.pictures["std"])) != (
+            data.mean, data.std):
+        raise UserError(f"--teacher {source}", "was trained on pictures that were normalised otherwise than the "
+                        "sub-network's", "teacher and student see the same numbers")
     if resolution not in _whole(space).resolutions:
         raise UserError(f"--teacher {source}", f"is of {space.name}, which has no resolution {resolution}",
                         "the student is trained at it")
@@ -230,7 +234,7 @@ def _describe(request: Request, training: Training, output: Path, *, start: _Sta
     seen, before = start.about.preprocessing, None
     if not training.network.new_classifier:
         as_before = data_of(_spec(request, start.about), Known(data.classes, seen.depth))
-        before = evaluator(start.net, replace(as_before, mean=seen.mean, std=seen.std)).score_net(
+        before = evaluator(start.net, as_before).score_net(
             start.net, arch.resolution, as_before.test)
     finetuned = {"epochs": training.stage.epochs, "lr": training.stage.optimizer.lr, "teacher": request.teacher,
                  "top1_before": None if before is None else before.top1}

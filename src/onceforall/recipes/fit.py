@@ -33,6 +33,7 @@ from onceforall.searching.search import search
 from onceforall.searching.study import Plan
 from onceforall.space import Arch
 from onceforall.training.engine import checkpoint
+from onceforall.training.engine.distributed import Processes, wait
 from onceforall.training.engine.journal import METRICS, read_records
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import check_output, check_pictures, finished, identity
@@ -137,25 +138,38 @@ def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Rec
     return preset.recipe(spec, pictures=len(data.train), num_classes=len(data.classes), gpu=gpu, processes=processes)
 
 
-def write_start(recipe: Recipe, run: Path, options: Options) -> None:
+def write_start(recipe: Recipe, run: Path, processes: Processes) -> None:
     """Write the supernet that a recipe's first stage starts from into the run's folder, with a new classifier.
 
     Raises:
-        UserError: its pretrained network cannot be had, or has other layers than the recipe's space.
+        UserError: its pretrained network cannot be had, or has other layers than the recipe's space; or the folder
+            holds the start of another run.
     """
-    if recipe.start is not None and not (run / START).exists():
-        found = from_pretrained(recipe.start, sizes=recipe.network.space.resolutions)
+    source, network = recipe.start, recipe.network
+    # a file is compared with what the folder holds; a name need not be read again
+    if source is not None and processes.first and (Path(source).exists() or not (run / START).exists()):
+        found = from_pretrained(source, sizes=network.space.resolutions)
         seed = next(iter(recipe.stages.values())).seed
-        net = fitted(found.net, recipe.network.space, recipe.network.num_classes, seed=seed)
-        keep_start(net, run, options.processes)
+        keep_start(fitted(found.net, network.space, network.num_classes, seed=seed), run,
+                   {"mean": found.mean, "std": found.std})
+    wait(processes)
+
+
+def _check_start(recipe: Recipe, run: Path) -> None:
+    """Refuse a folder whose run started from another pretrained network."""
+    if (run / RECIPE).exists() and (before := Recipe.read(run / RECIPE).start) != recipe.start:
+        raise UserError(str(run), f"holds a run that starts from {before or 'random weights'}, not from "
+                        f"{recipe.start or 'random weights'}", "take another output folder: -o")
 
 
 def _of_file(request: Request, file: Path) -> Recipe:
     """The recipe of a file, on other pictures where the user gives some."""
     unsaid = Request()
-    for name in ("epochs_scale", "flip", "seed", "balanced", "workers", "download", "strict"):
+    for name in ("start", "sizes", "choices", "epochs_scale", "flip", "seed", "balanced", "workers", "download",
+                 "strict"):
         if getattr(request, name) != getattr(unsaid, name):
-            raise UserError(f"--{name.replace('_', '-')}", f"stands beside the recipe {file}, which says it itself",
+            option = "from" if name == "start" else name.replace("_", "-")
+            raise UserError(f"--{option}", f"stands beside the recipe {file}, which says it itself",
                             "change the file, or give --set")
     recipe = Recipe.read(file, request.changes)
     if request.data is None:
@@ -197,7 +211,9 @@ def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: 
     check_output(first, run / begun, options)  # before anything is said
     data = data_of(first.data)
     _check_pictures(stages, run, data)
-    write_start(recipe, run, options)
+    _check_start(recipe, run)
+    wait(options.processes)  # every process has read the folder before the first one writes to it
+    write_start(recipe, run, options.processes)
     if options.processes.first:
         recipe.write(run / RECIPE)
     announce(data, options)
@@ -285,7 +301,8 @@ def _pick(request: Request, training: Training, stage: Path, run: Path, options:
                           calibration_images=training.stage.batches.calibration)
     options.compute.place(net)
     scorer = Scorer(net, evaluator, run / SEARCH, processes=options.processes, listener=options.listener)
-    wanted = Wanted(plan=Plan(request.collect, rounds=1), evolution=Evolution(seed=training.stage.seed), measure=0)
+    wanted = Wanted(plan=Plan(request.collect, rounds=1, largest=training.stage.largest_share > 0),
+                    evolution=Evolution(seed=training.stage.seed), measure=0)
     with shared(scorer) as first:
         if not first:
             return []

@@ -7,7 +7,7 @@ from typing import Any
 
 from onceforall.data import Augment, DataSpec
 from onceforall.errors import UserError
-from onceforall.pretrained.reading import from_pretrained
+from onceforall.pretrained.reading import outline
 from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.preset import check_scale
 from onceforall.training.network import Network
@@ -59,8 +59,8 @@ class Transfer:
         """
         if BATCH % processes:
             raise UserError("processes", f"{processes} do not divide the recipe's batch of {BATCH}")
-        found = from_pretrained(self.source, sizes=self.sizes, choices=self.choices)
-        space = found.net.space
+        found = outline(self.source, sizes=self.sizes, choices=self.choices)
+        space = found.space
         if self.sizes is None and not gpu and len(space.resolutions) == 1:
             space = space.at(CPU_SIZES)
         tuned, shrunk = (self._epochs(steps, pictures) for steps in STEPS)

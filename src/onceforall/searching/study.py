@@ -33,11 +33,13 @@ class Plan:
         collect: how many before the first search.
         rounds: how often some of the front are measured before the search is repeated.
         each: how many of the front in each round.
+        largest: whether the largest architecture at every resolution is among the first.
     """
 
     collect: int = 100
     rounds: int = 2
     each: int = 16
+    largest: bool = False
 
     def __post_init__(self) -> None:
         if self.collect < LEAST_ROWS:
@@ -64,6 +66,8 @@ def study(costs: Costs, objectives: Sequence[str], limits: Sequence[Limit], *, s
     rng = np.random.default_rng(evolution.seed)
     table = costs.tables[next(name for name in objectives if name in costs.tables)]
     codes = spread(table, plan.collect, rng)
+    if plan.largest:
+        codes = _with_largest(costs, codes)
     if len(codes) < LEAST_ROWS:
         raise UserError(costs.space.name, f"has {len(codes)} sub-networks here, too few to learn from",
                         "score each with `ofa evaluate`")
@@ -76,6 +80,14 @@ def study(costs: Costs, objectives: Sequence[str], limits: Sequence[Limit], *, s
             rows = _measured(costs, np.concatenate([rows.codes, _fresh(found, rows.codes, plan.each)]), scorer)
             fitted = fit_best(rows, seed=evolution.seed, regressors=[fitted.regressor])
     return Learned(found, fitted, rows)
+
+
+def _with_largest(costs: Costs, codes: Codes) -> Codes:
+    """The rows, with the largest architecture at every resolution before them."""
+    space = costs.space
+    first = [tuple(space.encode(space.largest.at(size))) for size in space.resolutions]
+    rest = [row for row in map(tuple, codes.tolist()) if row not in first]
+    return np.array([*first, *rest], codes.dtype)
 
 
 def _measured(costs: Costs, codes: Codes, scorer: Scorer) -> Measured:

@@ -86,6 +86,10 @@ def run_epoch(learner: Learner, course: Course, batches: TrainBatches, *, data: 
     rates = stage.rate(steps)
     served = batches.epoch(epoch, start)
     learner.net.train()
+    if course.stage.bn != "batch":
+        for module in learner.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
     for step in range(start, steps):
         began = time.perf_counter()
         with learner.mark("data wait"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from onceforall.errors import UserError, within
 from onceforall.files import check_plain, unreadable, write_text
@@ -47,6 +47,13 @@ class Recipe(Setting):
             if name in _TAKEN:
                 raise UserError("", f"{name!r} is the name of another part of the run's folder", "give another name")
         return value
+
+    @model_validator(mode="after")
+    def _colours(self) -> Recipe:
+        if self.start is not None and self.data.mean is None:
+            raise UserError("data.mean", "is missing, and so is data.std: a pretrained network needs its own",
+                            "`ofa fit --from NAME --dump-recipe FILE` writes them")
+        return self
 
     def trainings(self, run: Path) -> dict[str, Training]:
         """What each stage trains, by its name, in a run's folder.

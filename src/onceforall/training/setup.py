@@ -145,12 +145,23 @@ def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Le
         supernet = supernet_of(training)
         _sort(training, supernet)
         compute.place(supernet)
+        if training.stage.bn == "measured":
+            _measure(supernet, evaluator)
         optimizer = training.stage.optimizer.over(supernet)
         return Learner(supernet, supernet, optimizer, teacher, compute, scaler, options.processes)
     subnet = subnet_of(training, evaluator)
     optimizer = training.stage.optimizer.over(subnet)
     return Learner(subnet, lambda images, _: subnet(images), optimizer, teacher, compute, scaler,
                    options.processes)
+
+
+@torch.no_grad()
+def _measure(supernet: Supernet, evaluator: Evaluator) -> None:
+    """Give the supernet the BN statistics that its largest sub-network has on training pictures."""
+    found = evaluator.subnet(supernet, supernet.space.largest).state_dict()
+    for name, tensor in supernet.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            tensor.copy_(found[name])
 
 
 def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -> nn.Module | None:

@@ -110,6 +110,10 @@ class Stage(Setting):
                         "rise from 0 to their weight")
     largest_share: float = Field(default=0.0, ge=0, le=1, description="share of the steps that train the largest "
                                  "sub-network alone; 1: all of them")
+    bn: Literal["batch", "kept", "measured"] = Field(
+        default="batch", description="statistics that normalise in training: batch, those of each batch; kept, the "
+        "running ones that the weights came with; measured, those of the largest sub-network on training pictures, "
+        "measured before the first step and then kept. The last two are for stages that train the largest alone")
     sort: Literal["none", "bands", "squeeze", "all"] = Field(
         default="none", description="channels that are sorted by importance before the stage, where weights are "
         "loaded: none; bands, within the bands that are trained already; squeeze, the same, but SE's squeezed "
@@ -143,6 +147,9 @@ class Stage(Setting):
         if self.sampling in ("best_up", "worst_up") and self.predictor is None:
             raise UserError("predictor", f"is missing, and sampling {self.sampling} chooses by it",
                             "`ofa predictor fit` makes one")
+        if self.bn != "batch" and self.largest_share < 1:
+            raise UserError("bn", f"{self.bn} stands beside smaller sub-networks, whose statistics are others",
+                            "give largest_share 1, or bn batch")
         _check_teacher(self)
         _check_strategy(self)
         return self
@@ -190,6 +197,8 @@ class Training(Setting):
         if teacher is None and loss.kd_weight:
             raise UserError("stage.loss.kd_weight", f"is {loss.kd_weight:g} without a teacher",
                             "give a teacher, or leave it out")
+        if stage.bn == "measured" and self.network.arch is not None:
+            raise UserError("stage.bn", "measured is for supernets, and this trains one sub-network", "give kept")
         network = None if teacher is None else teacher.network
         if network is not None and network.num_classes != classes:
             raise UserError("stage.teacher.network.num_classes", f"{network.num_classes} is not {classes}, as "

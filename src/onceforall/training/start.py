@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,6 @@ from torch import Tensor
 from onceforall.errors import UserError, within
 from onceforall.nn import Subnet, Supernet, extract
 from onceforall.space import Arch, SearchSpace, lower
-from onceforall.training.engine.distributed import Processes, wait
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.network import Network
 from onceforall.training.recipe import START
@@ -60,19 +61,23 @@ def subnet_of(training: Training, evaluator: Evaluator) -> Subnet:
     return evaluator.recalibrated(subnet, arch.resolution) if network.weights else subnet
 
 
-def keep_start(net: Supernet, run: Path, processes: Processes) -> None:
+def keep_start(net: Supernet, run: Path, pictures: Mapping[str, Any] | None = None) -> None:
     """Write the supernet that a run starts from into its folder.
+
+    Args:
+        net: the supernet.
+        run: the folder.
+        pictures: what the weights file says of the pictures that it was trained on, as `Trained` has it.
 
     Raises:
         UserError: the folder holds the start of another run.
     """
     start = run / START
-    if processes.first and not start.exists():
-        save(Trained(net, net.space), start)
-    elif processes.first and not _same(net, load_supernet(start)):
+    if not start.exists():
+        save(Trained(net, net.space, None, pictures or {}), start)
+    elif not _same(net, load_supernet(start)):
         raise UserError(str(start), "holds the weights of another supernet than the one given",
                         "take another output folder")
-    wait(processes)
 
 
 def _same(a: Supernet, b: Supernet) -> bool:
