@@ -66,6 +66,8 @@ def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, posi
     with replacing(path, causes=(OSError, SafetensorError), then=then, before=folder / BEFORE) as partial:
         save_file(whole, partial, {"onceforall": json.dumps(meta)})
     try:
+        for leftover in folder.glob(".tmp??????"):  # safetensors writes there first; a killed process leaves it
+            leftover.unlink(missing_ok=True)
         if good:
             _also_good(folder)
         _flush(folder)
