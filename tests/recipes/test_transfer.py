@@ -197,19 +197,22 @@ def test_from_a_supernet_of_other_classes(tmp_path, tiny):
 @pytest.mark.parametrize(("words", "message"), [
     (["--from", "tinny"], "source: 'tinny' is no source of a pretrained network; did you mean tiny?"),
     (["--from", "tiny", "--recipe", "digits"], "--recipe: digits stands beside --from"),
-    (["--from", "tiny", "--sizes", "16,x"], "--sizes: '16,x' is no list of numbers"),
-    (["--from", "tiny", "--sizes", "4"], "4"),
+    (["--from", "tiny", "--sizes", "16,x"], "--sizes: '16,x' is not a list of sizes"),
+    (["--from", "tiny", "--sizes", "4"], "--sizes: 4 is not a whole number from 8 to 4096"),
+    (["--from", "tiny", "--ratios", "half"], "--ratios: 'half' is not a list of shares"),
     (["--from", "tiny", "--ratios", "0"], "--ratios: 0 is not a share above 0, at most 1"),
     (["--from", "tiny", "--kernels", "4"], "--kernels: 4 is not an odd number"),
-    (["--from", "tiny", "--dump-configs", "configs"], "--dump-configs: stands beside a pretrained start"),
+    (["--from", "tiny", "--dump-recipe", "recipe.yaml", "--dump-configs", "configs"],
+     "--dump-configs: stands beside a pretrained start"),
     (["--sizes", "16"], "--sizes: has no effect without --from"),
 ])
-def test_what_cannot_be_a_start(words, message, capsys, tmp_path):
+def test_what_cannot_be_a_start(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(["fit", "-o", str(tmp_path / "run"), *words])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_space_is_refused(tmp_path):

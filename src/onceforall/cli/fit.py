@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
-from onceforall.cli.source import Workers
+from onceforall.cli.source import Workers, numbers_of, sizes_of
 from onceforall.errors import UserError
 
-T = TypeVar("T")
-
 if TYPE_CHECKING:
+    from onceforall.recipes.fit import Request
     from onceforall.training.recipe import Recipe
 
 
@@ -60,7 +58,6 @@ def fit(
     Run again, it goes on where it stopped.
     """
     from onceforall.cli.progress import Progress, closing_table
-    from onceforall.data import NAMED
     from onceforall.pretrained.table import Choices
     from onceforall.recipes.fit import Request, plan
     from onceforall.recipes.fit import fit as run
@@ -69,22 +66,14 @@ def fit(
     processes = detect(os.environ)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
                       flip=flip, seed=seed, balanced=balanced, changes=tuple(changes or ()), start=start,
-                      sizes=_numbers("--sizes", sizes, int) if sizes else None,
-                      choices=Choices(kernels, _numbers("--ratios", ratios, float), depth))
-    named = request.file.stem if data is None and request.file is not None else request.named
-    folder = output or Path("runs") / (named if named in NAMED else Path(named).resolve().name.replace(":", "."))
+                      sizes=sizes_of(sizes, "--sizes") if sizes else None, choices=Choices(kernels, numbers_of(
+                          "--ratios", ratios, float, what="shares", example="0.5,1"), depth))
+    folder = output or Path("runs") / _name(request)
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes, threads=threads)
     if dump_recipe is not None or dump_configs is not None:
         found = plan(request, gpu=compute.device.type != "cpu", processes=processes.world)
-        if dump_recipe is not None:
-            found.write(dump_recipe)
-            typer.echo(shlex.join(["ofa", "fit", "--recipe", str(dump_recipe), "-o", str(folder)]))
-        if dump_configs is not None and found.start is not None:
-            raise UserError("--dump-configs", "stands beside a pretrained start, which NNablaNAS's form has not",
-                            "give --dump-recipe")
-        if dump_configs is not None:
-            _dump_configs(found, dump_configs, folder)
+        _dump(found, folder, recipe_file=dump_recipe, configs=dump_configs)
         return
     with (running(compute, processes, every=checkpoint_every, profile=profile, threads=threads) as options,
           Progress(shown=processes.first) as progress):
@@ -93,18 +82,25 @@ def fit(
         closing_table(summary, folder)
 
 
-def _numbers(option: str, text: str, kind: Callable[[str], T]) -> tuple[T, ...]:
-    """The numbers of an option such as 64,96,128."""
-    try:
-        return tuple(map(kind, text.split(",")))
-    except ValueError:
-        raise UserError(option, f"{text!r} is no list of numbers", "write them with commas between") from None
+def _name(request: Request) -> str:
+    """What the run's folder is called by default: as the recipe's file, or as the pictures."""
+    from onceforall.data import NAMED
+
+    named = request.file.stem if request.data is None and request.file is not None else request.named
+    return named if named in NAMED else Path(named).resolve().name.replace(":", ".")
 
 
-def _dump_configs(recipe: Recipe, folder: Path, run: Path) -> None:
-    """Write each stage as a configuration of NNablaNAS, and print the commands that train them."""
-    from onceforall.interop.nnabla.settings import config_of
+def _dump(recipe: Recipe, run: Path, *, recipe_file: Path | None, configs: Path | None) -> None:
+    """Write the recipe, and each stage as a configuration of NNablaNAS, and print the commands that train them."""
+    if configs is not None and recipe.start is not None:
+        raise UserError("--dump-configs", "stands beside a pretrained start, which NNablaNAS's form has not",
+                        "give --dump-recipe")
+    if recipe_file is not None:
+        recipe.write(recipe_file)
+        typer.echo(shlex.join(["ofa", "fit", "--recipe", str(recipe_file), "-o", str(run)]))
+    if configs is not None:
+        from onceforall.interop.nnabla.settings import config_of
 
-    for name, training in recipe.trainings(run).items():
-        config_of(training).write(folder / f"{name}.json")
-        typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{folder / name}.json", "-o", str(run / name)]))
+        for name, training in recipe.trainings(run).items():
+            config_of(training).write(configs / f"{name}.json")
+            typer.echo(shlex.join(["ofa", "train", "--search", "-f", f"{configs / name}.json", "-o", str(run / name)]))

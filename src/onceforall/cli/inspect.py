@@ -17,7 +17,6 @@ from onceforall.cli.source import (
     SpaceName,
     Which,
     arch_of,
-    is_pretrained,
     is_space,
 )
 from onceforall.cost import layer_macs, layer_params, macs, params
@@ -37,24 +36,26 @@ def inspect(
     json_only: Json = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
-    which = Which(arch, genotype, resolution, front, row)
+    which, pretrained = Which(arch, genotype, resolution, front, row), False
     if is_space(source):
         space, classes = search_space(source), 1000
         chosen = which.of(space)
-    elif is_pretrained(source):
-        from onceforall.pretrained.reading import outline
-        found = outline(source)
-        space, classes, chosen = found.space, found.num_classes, which.of(found.space)
     else:
+        from onceforall.pretrained.reading import outline
+        from onceforall.pretrained.sources import is_named
         from onceforall.weights.nets import open_weights
-        trained = open_weights(source, space=space_name)
-        space, classes, chosen = trained.space, trained.num_classes, arch_of(trained, which)
+        if pretrained := is_named(source):
+            found = outline(source)
+            space, classes, chosen = found.space, found.num_classes, which.of(found.space)
+        else:
+            trained = open_weights(source, space=space_name)
+            space, classes, chosen = trained.space, trained.num_classes, arch_of(trained, which)
     about = _about(space, chosen, classes)
     if json_only:
         typer.echo(json.dumps(about, indent=2))
         return
     _show(about)
-    if is_pretrained(source):
+    if pretrained:
         _show_rows(space, classes)
 
 

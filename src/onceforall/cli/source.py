@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from onceforall.training.stage import Training
     from onceforall.weights.nets import Trained
 
+T = TypeVar("T")
 
 ArchText = Annotated[str | None, typer.Option(help="sub-network: 224:k5e4,.. or largest, middle, smallest")]
 Genotype = Annotated[str | None, typer.Option(help='sub-network as NNablaNAS\'s genotype, "5,2,9,..."')]
@@ -30,23 +32,22 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON only")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
-def sizes_of(text: str) -> tuple[int, ...]:
-    """The input sizes that --resolutions lists."""
+def sizes_of(text: str, option: str = "--resolutions") -> tuple[int, ...]:
+    """The input sizes that an option lists."""
+    return numbers_of(option, text, int, what="sizes", example="160,176")
+
+
+def numbers_of(option: str, text: str, kind: Callable[[str], T], *, what: str, example: str) -> tuple[T, ...]:
+    """The numbers that an option lists, with commas between; `what` and `example` are for its error."""
     try:
-        return tuple(int(word) for word in text.split(","))
+        return tuple(kind(word) for word in text.split(","))
     except ValueError:
-        raise UserError("--resolutions", f"{text!r} is not a list of sizes", "as 160,176") from None
+        raise UserError(option, f"{text!r} is not a list of {what}", f"as {example}") from None
 
 
 def is_space(source: str) -> bool:
     """Whether SOURCE names a search space of the catalogue."""
     return source.partition("?")[0] in CATALOG and not Path(source).exists()
-
-
-def is_pretrained(source: str) -> bool:
-    """Whether SOURCE names a pretrained network."""
-    from onceforall.pretrained.sources import is_named
-    return is_named(source)
 
 
 @dataclass(frozen=True)
