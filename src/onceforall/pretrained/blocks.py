@@ -31,10 +31,6 @@ class Block:
     same: bool  # whether its input is added to its output as it is
 
     @property
-    def place(self) -> str:
-        return next(iter(self.units.values())).name
-
-    @property
     def acts(self) -> tuple[tuple[str, str | None], ...]:
         """The activations that are not the kind's, by the roles of their layers."""
         usual = {role: self.act if role in _ACTIVE[self.kind] else None for role in self.units}
@@ -158,7 +154,7 @@ def _block(kind: str, found: Mapping[str, Unit | Squeeze], *, same: bool, act: s
     if shortcut is not None:
         units[SHORTCUT] = shortcut
     stride, inputs, outputs = _stride(path), path[0].inputs, path[-1].outputs
-    numbers = _NUMBERS[kind](units, stride)
+    numbers = _NUMBERS[kind](units)
     if gate is not None:
         numbers["squeezed"] = units[f"{SE}.{REDUCE}"].outputs
     if not same and stride == 1 and inputs == outputs:
@@ -177,35 +173,35 @@ def _stride(path: Sequence[Unit]) -> int:
     return strides[0] if strides else 1
 
 
-def _mbconv(units: Mapping[str, Unit], stride: int) -> dict[str, int]:
+def _mbconv(units: Mapping[str, Unit]) -> dict[str, int]:
     start, depthwise, expand = (units.get(role) for role in ("start", DEPTHWISE, EXPAND))
     early = start is not None and depthwise is not None and start.stride > 1
     return {"hidden": units[PROJECT].inputs, "kernel": depthwise.kernel if depthwise else 0,
             "start": start.kernel if start else 0, "early_stride": int(early), "expansion": int(expand is not None)}
 
 
-def _fused(units: Mapping[str, Unit], stride: int) -> dict[str, int]:
+def _fused(units: Mapping[str, Unit]) -> dict[str, int]:
     return {"hidden": units[PROJECT].inputs, "kernel": units[EXPAND].kernel, "expansion": 1}
 
 
-def _conv(units: Mapping[str, Unit], stride: int) -> dict[str, int]:
+def _conv(units: Mapping[str, Unit]) -> dict[str, int]:
     return {"kernel": units["conv"].kernel, "pool": int(units["conv"].pool == "max")}
 
 
-def _bottleneck(units: Mapping[str, Unit], stride: int) -> dict[str, int]:
+def _bottleneck(units: Mapping[str, Unit]) -> dict[str, int]:
     middle = units["conv2"]
-    return {"hidden": middle.inputs, "kernel": middle.kernel, **_shortcut(units, stride),
+    return {"hidden": middle.inputs, "kernel": middle.kernel, **_shortcut(units),
             "group_width": middle.inputs // middle.groups if middle.groups > 1 else 0}
 
 
-def _basic(units: Mapping[str, Unit], stride: int) -> dict[str, int]:
+def _basic(units: Mapping[str, Unit]) -> dict[str, int]:
     one, two = units["conv1"], units["conv2"]
     if one.kernel != two.kernel:
         raise UserError(one.name, f"kernels {one.kernel} and {two.kernel} in one block", "no block here computes that")
-    return {"hidden": one.outputs, "kernel": one.kernel, **_shortcut(units, stride)}
+    return {"hidden": one.outputs, "kernel": one.kernel, **_shortcut(units)}
 
 
-def _shortcut(units: Mapping[str, Unit], stride: int) -> dict[str, int]:
+def _shortcut(units: Mapping[str, Unit]) -> dict[str, int]:
     shortcut = units.get(SHORTCUT)
     if shortcut is not None and (shortcut.kernel > 1 or shortcut.act):
         raise UserError(shortcut.name, "a shortcut that is no 1x1 convolution alone", "no block here computes that")

@@ -149,10 +149,7 @@ class _Parser:
         if isinstance(module, nn.Conv2d | nn.Linear):
             self._layer(node, module, steps, pending)
         elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            inner = getattr(module, "act", None)  # of timm's BatchNormAct2d
-            if inner is not None and not isinstance(inner, nn.Identity):
-                self._pend(node, pending, "act", _act_of(inner) or _unknown_act(node, inner))
-            self._pend(node, pending, "norm", module)
+            self._norm(node, module, pending)
         elif act is not None:
             if act == "gelu" and "tanh" in (getattr(module, "approximate", ""), node.kwargs.get("approximate")):
                 raise _unknown(node, "GELU by tanh")
@@ -188,6 +185,14 @@ class _Parser:
                                      f"{layer.dilation}")
         steps.append(Unit(str(node.target), layer, **pending))
         pending.clear()
+
+    def _norm(self, node: fx.Node, norm: nn.Module, pending: dict[str, Any]) -> None:
+        act = getattr(norm, "act", None)  # of timm's BatchNormAct2d
+        if act is not None and not isinstance(act, nn.Identity):
+            if _act_of(act) is None:
+                raise _unknown(node, type(act).__name__)
+            self._pend(node, pending, "act", _act_of(act))
+        self._pend(node, pending, "norm", norm)
 
     @staticmethod
     def _pend(node: fx.Node, pending: dict[str, Any], what: str, value: Any) -> None:
@@ -293,10 +298,6 @@ def _check_none(node: fx.Node, pending: dict[str, Any]) -> None:
 
 def _pair(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def _unknown_act(node: fx.Node, module: nn.Module) -> str:
-    raise _unknown(node, type(module).__name__)
 
 
 def _unknown(node: fx.Node, what: str) -> UserError:
