@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from onceforall.api import train
 from onceforall.cli import main
+from onceforall.cli.progress import closing_table
+from onceforall.cost.memory import peak_memory
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.pretrained import sources
@@ -21,6 +23,7 @@ from onceforall.pretrained.sources import Source
 from onceforall.recipes.fit import Request, fit, plan, write_start
 from onceforall.run import Run
 from onceforall.searching.record import read_record
+from onceforall.space import Arch
 from onceforall.testing.module import randomise
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.recipe import START, Recipe
@@ -115,6 +118,29 @@ def test_all_of_the_space_is_trained_and_found(run):
     macs = [row["macs"] for row in summary["subnets"]]
     assert macs == sorted(macs) and len(macs) >= 2
     assert Run(run).recipe.start == "tiny"
+
+
+def test_the_summary_says_what_shrinking_keeps(run, capsys):
+    summary = json.loads((run / "summary.json").read_text())
+    tuned, shrunk = (row["curve"] for row in summary["stages"])
+    assert (tuned[0]["epoch"], [row["epoch"] for row in shrunk[:2]]) == (1, [0, 1])
+    assert shrunk[0]["largest"] == pytest.approx(tuned[-1]["largest"], abs=0.02)  # sorting changes the last bits alone
+    closing_table(summary, run)
+    out = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in out if line.startswith(("before the first", "after the first", "at the end"))]
+    assert [float(row[-2]) for row in rows] == [
+        pytest.approx(100 * row["largest"], abs=0.05) for row in (shrunk[0], shrunk[1], shrunk[-1])]
+
+
+def test_the_table_says_what_a_board_needs(run, capsys):
+    summary = json.loads((run / "summary.json").read_text())
+    space = load_supernet(run / "shrunk").space
+    for row in summary["subnets"]:
+        assert row["memory"] == peak_memory(space, Arch.parse(space, row["arch"]))
+    closing_table(summary, run)
+    out = capsys.readouterr().out
+    largest = summary["subnets"][-1]
+    assert f"{4 * largest['params'] / 1e6:.2f} MB" in out and f"{largest['memory'] / 1e6:.2f} MB" in out
 
 
 def test_the_search_begins_with_the_largest_at_every_size(run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,11 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
 from onceforall.cli.tables import show, table
 
 _COUNTED = {"search": "looking for better ones", "score": "measuring sub-networks", "elastic": "storing sub-networks",
             "check": "reading pictures", "verify": "comparing with torch", "explain": "blocks alone in int8"}
+_ENDS = ("smallest", "middle", "largest")
+_FLOAT = 4  # bytes
 
 
 class Progress:
@@ -60,7 +63,7 @@ class Progress:
                 self._stage(record)
             case "step":
                 self._step(record)
-            case "valid":
+            case "valid" | "start":
                 self._valid(record)
             case "setback":
                 self._console.print(f"{self._name}: {record['reason']}; going back to epoch {record['back_to'] + 1} at "
@@ -100,7 +103,9 @@ class Progress:
         if self._live:
             self._bars.update(self._task, scores=scores)
         else:
-            where = f"epoch {record['epoch'] + 1}/{self._epochs}  {self._rate()}"
+            where = "before the first step"
+            if record["kind"] == "valid":
+                where = f"epoch {record['epoch'] + 1}/{self._epochs}  {self._rate()}"
             self._console.print(f"{self._name:<14} {where}  {scores}")
 
     def _rate(self) -> str:
@@ -124,12 +129,12 @@ class Progress:
 
 def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     """Print what a finished fit reached, stage by stage, its best sub-networks, and the commands to go on with."""
-    ends = ("smallest", "middle", "largest")
-    stages = table(("stage", "epochs", "time", *ends), (
-        (row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])),
-         *(f"{100 * row[name]:.1f} %" for name in ends)) for row in summary["stages"]))
-    subnets = table(("MACs", "parameters", "top-1", "pixels", "saved in", "arch"), (
-        (f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{100 * row['top1']:.2f} %",
+    stages = table(("stage", "epochs", "time", *_ENDS), (
+        (row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])), *_percent(row))
+        for row in summary["stages"]))
+    subnets = table(("MACs", "parameters", "flash", "RAM", "top-1", "pixels", "saved in", "arch"), (
+        (f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{row['params'] * _FLOAT / 1e6:.2f} MB",
+         f"{row['memory'] / 1e6:.2f} MB" if "memory" in row else "", f"{100 * row['top1']:.2f} %",
          str(row["resolution"]), str(_saved(row, folder)), row["arch"]) for row in summary["subnets"]))
     held_out = summary.get("chosen_on", "held-out") == "held-out"
     pictures = "held-out training" if held_out else "the test"
@@ -139,8 +144,26 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     commands = (["ofa", "inspect", saved], ["ofa", "evaluate", saved], ["ofa", "export", saved, "--to", "onnx"],
                 ["ofa", "search", run, "--max-macs", f"{middle['macs'] / 1e6:.2f}M"], ["tensorboard", "--logdir", run])
     show(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n", stages,
+         *_curves(summary["stages"]),
          f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n", subnets,
+         "\nflash: bytes of the weights; RAM: peak activations of one picture; both in float32, in int8 a quarter\n",
          "\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
+
+
+def _curves(stages: Sequence[Mapping[str, Any]]) -> list[Table | str]:
+    """What each stage made of the weights that it began with, where that was measured."""
+    out: list[Table | str] = []
+    for stage in stages:
+        curve = stage.get("curve", [])
+        if len(curve) > 1 and curve[0]["epoch"] == 0:
+            rows = {"before the first step": curve[0], "after the first epoch": curve[1], "at the end": curve[-1]}
+            out += [f"\n{stage['name']}: the same\n",
+                    table(("", *_ENDS), ((when, *_percent(row)) for when, row in rows.items()))]
+    return out
+
+
+def _percent(row: Mapping[str, Any]) -> list[str]:
+    return [f"{100 * row[name]:.1f} %" for name in _ENDS]
 
 
 def _saved(row: Mapping[str, Any], folder: Path) -> Path:

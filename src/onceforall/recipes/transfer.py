@@ -74,7 +74,8 @@ class Transfer:
                 TUNED: Stage(epochs=tuned, optimizer=_adamw(1e-3), largest_share=1.0, validate_archs=("largest",),
                              validate_every=max(1, tuned // 2), **common),
                 SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(5e-4), teacher=TUNED, loss=Loss(kd_weight=1.0),
-                              sort="all", largest_share=0.2, validate_every=max(1, shrunk // 4), **common)})
+                              sort="all", largest_share=0.2, validate_start=True,
+                              validate_every=max(1, shrunk // 4), **common)})
 
     def _epochs(self, steps: int, pictures: int) -> int:
         """The epochs that have so many steps, or nearly: 2 to 60, times the scale."""

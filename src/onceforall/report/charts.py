@@ -86,7 +86,7 @@ def training(stages: Mapping[str, Records]) -> go.Figure:
         curves["loss"] += [(start + r["epoch"] + 1, r["loss"]) for r in records if r["kind"] == "train"]
         for epoch in epochs:
             scores = [100 * r["top1"] for r in records
-                      if r["kind"] == "valid" and r["epoch"] == epoch and r["top1"] is not None]
+                      if r["kind"] in ("start", "valid") and r["epoch"] == epoch and r["top1"] is not None]
             if scores:
                 ends = {"smallest": scores[0], "middle": scores[len(scores) // 2], "largest": scores[-1]}
                 for name in ends if len(scores) > 1 else ("largest",):

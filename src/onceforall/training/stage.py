@@ -124,6 +124,8 @@ class Stage(Setting):
     validate_at: Listed[int] | None = Field(
         default=None, min_length=1, description="resolutions that they are validated at; null: their own")
     validate_every: Count = Field(default=1, description="epochs from one validation to the next")
+    validate_start: bool = Field(default=False, description="whether they are also validated before the first step and "
+                                 "after the first epoch")
     batches: Batches = Field(default=Batches(), description="how pictures are cut into batches")
     safety: Safety = Field(default=Safety(), description="checkpoints, setbacks, and lines in the log")
     seed: int = Field(default=0, ge=0, lt=2**32, description="what all random draws derive from")

@@ -19,13 +19,14 @@ from onceforall.functions import Listener
 from onceforall.space import Arch
 
 METRICS = "metrics.jsonl"
+UNTRAINED = -1  # the epoch of scores before the first step
 
 
 class _Record(BaseModel):
     """What is read back of a line of metrics.jsonl."""
 
     kind: str
-    epoch: Annotated[int, Field(ge=0, lt=10_000_000)]
+    epoch: Annotated[int, Field(ge=UNTRAINED, lt=10_000_000)]
     seconds: float = 0.0
     loss: float | None = None
     top1: float | None = None
@@ -65,8 +66,8 @@ class _LogFile(logging.FileHandler):
 class Journal:
     """Records of one run folder. Only the first process writes; `listener` hears every record, for live progress.
 
-    A record is a JSON object with `kind` ("train", "valid", "step", "stage", "setback", "profile"); the first two are
-    written. Raises UserError where a record cannot be written.
+    A record is a JSON object with `kind` ("train", "valid", "start", "step", "stage", "setback", "profile"); the first
+    three are written. Raises UserError where a record cannot be written.
     """
 
     def __init__(self, folder: Path, *, writes: bool, listener: Listener | None = None) -> None:

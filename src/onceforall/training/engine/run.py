@@ -25,7 +25,7 @@ from onceforall.training.engine import checkpoint
 from onceforall.training.engine.checkpoint import Position
 from onceforall.training.engine.distributed import follow_first, gathered, summed, told, wait
 from onceforall.training.engine.guard import Guard, Setback
-from onceforall.training.engine.journal import Journal, tag
+from onceforall.training.engine.journal import UNTRAINED, Journal, tag
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import (
     check_alike,
@@ -173,17 +173,21 @@ class _Run:
         self._finish()
 
     def _announce(self, position: Position) -> None:
-        self.journal.start(position.epoch)
+        self.journal.start(UNTRAINED if position == Position() else position.epoch)
         self.journal.hear({"kind": "stage", "output": str(self.output), "epoch": position.epoch, "step": position.step,
                            "epochs": self.stage.epochs, "steps": self.batches.steps_per_epoch})
 
     def _epoch(self, position: Position) -> bool:
         """Train what is left of an epoch, and validate where it is due. Returns whether it validated and found nothing
         wrong."""
-        epoch = position.epoch
+        epoch, stage = position.epoch, self.stage
+        if stage.validate_start and position == Position():
+            self._scores(UNTRAINED, kind="start")
+            self.options.stop.check()
         if position.step < self.batches.steps_per_epoch:
             self._train(position)
-        validate = (epoch + 1) % self.stage.validate_every == 0 or epoch + 1 == self.stage.epochs
+        validate = ((epoch + 1) % stage.validate_every == 0 or epoch + 1 == stage.epochs
+                    or (stage.validate_start and epoch == 0))
         if validate and position.step < self.batches.steps_per_epoch:  # a stop while validating loses nothing
             self._save(Position(epoch, self.batches.steps_per_epoch))
             self.options.stop.check()
@@ -256,19 +260,23 @@ class _Run:
     def _validate(self, epoch: int) -> None:
         """Score the sub-networks that are validated; raises Setback where the largest has collapsed."""
         follow_first(self.learner.net.buffers(), self.options.processes)  # running statistics are each rank's own
-        space, archs = self.training.network.space, self.training.validated
-        scores = {arch: self._scored(epoch, arch, of=len(archs)) for arch in archs}
+        space, scores = self.training.network.space, self._scores(epoch, kind="valid")
         chance = self.pictures.labels.bincount().max().item() / len(self.pictures)
-        largest = scores[max(archs, key=lambda arch: macs(space, arch))]
+        largest = scores[max(scores, key=lambda arch: macs(space, arch))]
         self.guard = self.guard.check(largest.top1, largest.loss, chance=chance)
 
-    def _scored(self, epoch: int, arch: Arch, *, of: int) -> Score:
+    def _scores(self, epoch: int, *, kind: str) -> dict[Arch, Score]:
+        """Score the sub-networks that are validated, and write a record of this kind for each."""
+        archs = self.training.validated
+        return {arch: self._scored(epoch, arch, kind=kind, of=len(archs)) for arch in archs}
+
+    def _scored(self, epoch: int, arch: Arch, *, kind: str, of: int) -> Score:
         began, net = time.perf_counter(), self.learner.net
         score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
                  self.evaluator.score_net(net, arch.resolution, self.pictures))
         _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
                   100 * score.top1, 100 * score.top5, score.loss)
-        self.journal.write({"kind": "valid", "epoch": epoch, "arch": str(arch), "tag": tag(arch), "of": of,
+        self.journal.write({"kind": kind, "epoch": epoch, "arch": str(arch), "tag": tag(arch), "of": of,
                             **asdict(score), "seconds": time.perf_counter() - began})
         return score
 
