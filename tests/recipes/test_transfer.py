@@ -15,6 +15,7 @@ from onceforall.api import train
 from onceforall.cli import main
 from onceforall.cli.progress import closing_table
 from onceforall.cost.memory import peak_memory
+from onceforall.deploy.folder import load_subnet
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.pretrained import sources
@@ -248,3 +249,30 @@ def test_another_space_is_refused(tmp_path):
         write_start(recipe.model_copy(update={"network": recipe.network.model_copy(update={"space": other})}), tmp_path,
                     Processes())
     assert not (tmp_path / START).exists()
+
+
+def test_saved_subnetworks_are_polished(run, capsys):
+    before = json.loads((run / "summary.json").read_text())
+    summary = fit(request(polish=1), run, Options())
+    assert [{**row, "polished": None} for row in summary["subnets"]] == [
+        {**row, "polished": None} for row in before["subnets"]]
+    for row in summary["subnets"]:
+        polished = row["polished"]
+        assert (polished["epochs"], Path(polished["path"]).parts[0]) == (1, "polished")
+        was, now = load_subnet(run / row["path"]), load_subnet(run / polished["path"])
+        assert was.plan == now.plan and not torch.equal(was.stem.conv.weight, now.stem.conv.weight)
+        config = json.loads((run / polished["path"] / "config.json").read_text())
+        assert config["stage"]["teacher"]["network"]["weights"].endswith("tuned/weights.safetensors")
+        assert config["data"]["mean"] == [0.4] * 3
+    closing_table(summary, run)
+    largest = summary["subnets"][-1]["polished"]
+    out = capsys.readouterr().out
+    assert str(run / largest["path"]) in out and f"{100 * largest['top1']:.2f} %" in out
+    assert fit(request(polish=1), run, Options()) == summary  # done is done
+    with pytest.raises(UserError, match="polished.*epochs"):
+        fit(request(polish=2), run, Options())
+
+
+def test_polish_is_a_number_of_epochs():
+    with pytest.raises(UserError, match="--polish: -1 is not a number from 0"):
+        request(polish=-1)

@@ -11,7 +11,7 @@ import torch
 
 from onceforall.api import train
 from onceforall.nn import Supernet
-from onceforall.recipes.fit import _curve
+from onceforall.recipes.summary import curve_of
 from onceforall.run import Run
 from onceforall.space import search_space
 from onceforall.training.engine.journal import METRICS, UNTRAINED, read_records
@@ -60,7 +60,7 @@ def test_the_first_scores_are_those_of_the_weights_it_starts_with(run):
 
 
 def test_the_curve_counts_epochs_that_are_done(run):
-    curve = _curve(read_records(run / "stage1" / METRICS))
+    curve = curve_of(read_records(run / "stage1" / METRICS))
     assert [row["epoch"] for row in curve] == [0, 1, 3, 4]
     assert curve[0]["largest"] != curve[-1]["largest"]
 

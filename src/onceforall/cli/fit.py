@@ -41,6 +41,7 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="what all random draws derive from; the recipe's by default")] = None,
     balanced: Annotated[bool, typer.Option("--balanced", help="draw every class equally often, however many pictures "
                                            "it has")] = False,
+    polish: Annotated[int, typer.Option(help="epochs that each saved sub-network is trained alone in the end")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Workers = None,
@@ -65,7 +66,7 @@ def fit(
 
     processes = detect(os.environ)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
-                      flip=flip, seed=seed, balanced=balanced, changes=tuple(changes or ()), start=start,
+                      flip=flip, seed=seed, balanced=balanced, polish=polish, changes=tuple(changes or ()), start=start,
                       sizes=sizes_of(sizes, "--sizes") if sizes else None, choices=Choices(kernels, numbers_of(
                           "--ratios", ratios, float, what="shares", example="0.5,1"), depth))
     folder = output or Path("runs") / _name(request)

@@ -132,10 +132,9 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     stages = table(("stage", "epochs", "time", *_ENDS), (
         (row["name"], str(row["epochs"]), time.strftime("%H:%M:%S", time.gmtime(row["seconds"])), *_percent(row))
         for row in summary["stages"]))
-    subnets = table(("MACs", "parameters", "flash", "RAM", "top-1", "pixels", "saved in", "arch"), (
-        (f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{row['params'] * _FLOAT / 1e6:.2f} MB",
-         f"{row['memory'] / 1e6:.2f} MB" if "memory" in row else "", f"{100 * row['top1']:.2f} %",
-         str(row["resolution"]), str(_saved(row, folder)), row["arch"]) for row in summary["subnets"]))
+    polished = any("polished" in row for row in summary["subnets"])
+    heads = ("MACs", "parameters", "flash", "RAM", "top-1", *["polished"] * polished, "pixels", "saved in", "arch")
+    subnets = table(heads, (_subnet(row, folder, polished=polished) for row in summary["subnets"]))
     held_out = summary.get("chosen_on", "held-out") == "held-out"
     pictures = "held-out training" if held_out else "the test"
     chosen = "" if held_out else ", which chose them too, as no pictures are held out: it is too high"
@@ -148,6 +147,15 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
          f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n", subnets,
          "\nflash: bytes of the weights; RAM: peak activations of one picture; both in float32, in int8 a quarter\n",
          "\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
+
+
+def _subnet(row: Mapping[str, Any], folder: Path, *, polished: bool) -> list[str]:
+    """A saved sub-network in the closing table."""
+    memory = f"{row['memory'] / 1e6:.2f} MB" if "memory" in row else ""  # summaries of earlier versions have none
+    top1 = [row["top1"], row["polished"]["top1"]] if polished else [row["top1"]]
+    return [f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{row['params'] * _FLOAT / 1e6:.2f} MB",
+            memory, *(f"{100 * share:.2f} %" for share in top1), str(row["resolution"]), str(_saved(row, folder)),
+            row["arch"]]
 
 
 def _curves(stages: Sequence[Mapping[str, Any]]) -> list[Table | str]:
@@ -168,4 +176,6 @@ def _percent(row: Mapping[str, Any]) -> list[str]:
 
 def _saved(row: Mapping[str, Any], folder: Path) -> Path:
     """Where a sub-network of the summary is saved; the summaries of earlier versions have it from where they ran."""
+    if "polished" in row:
+        return folder / str(row["polished"]["path"])
     return folder / "subnets" / Path(row["path"]).name

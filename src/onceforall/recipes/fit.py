@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ValidationError
 
 from onceforall.cost.memory import peak_memory
 from onceforall.data import NAMED, DataSet, DataSpec, mirrored_classes, spec_of
@@ -18,13 +15,14 @@ from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.errors import UserError
-from onceforall.files import unreadable, write_text
 from onceforall.nn import Supernet
 from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
+from onceforall.recipes.polish import polish_all
 from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
+from onceforall.recipes.summary import SUMMARY, read_summary, stage_row, write_summary
 from onceforall.recipes.transfer import AUGMENT, Transfer
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.front import best_below, with_measured
@@ -35,7 +33,6 @@ from onceforall.searching.study import Plan
 from onceforall.space import Arch
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, wait
-from onceforall.training.engine.journal import METRICS, read_records
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import check_output, check_pictures, finished, identity
 from onceforall.training.engine.places import CONFIG
@@ -48,7 +45,7 @@ from onceforall.training.start import keep_start
 from onceforall.weights.nets import load_supernet, weights_file
 
 _log = logging.getLogger(__name__)
-SUMMARY, SEARCH = "summary.json", "search"
+SEARCH = "search"
 FEW = 100_000  # training pictures, below which a pretrained network is advised
 
 
@@ -67,6 +64,7 @@ class Request:
         budgets: sub-networks to save between the smallest and the largest.
         collect: sub-networks to measure and learn from before the search.
         elastic: sub-networks of the front to store in one file.
+        polish: epochs that each saved sub-network is trained alone in the end; 0: none.
         flip: whether training pictures are mirrored; None: as the preset says.
         seed: of every stage and of the search; None: the preset's.
         balanced: whether every class is drawn equally often.
@@ -86,6 +84,7 @@ class Request:
     budgets: int = 3
     collect: int = 40
     elastic: int = 12
+    polish: int = 0
     flip: bool | None = None
     seed: int | None = None
     balanced: bool = False
@@ -96,6 +95,8 @@ class Request:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if not 0 <= self.polish <= 1_000_000:
+            raise UserError("--polish", f"{self.polish} is not a number from 0 to 1,000,000")
         if self.start is None and (self.sizes or self.choices != DEFAULT):
             name = "--sizes" if self.sizes else "--kernels, --ratios or --depth"
             raise UserError(name, "has no effect without --from", "leave it out")
@@ -201,14 +202,21 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     if all(finished(run / folder) for folder in stages) and (run / SUMMARY).exists():
         for folder, training in stages.items():
             train(training, run / folder, options)  # which refuses another configuration
-        _log.warning("%s is finished: nothing to do", run)
-        return _read_summary(run / SUMMARY)
-    with locked(run) if options.processes.first else nullcontext():
-        return _fit(request, recipe, stages, run, options)
+        if not request.polish:
+            _log.warning("%s is finished: nothing to do", run)
+    else:
+        with locked(run) if options.processes.first else nullcontext():
+            _fit(request, recipe, stages, run, options)
+        wait(options.processes)
+    if request.polish:
+        with locked(run) if options.processes.first else nullcontext():
+            polish_all(list(stages.values())[-1], run / list(stages)[-1], run, options, epochs=request.polish)
+        wait(options.processes)
+    return read_summary(run / SUMMARY) if options.processes.first else {}
 
 
-def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: Path,
-         options: Options) -> dict[str, Any]:
+def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: Path, options: Options) -> None:
+    """Train, search, save, and write the summary."""
     begun, first = next(iter(stages.items()))
     check_output(first, run / begun, options)  # before anything is said
     data = data_of(first.data)
@@ -225,12 +233,11 @@ def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: 
     last = list(stages)[-1]
     subnets = _pick(request, stages[last], run / last, run, options)
     if not options.processes.first:
-        return {}
+        return
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
-    summary = {"stages": [_stage_row(names.get(folder, folder), run / folder) for folder in stages], "subnets": subnets,
+    summary = {"stages": [stage_row(names.get(folder, folder), run / folder) for folder in stages], "subnets": subnets,
                "chosen_on": "held-out" if len(data.held_out) else "test"}
-    write_text(run / SUMMARY, json.dumps(summary, indent=2) + "\n", then="the same command goes on")
-    return summary
+    write_summary(summary, run)
 
 
 def _check_pictures(stages: Mapping[str, Training], run: Path, data: DataSet) -> None:
@@ -238,22 +245,6 @@ def _check_pictures(stages: Mapping[str, Training], run: Path, data: DataSet) ->
     done = [folder for folder in stages if finished(run / folder)]
     if done:
         check_pictures(run / done[-1], identity(data), checkpoint.read_extra(run / done[-1]).get("pictures", {}))
-
-
-class _Summary(BaseModel):
-    stages: list[dict[str, Any]]
-    subnets: list[dict[str, Any]]
-    chosen_on: str = "held-out"
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        return _Summary.model_validate_json(path.read_bytes()).model_dump()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValidationError as error:
-        raise UserError(str(path), f"is no summary of a run ({error.errors()[0]['msg']})",
-                        "delete it: the same command writes it anew") from None
 
 
 def _preset(request: Request, *, gpu: bool) -> Preset:
@@ -280,29 +271,6 @@ def _of_folder(data: DataSet, *, gpu: bool) -> Preset:
         _log.warning("%d training pictures get %d epochs instead of the %d of recipe %s", count, sum(longer.epochs),
                      sum(recipe.epochs), recipe.name)
     return longer
-
-
-def _stage_row(name: str, folder: Path) -> dict[str, Any]:
-    """What a stage reached, from its metrics: top-1 after its last epoch on the pictures that validate."""
-    records = read_records(folder / METRICS)
-    last = max((r["epoch"] for r in records), default=0)
-    curve = _curve(records)
-    if not curve or curve[-1]["epoch"] != last + 1:
-        raise UserError(str(folder / METRICS), "holds no validation of the last epoch",
-                        "put the file back that the run wrote, or take another output folder: -o")
-    ends = {end: curve[-1][end] for end in ("smallest", "middle", "largest")}
-    return {"name": name, "epochs": last + 1, "seconds": round(sum(r["seconds"] for r in records), 1), **ends,
-            "curve": curve}
-
-
-def _curve(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Top-1 of the smallest, middle and largest sub-network that a stage validates, by epochs that it has trained."""
-    scores: dict[int, list[float]] = {}
-    for record in records:
-        if record["kind"] in ("start", "valid"):
-            scores.setdefault(record["epoch"] + 1, []).append(record["top1"])
-    return [{"epoch": epoch, "smallest": row[0], "middle": row[len(row) // 2], "largest": row[-1]}
-            for epoch, row in sorted(scores.items())]
 
 
 def _pick(request: Request, training: Training, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS
 
 RECIPE = "recipe.yaml"  # in a run's folder
 START = "start.safetensors"  # in a run's folder: the supernet that its first stage starts from
-_TAKEN = ("search", "subnets", START, "summary.json", "elastic.safetensors", RECIPE)
+_TAKEN = ("search", "subnets", START, "polished", "summary.json", "elastic.safetensors", RECIPE)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
