@@ -44,11 +44,19 @@ def names(part: str) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
             yield f"timm:{name}", lambda name=name: timm.create_model(name, pretrained=False), size
 
 
+def without_weights(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network, with memory for its weights only where it needs their values to be made."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except (NotImplementedError, RuntimeError):
+        return make()
+
+
 def row_of(name: str, make: Callable[[], nn.Module], size: int, limit: float) -> dict[str, Any]:
     """What became of a network: compared, read, or refused with the reason."""
     try:
-        with torch.device("meta"):
-            module = make().eval()
+        module = without_weights(make).eval()
         space, units = table_of(module, name, [size], DEFAULT)
         classes = units["head.classifier"].outputs
         count = params(space, space.largest, num_classes=classes)

@@ -193,12 +193,13 @@ def test_fit_from_end_to_end(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
     assert list(summary) == ["stages", "subnets", "chosen_on"]
     assert [s["name"] for s in summary["stages"]] == [row.name for row in STAGES]
-    assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest"] for s in summary["stages"])
+    assert all(list(s) == ["name", "epochs", "seconds", "smallest", "middle", "largest", "curve"]
+               for s in summary["stages"])
     seeds = [json.loads((run / row.folder / "config.json").read_text())["stage"]["seed"] for row in STAGES]
     assert [*seeds, json.loads((run / "search" / "front.json").read_text())["seed"]] == 7 * [3]
     assert {p.name for p in run.iterdir() if p.is_dir()} == {row.folder for row in STAGES} | {"subnets", "search"}
     for row in summary["subnets"]:
-        assert list(row) == ["arch", "resolution", "macs", "params", "top1", "path", "foreign"]
+        assert list(row) == ["arch", "resolution", "macs", "params", "memory", "top1", "path", "foreign"]
         plain = onceforall.load_subnet(run / row["path"])
         assert sum(p.numel() for p in plain.parameters()) == row["params"]
         assert plain(torch.rand(2, 3, row["resolution"], row["resolution"])).shape == (2, 10)

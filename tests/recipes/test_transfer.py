@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,10 +29,12 @@ from onceforall.run import Run
 from onceforall.searching.record import read_record
 from onceforall.space import Arch
 from onceforall.testing.module import randomise
+from onceforall.training.course import course_of
 from onceforall.training.engine.distributed import Processes
+from onceforall.training.loop import _of_known
 from onceforall.training.recipe import START, Recipe
-from onceforall.training.settings import Optimizer
-from onceforall.training.setup import Options
+from onceforall.training.settings import Loss, Optimizer
+from onceforall.training.setup import Options, data_of
 from onceforall.training.stage import Batches, Stage
 from onceforall.weights.nets import Trained, load_supernet, save
 
@@ -276,3 +281,53 @@ def test_saved_subnetworks_are_polished(run, capsys):
 def test_polish_is_a_number_of_epochs():
     with pytest.raises(UserError, match="--polish: -1 is not a number from 0"):
         request(polish=-1)
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> Path:
+    """Forty pictures without labels."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    for i in range(40):
+        Image.new("RGB", (16, 16), (6 * i, 255 - 6 * i, 100)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_pictures_without_labels_train_under_the_teacher(unlabelled, tmp_path):
+    asked = request(unlabelled=str(unlabelled))
+    recipe = plan(asked, gpu=False)
+    tuned, shrunk = (course_of(training) for training in recipe.trainings(tmp_path / "run").values())
+    assert (tuned.unlabelled, shrunk.unlabelled) == (False, True)
+    images: dict[str, int] = {}
+
+    def hear(record: Mapping[str, Any]) -> None:
+        if record["kind"] == "stage":
+            images[Path(record["output"]).name] = record["steps"]
+
+    fit(asked, tmp_path / "run", Options(listener=hear))
+    labelled = len(data_of(recipe.data).train)
+    assert images == {"tuned": labelled // 32, "shrunk": (labelled + 40) // 32}
+    about = json.loads((tmp_path / "run/subnets/largest/model.json").read_text())
+    assert "unlabelled" not in about["data"]
+    with pytest.raises(UserError, match=r"data\.unlabelled"):
+        fit(request(), tmp_path / "run", Options())
+
+
+def test_a_picture_without_a_label_has_no_loss_by_labels():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels, loss = torch.tensor([2, -1, 0, -1]), Loss(smoothing=0.1)
+    expected = F.cross_entropy(logits[[0, 2]], labels[[0, 2]], label_smoothing=0.1) / 2
+    assert torch.allclose(_of_known(loss, logits, labels), expected)
+    none = _of_known(loss, logits, torch.full((4,), -1))
+    none.backward()
+    assert none.item() == 0 and torch.equal(logits.grad, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"balanced": True}, "--balanced: stands beside --unlabelled"),
+    ({"start": None, "sizes": None, "changes": (), "recipe": "cifar10-cpu"},
+     "data.unlabelled: has no effect, since no stage has a teacher"),
+])
+def test_what_does_not_go_with_them(changes, said, unlabelled):
+    with pytest.raises(UserError, match=said):
+        plan(request(unlabelled=str(unlabelled), **changes), gpu=False)

@@ -30,6 +30,8 @@ def fit(
     ratios: Annotated[str, typer.Option(help="with --from: shares of a block's hidden channels")] = "0.5,0.667,1",
     depth: Annotated[int | None, typer.Option(help="with --from: the least blocks of a stage; 1, or 2 where it has "
                                               "more than 4, by default")] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="folder of further pictures without labels, which the "
+                                                   "teacher labels")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
     recipe: Annotated[str | None, typer.Option(help="recipe by name, or a file of --dump-recipe; the data set's by "
                                                "default")] = None,
@@ -67,6 +69,7 @@ def fit(
     processes = detect(os.environ)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
                       flip=flip, seed=seed, balanced=balanced, polish=polish, changes=tuple(changes or ()), start=start,
+                      unlabelled=unlabelled,
                       sizes=sizes_of(sizes, "--sizes") if sizes else None, choices=Choices(kernels, numbers_of(
                           "--ratios", ratios, float, what="shares", example="0.5,1"), depth))
     folder = output or Path("runs") / _name(request)

@@ -9,6 +9,7 @@ import torch
 
 from onceforall.data.depth import USUAL, Depth
 from onceforall.data.found import Found
+from onceforall.data.joined import JoinedPictures
 from onceforall.data.pictures import ArrayPictures, Pictures, sample
 from onceforall.data.spec import Colour, DataSpec
 
@@ -31,6 +32,7 @@ class DataSet:
         spec: what it was loaded by; None for one made of other pictures.
         found: what was found when it was loaded.
         depth: how deep the pixels of its files are.
+        unlabelled: further training pictures, without labels, for what has a teacher; None: there are none.
     """
 
     train: Pictures
@@ -42,6 +44,12 @@ class DataSet:
     spec: DataSpec | None = None
     found: Found | None = None
     depth: Depth = USUAL
+    unlabelled: Pictures | None = None
+
+    @property
+    def taught(self) -> Pictures:
+        """What trains under a teacher: the training pictures, and those without labels, whose label is -1."""
+        return self.train if self.unlabelled is None else JoinedPictures.of([self.train, self.unlabelled])
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from onceforall.data.fashion import FASHION_CLASSES, fashion_mnist
 from onceforall.data.folders import LAYOUT, class_names, read_folder, read_list
 from onceforall.data.found import LeftOut, Origin
 from onceforall.data.given import found
+from onceforall.data.joined import unlabelled_pictures
 from onceforall.data.labels import NOTHING, AnyPictures, Known, positions, relabelled
 from onceforall.data.layout import Layout, layout_of
 from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures, from_grey
@@ -44,7 +45,16 @@ def load_data(spec: DataSpec, known: Known = NOTHING, *, in_memory: bool = True)
     """
     if spec.name not in SOURCES:
         raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {', '.join(SOURCES)}")
-    return SOURCES[spec.name](spec, known, in_memory)
+    data = SOURCES[spec.name](spec, known, in_memory)
+    return data if spec.unlabelled is None else _with_unlabelled(data, spec.unlabelled)
+
+
+def _with_unlabelled(data: DataSet, folder: str) -> DataSet:
+    more, found = unlabelled_pictures(folder, data.depth), data.found
+    if found is not None:
+        note = f"{len(more):,} pictures without labels in {folder} train under a teacher"
+        found = replace(found, origin=replace(found.origin, notes=(*found.origin.notes, note)))
+    return replace(data, unlabelled=more, found=found)
 
 
 def _by_name(

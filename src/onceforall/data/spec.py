@@ -18,7 +18,7 @@ from onceforall.problems import as_user_error
 NAMED = ("digits", "fashion-mnist", "cifar10")  # data sets that are found by name
 DEFAULT_ROOT = "datasets"
 BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there when no root is given
-PATHS = ("root", "train_file", "valid_file", "train_path", "valid_path")  # of a DataSpec
+PATHS = ("root", "train_file", "valid_file", "train_path", "valid_path", "unlabelled")  # of a DataSpec
 GIVEN = "given:"  # begins the `source` of pictures that one process was given
 MAX_DEFAULT_WORKERS = 16
 Colour: TypeAlias = tuple[float, float, float]
@@ -88,6 +88,7 @@ class DataSpec:
         source: of "python", a function as module:name that returns (train, test).
         mean: of each channel on [0, 1], which normalising subtracts; None: the pictures' own, or ImageNet's.
         std: of each channel, which it then divides by; None: likewise.
+        unlabelled: a folder of further pictures, without labels; stages with a teacher train on them, too.
     """
 
     __pydantic_config__ = _FORM
@@ -107,6 +108,7 @@ class DataSpec:
     source: str | None = None
     mean: Colour | None = None
     std: Colour | None = None
+    unlabelled: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.train_portion <= 1:

@@ -72,6 +72,7 @@ class Request:
         start: a pretrained network to start from, as `from_pretrained` takes it, or a file of weights.
         sizes: of a pretrained start in pixels; None: those that a CPU has time for, or on a GPU the source's own.
         choices: what becomes elastic of it.
+        unlabelled: a folder of further pictures, which the tuned network labels while the others are trained.
     """
 
     data: str | None = None
@@ -92,6 +93,7 @@ class Request:
     start: str | None = None
     sizes: tuple[int, ...] | None = None
     choices: Choices = DEFAULT
+    unlabelled: str | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -100,6 +102,9 @@ class Request:
         if self.start is None and (self.sizes or self.choices != DEFAULT):
             name = "--sizes" if self.sizes else "--kernels, --ratios or --depth"
             raise UserError(name, "has no effect without --from", "leave it out")
+        if self.unlabelled is not None and self.balanced:
+            raise UserError("--balanced", "stands beside --unlabelled, whose pictures have no class",
+                            "leave one of them out")
 
     @property
     def named(self) -> str:
@@ -138,7 +143,8 @@ def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Rec
     spec = replace(spec, augment=replace(AUGMENT, flip=flip))
     preset = Transfer(source=start, sizes=request.sizes, choices=request.choices, scale=request.epochs_scale,
                       seed=request.seed or 0, balanced=request.balanced)
-    return preset.recipe(spec, pictures=len(data.train), num_classes=len(data.classes), gpu=gpu, processes=processes)
+    return preset.recipe(spec, pictures=len(data.train), taught=len(data.taught), num_classes=len(data.classes),
+                         gpu=gpu, processes=processes)
 
 
 def write_start(recipe: Recipe, run: Path, processes: Processes) -> None:
@@ -169,7 +175,7 @@ def _of_file(request: Request, file: Path) -> Recipe:
     """The recipe of a file, on other pictures where the user gives some."""
     unsaid = Request()
     for name in ("start", "sizes", "choices", "epochs_scale", "flip", "seed", "balanced", "workers", "download",
-                 "strict"):
+                 "strict", "unlabelled"):
         if getattr(request, name) != getattr(unsaid, name):
             option = "from" if name == "start" else name.replace("_", "-")
             raise UserError(f"--{option}", f"stands beside the recipe {file}, which says it itself",
@@ -183,7 +189,7 @@ def _of_file(request: Request, file: Path) -> Recipe:
 def _spec(request: Request) -> DataSpec:
     """The pictures that are asked for."""
     return spec_of(request.named, request.root, strict=request.strict, workers=request.workers,
-                   download=request.download)
+                   download=request.download, unlabelled=request.unlabelled)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from onceforall.pretrained.reading import from_pretrained
 from onceforall.space import SearchSpace
 
 SIZES, TOLERANCE = (64, 61), 1e-7  # of the logits' norm, in float64
+UNIT, MARGIN = 2.0 ** -52, 100  # the last bit of a picture; how many times what it changes sorting may change
 
 
 def check_module(module: nn.Module) -> Supernet:
@@ -38,9 +39,12 @@ def check_module(module: nn.Module) -> Supernet:
         _check_counts(net, module)
         net, images = net.double(), images.double()  # deep nets with random weights make rounding large
         expected = module.double()(images)
-        _compare(net, images, expected, "before sorting")
+        _compare(net, images, expected, TOLERANCE, "before sorting")
+        # sums in another order are rounded otherwise, and some nets with random weights enlarge that a million times
+        rounding = float((module(images * (1 + UNIT)) - expected).norm() / expected.norm())
+        assert MARGIN * rounding < 0.5, "its logits depend on the last bit of a picture: other weights are needed"
         sort_channels(net, space.top)
-        _compare(net, images, expected, "after sorting")
+        _compare(net, images, expected, max(TOLERANCE, MARGIN * rounding), "after sorting")
         for arch in (space.smallest, space.middle):
             same = torch.equal(extract(net, arch)(images), net(images, arch))
             assert same, f"{arch} answers otherwise when it is extracted"
@@ -66,9 +70,9 @@ def randomise(module: nn.Module) -> None:
                     layer.bias.normal_(0, 0.1, generator=generator)
 
 
-def _compare(net: Supernet, images: Tensor, expected: Tensor, when: str) -> None:
+def _compare(net: Supernet, images: Tensor, expected: Tensor, tolerance: float, when: str) -> None:
     difference = float((net(images, net.space.largest) - expected).norm() / expected.norm())
-    assert difference <= TOLERANCE, f"the largest sub-network's logits differ by {difference:.2g} of their norm {when}"
+    assert difference <= tolerance, f"the largest sub-network's logits differ by {difference:.2g} of their norm {when}"
 
 
 def _check_counts(net: Supernet, module: nn.Module) -> None:

@@ -23,11 +23,13 @@ class Course:
         space: the part of the search space that is trained.
         strategy: which sub-networks a step runs, and what each learns from.
         stage: everything else.
+        unlabelled: whether some pictures have no label, which is -1 then.
     """
 
     space: SearchSpace
     strategy: Strategy
     stage: Stage
+    unlabelled: bool = False
 
 
 def course_of(training: Training) -> Course:
@@ -41,7 +43,8 @@ def course_of(training: Training) -> Course:
     stage.rate(1)
     teacher = stage.teacher is not None
     strategy = _strategy(stage, training.network.space, space) if subnet is None else only(subnet, teacher=teacher)
-    return Course(space=space, strategy=strategy, stage=stage)
+    return Course(space=space, strategy=strategy, stage=stage,
+                  unlabelled=teacher and training.data.unlabelled is not None)
 
 
 def _strategy(stage: Stage, whole: SearchSpace, space: SearchSpace) -> Strategy:

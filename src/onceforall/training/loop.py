@@ -126,7 +126,7 @@ def train_step(learner: Learner, course: Course, images: Tensor, labels: Tensor,
         for term in terms:
             with learner.mark("forward"):
                 logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
-                loss = term.weight * _loss(course.stage.loss, term, logits, targets, taught)
+                loss = term.weight * _loss(course, term, logits, targets, taught)
                 if "largest" in wanted and term.arch == course.space.largest:
                     taught["largest"] = torch.softmax(logits.detach(), dim=1)
             with learner.mark("backward"):
@@ -139,14 +139,23 @@ def train_step(learner: Learner, course: Course, images: Tensor, labels: Tensor,
     return total
 
 
-def _loss(settings: Loss, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
+def _loss(course: Course, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
     """The loss of one sub-network by its target; `taught`: the probabilities of each target that gives some."""
+    settings = course.stage.loss
     if term.target == "largest":
         return settings.of_teacher(logits, taught["largest"])
-    loss = settings.of_labels(logits, labels)
+    loss = _of_known(settings, logits, labels) if course.unlabelled else settings.of_labels(logits, labels)
     if term.target == "teacher":
         return loss + settings.kd_weight * settings.of_teacher(logits, taught["teacher"])
     return loss
+
+
+def _of_known(settings: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss against labels (B,), which is 0 for a picture without one."""
+    known = labels >= 0
+    if not known.any():
+        return logits.sum() * 0
+    return settings.of_labels(logits[known], labels[known]) * (known.sum() / len(labels))
 
 
 def _update(learner: Learner, lr: float, *, unused: bool) -> None:

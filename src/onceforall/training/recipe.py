@@ -49,6 +49,13 @@ class Recipe(Setting):
         return value
 
     @model_validator(mode="after")
+    def _unlabelled(self) -> Recipe:
+        if self.data.unlabelled is not None and all(stage.teacher is None for stage in self.stages.values()):
+            raise UserError("data.unlabelled", "has no effect, since no stage has a teacher that labels them",
+                            "start from a pretrained network (--from), or leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _colours(self) -> Recipe:
         if self.start is not None and self.data.mean is None:
             raise UserError("data.mean", "is missing, and so is data.std: a pretrained network needs its own",

@@ -199,6 +199,9 @@ class Training(Setting):
         if teacher is None and loss.kd_weight:
             raise UserError("stage.loss.kd_weight", f"is {loss.kd_weight:g} without a teacher",
                             "give a teacher, or leave it out")
+        if self.data.unlabelled is not None and stage.batches.balanced:
+            raise UserError("stage.batches.balanced", "stands beside data.unlabelled, whose pictures have no class",
+                            "leave one of them out")
         if stage.bn == "measured" and self.network.arch is not None:
             raise UserError("stage.bn", "measured is for supernets, and this trains one sub-network", "give kept")
         network = None if teacher is None else teacher.network

@@ -63,7 +63,7 @@ def check_there(training: Training) -> None:
     for key, path in paths_of(training).items():
         if key == "data.root" and training.data.name in NAMED:
             continue  # which may be downloaded
-        is_folder = key in ("data.root", "data.train_path", "data.valid_path")
+        is_folder = key in ("data.root", "data.train_path", "data.valid_path", "data.unlabelled")
         if not (Path(path).is_dir() if is_folder else Path(path).is_file()):
             remedy = f"paths start from the folder the command runs in, {Path.cwd()}"
             raise UserError(key, f"there is no {'folder' if is_folder else 'file'} {path!r}",
@@ -139,7 +139,8 @@ def difference(a: Any, b: Any, place: str = "", *, apart_from: frozenset[str] = 
 
 def identity(data: DataSet) -> dict[str, Any]:
     """What tells a data set from another one: its classes, and of each split the number of pictures and a digest."""
-    splits = {"training": data.train, "held-out": data.held_out, "validation": data.test}
+    splits = {"training": data.train, "held-out": data.held_out, "validation": data.test,
+              **({} if data.unlabelled is None else {"unlabelled": data.unlabelled})}
     return {"classes": list(data.classes),
             **{f"{name} pictures": [len(pictures), pictures.identity()] for name, pictures in splits.items()}}
 

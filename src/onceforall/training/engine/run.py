@@ -145,7 +145,8 @@ class _Run:
         loader = Loader(batches.size, workers=data.workers, strict=data.strict, prefetch=batches.prefetch,
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
                         local_world=options.processes.local_world)
-        return TrainBatches(self.data.train, self.course.space.resolutions, loader=loader, seed=self.stage.seed,
+        pictures = self.data.taught if self.course.unlabelled else self.data.train
+        return TrainBatches(pictures, self.course.space.resolutions, loader=loader, seed=self.stage.seed,
                             augment=data.augment, balanced=batches.balanced)
 
     def go(self, journal: Journal) -> None:
