@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -407,8 +408,11 @@ def test_the_line_that_is_printed(file_pictures, kept, tmp_path, write_picture):
     text = cache_text(file_pictures, [8, 16], augment=HALF, limit=PLENTY)
     assert text.startswith(f"cache: large training pictures, shrunk to 32 pixels, in {kept}: about ")
     read_all(through(file_pictures))
-    assert float(text.split()[-2]) * 1024**3 == pytest.approx(bytes_in(kept), rel=0.1)
-    assert cache_text(file_pictures, [16], augment=HALF, limit=1024).endswith("of which 9.54e-07 GiB are kept")
+    assert text.split()[-2:] == [f"{bytes_in(kept) / 1024**2:.1f}", "MiB"]
+    for times, limit, end in ((10_000, 1 << 20, r"\d{3}\.\d MiB, of which 1\.0 MiB are kept"),
+                              (30_000, 1 << 40, r"1\.\d GiB")):
+        many = file_pictures.subset(list(range(13)) * times)
+        assert re.search(f": about {end}$", cache_text(many, [16], augment=HALF, limit=limit))
 
 
 def test_its_place(monkeypatch, tmp_path):

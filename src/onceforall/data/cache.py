@@ -134,9 +134,14 @@ def cache_text(pictures: Pictures, resolutions: Sequence[int], *, augment: Augme
     wanted = _wanted(_with_side(pictures, side))
     if not wanted:
         return ""
-    room = "" if wanted <= limit else f", of which {limit / 1024**3:.3g} GiB are kept"
+    room = "" if wanted <= limit else f", of which {_in_words(limit)} are kept"
     return (f"cache: large training pictures, shrunk to {side} pixels, in {cache_place()}: about "
-            f"{wanted / 1024**3:.2g} GiB{room}")
+            f"{_in_words(wanted)}{room}")
+
+
+def _in_words(count: int) -> str:
+    """A number of bytes."""
+    return f"{count / 1024**2:,.1f} MiB" if count < 1024**3 else f"{count / 1024**3:,.1f} GiB"
 
 
 def _with_side(pictures: FilePictures, side: int) -> CachedPictures:
