@@ -17,6 +17,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Shrunk pictures are not kept in the home folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONCEFORALL_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
 def no_handlers_left() -> Iterator[None]:
     """A verb's log goes to the stderr of its own test, which is closed when the test ends."""

@@ -21,7 +21,9 @@ from few_blocks import few_blocks
 
 import onceforall
 from onceforall.cli import main
+from onceforall.cli.source import bytes_of
 from onceforall.cost import predictor
+from onceforall.errors import UserError
 from onceforall.recipes import RECIPES, STAGES, WHOLE, fit
 from onceforall.space import CATALOG
 
@@ -77,6 +79,8 @@ def test_inspect_gives_the_figures(capsys):
     (["evaluate", "mobilenet_v3_large"], "mobilenet_v3_large: is a search space, which has no weights"),
     (["evaluate", "/nowhere"], "/nowhere: is neither a run folder nor a weights file"),
     (["fit", "--root", "x"], "--root: 'x' stands beside --data digits"),
+    (["fit", "--cache", "20X"], "--cache: '20X' is no size; as 20G, 500M, or 0"),
+    (["fit", "--cache", "-1G"], "--cache: '-1G' is no size"),
     (["fit", "--device", "tpu"], "--device: 'tpu' is not one of cpu"),
     (["frobnicate"], "No such command 'frobnicate'"),
 ])
@@ -88,6 +92,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, message, tmp_p
     assert err.count("\n") == 1
     assert not out
     assert not list(tmp_path.iterdir())  # nothing written
+
+
+@pytest.mark.parametrize(("text", "count"), [
+    ("0", 0), ("0G", 0), ("4096", 4096), ("1K", 1024), ("1.5k", 1536), ("500M", 500 * 1024**2), ("20G", 20 * 1024**3),
+    ("2gb", 2 * 1024**3), *((text, None) for text in ("", "G", "B", "nan", "inf", "1e99", "-1", "2T", "1 2", "20GG"))])
+def test_a_number_of_bytes(text, count):
+    if count is None:
+        with pytest.raises(UserError, match=r"--cache: .* is no size; as 20G, 500M, or 0"):
+            bytes_of("--cache", text)
+    else:
+        assert bytes_of("--cache", text) == count
 
 
 @pytest.mark.parametrize(("content", "message"), [

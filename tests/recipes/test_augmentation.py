@@ -83,6 +83,18 @@ def test_it_is_said_before_training(arrows, tmp_path, monkeypatch, capsys):
     assert not capsys.readouterr().err
 
 
+def test_where_shrunk_pictures_are_kept(arrows, tmp_path):
+    for path in arrows.rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((400, 300)).save(path)
+    (training,) = plan(Request(str(arrows), flip=False), gpu=False).trainings(tmp_path).values()
+    found = said(training)[1:]
+    assert len(found) == 1
+    assert found[0].startswith("cache: large training pictures, shrunk to 96 pixels, in ")
+    (training,) = plan(Request(str(arrows), flip=False, cache=0), gpu=False).trainings(tmp_path).values()
+    assert len(said(training)) == 1
+
+
 def test_a_rare_class_is_said_with_the_setting_that_helps(arrows, tmp_path):
     for i in range(1, 20):
         (arrows / "train" / "right" / f"{i}.png").unlink()

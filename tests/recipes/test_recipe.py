@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from onceforall.cli import main
-from onceforall.data import DataSpec
+from onceforall.data import DEFAULT_CACHE, DataSpec
+from onceforall.errors import UserError
+from onceforall.interop.nnabla.settings import config_of, training_of
 from onceforall.recipes import RECIPES, STAGES, fit, recipe_for
 from onceforall.recipes.fit import Request, plan
 from onceforall.searching.evolution import Evolution
@@ -82,6 +84,26 @@ def test_a_folder_of_photographs(photographs, tmp_path, caplog):
     assert [record.message[:16] for record in caplog.records if record.levelname == "WARNING"] == ["18 pictures are "]
     (stage,) = plan(Request(str(photographs), recipe="cifar10-cpu", epochs_scale=0.5), gpu=True).stages.values()
     assert stage.epochs == 13
+
+
+def test_the_cache_of_a_recipe(photographs, tmp_path):
+    """Pictures in memory have none, and a file says it itself."""
+    asked = Request(str(photographs)), Request(str(photographs), cache=7), Request(str(photographs), cache=0), Request()
+    assert [plan(request, gpu=False).data.cache for request in asked] == [DEFAULT_CACHE, 7, 0, 0]
+    assert plan(Request("digits", cache=7), gpu=False).data.cache == 0
+    plan(asked[1], gpu=False).write(tmp_path / "run.yaml")
+    for request in (Request(recipe=str(tmp_path / "run.yaml")), Request("digits", recipe=str(tmp_path / "run.yaml"))):
+        assert plan(request, gpu=False).data.cache == 7
+    with pytest.raises(UserError, match="--cache: stands beside the recipe .*, which says it itself"):
+        plan(Request(recipe=str(tmp_path / "run.yaml"), cache=7), gpu=False)
+    with pytest.raises(UserError, match="cache: -1 is negative"):
+        plan(Request(str(photographs), cache=-1), gpu=False)
+
+
+def test_the_cache_goes_into_nnablas_form(photographs, tmp_path):
+    for cache in (0, 7):
+        (training,) = plan(Request(str(photographs), cache=cache), gpu=False).trainings(tmp_path).values()
+        assert training_of(config_of(training), search=True).data.cache == cache
 
 
 def ofa(capsys, *words) -> tuple[int, str, str]:

@@ -60,6 +60,18 @@ def test_another_number_of_processes(started):
         check_output(changed(config(), seed=1), started, TWO)
 
 
+def test_the_cache_may_change_its_size_alone(started, tmp_path):
+    was = training_of(config(), search=True)
+    kept = [was.model_copy(update={"data": replace(was.data, cache=cache)}) for cache in (1, 2)]
+    with pytest.raises(UserError, match='data.cache is "off" there, and "on" is asked for'):
+        check_output(kept[0], started, Options())
+    write_config(kept[0], tmp_path)
+    for training in kept:
+        check_output(training, tmp_path, Options())
+    with pytest.raises(UserError, match='data.cache is "on" there, and "off" is asked for'):
+        check_output(was, tmp_path, Options())
+
+
 def test_a_run_goes_on_with_the_options_it_began_with(started):
     with pytest.raises(UserError, match="data.train_portion is 0.9 there, and 1.0 is asked for"):
         check_output(training_of(config()), started, Options())

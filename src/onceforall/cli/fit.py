@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
-from onceforall.cli.source import Workers, numbers_of, sizes_of
+from onceforall.cli.source import Cache, Workers, bytes_of, numbers_of, sizes_of
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Workers = None,
+    cache: Cache = None,
     threads: Threads = None,
     strict_data: Annotated[bool, typer.Option(help="stop at a broken picture instead of skipping it")] = False,
     download: Annotated[bool, typer.Option(help="fetch missing data where the data set offers it")] = False,
@@ -68,7 +69,8 @@ def fit(
 
     processes = detect(os.environ)
     request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
-                      flip=flip, seed=seed, balanced=balanced, polish=polish, changes=tuple(changes or ()), start=start,
+                      cache=None if cache is None else bytes_of("--cache", cache), flip=flip, seed=seed,
+                      balanced=balanced, polish=polish, changes=tuple(changes or ()), start=start,
                       unlabelled=unlabelled,
                       sizes=sizes_of(sizes, "--sizes") if sizes else None, choices=Choices(kernels, numbers_of(
                           "--ratios", ratios, float, what="shares", example="0.5,1"), depth))

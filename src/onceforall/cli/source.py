@@ -28,6 +28,8 @@ Root = Annotated[str | None, typer.Option(help="where that data set's files are"
 SpaceName = Annotated[str | None, typer.Option("--space", help="search space of a weights file that does not say")]
 Workers = Annotated[int | None, typer.Option(min=0, max=512, help="processes that read picture files; by default one "
                                              "a core but one, at most 16")]
+Cache = Annotated[str | None, typer.Option(help="disk for shrunk copies of large training pictures, as 500M; 0 trains "
+                                           "on the files themselves; 20G by default")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON only")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
@@ -43,6 +45,19 @@ def numbers_of(option: str, text: str, kind: Callable[[str], T], *, what: str, e
         return tuple(kind(word) for word in text.split(","))
     except ValueError:
         raise UserError(option, f"{text!r} is not a list of {what}", f"as {example}") from None
+
+
+def bytes_of(option: str, text: str) -> int:
+    """The bytes that an option gives as a number, with K, M or G behind it for powers of 1024."""
+    number = text.upper().removesuffix("B")
+    scale = 1024 ** ("KMG".find(number[-1:]) + 1) if number else 1
+    try:
+        value = float(number[:-1] if scale > 1 else number) * scale
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise UserError(option, f"{text!r} is no size", "as 20G, 500M, or 0")
+    return int(value)
 
 
 def is_space(source: str) -> bool:

@@ -1,6 +1,7 @@
 """Data sets, augmentation and elastic resolution."""
 
 from onceforall.data.batch import Batch, normalize
+from onceforall.data.cache import cache_text, may_cache
 from onceforall.data.dataset import DataSet
 from onceforall.data.depth import BEFORE, Depth
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
@@ -8,12 +9,13 @@ from onceforall.data.labels import NOTHING, Known
 from onceforall.data.mirrored import mirrored_classes
 from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures, sample
 from onceforall.data.sources import load_data
-from onceforall.data.spec import NAMED, Augment, DataSpec, Loader, spec_of
+from onceforall.data.spec import DEFAULT_CACHE, NAMED, Augment, DataSpec, Loader, spec_of
 from onceforall.data.training import TrainBatches
 
 __all__ = [
     "BEFORE",
     "CENTRE_SHARE",
+    "DEFAULT_CACHE",
     "NAMED",
     "NOTHING",
     "ArrayPictures",
@@ -27,8 +29,10 @@ __all__ = [
     "Loader",
     "Pictures",
     "TrainBatches",
+    "cache_text",
     "eval_batches",
     "load_data",
+    "may_cache",
     "mirrored_classes",
     "normalize",
     "sample",

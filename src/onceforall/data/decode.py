@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 Box: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
 Aim: TypeAlias = Callable[[int, int], tuple[Box, Size]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,32 @@ def read_pixels(path: str, aim: Aim | None = None, depth: Depth = USUAL) -> NDAr
     `aim(width, height)` gives the box (left, top, right, bottom) to cut and the (width, height) to resize it to;
     a JPEG is then decoded at the smallest scale (1, 1/2, 1/4, 1/8) that still has as many pixels in the box.
     """
+    return read_with(path, lambda image, turn: pixels_of(image, turn, aim, depth))
+
+
+def read_with(path: str, use: Callable[[Image.Image, Turn], T]) -> T | Broken:
+    """What `use` makes of the opened file and of the turn that its pixels still need, or why it cannot be read."""
     try:
         with opened(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 return Broken(path, f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels")
             if image.format not in ("JPEG", "MPO"):
                 image.load()  # the EXIF data may follow the pixels
-            turn = turn_of(image)
-            if aim is None:
-                return np.array(turn.apply(to_rgb(image, depth)))
-            return _cut(image, aim, turn=turn, depth=depth)
+            return use(image, turn_of(image))
     except UnidentifiedImageError:
         return Broken(path, "not a picture")
     except DAMAGE as error:
         return Broken(path, error_line(error))
+
+
+def pixels_of(image: Image.Image, turn: Turn, aim: Aim | None, depth: Depth) -> NDArray[np.uint8]:
+    """The pixels of an opened file, as `read_pixels` gives them."""
+    if aim is None:
+        return np.array(turn.apply(to_rgb(image, depth)))
+    box, size = aim(*turn.size(image.size))
+    shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+    upright, box = decoded(image, box, shrink, turn=turn, depth=depth)
+    return _resized(upright, box, size)
 
 
 def cut(pixels: NDArray[np.uint8], aim: Aim | None) -> NDArray[np.uint8]:
@@ -136,10 +149,10 @@ def to_rgb(image: Image.Image, depth: Depth) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _cut(image: Image.Image, aim: Aim, *, turn: Turn, depth: Depth) -> NDArray[np.uint8]:
+def decoded(image: Image.Image, box: Box, shrink: float, *, turn: Turn, depth: Depth) -> tuple[Image.Image, Box]:
+    """The upright picture, which a decoder may have made up to `shrink` times smaller, and a box of it there."""
     width, height = turn.size(image.size)
-    box, size = aim(width, height)
-    factor, shrink = 1.0, min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
+    factor = 1.0
     if shrink >= 2:
         stored = image.size
         scaled = image.draft(None, turn.size((ceil(width / shrink), ceil(height / shrink))))
@@ -149,5 +162,4 @@ def _cut(image: Image.Image, aim: Aim, *, turn: Turn, depth: Depth) -> NDArray[n
     # a reduced picture ends within its last pixel, which a turn brings to the front
     left = upright.width - width * factor if turn.across else 0
     top = upright.height - height * factor if turn.down else 0
-    box = (left + box[0] * factor, top + box[1] * factor, left + box[2] * factor, top + box[3] * factor)
-    return _resized(upright, box, size)
+    return upright, (left + box[0] * factor, top + box[1] * factor, left + box[2] * factor, top + box[3] * factor)

@@ -21,6 +21,7 @@ BY_DEFAULT = ("fashion-mnist", "cifar10")  # those that are looked for there whe
 PATHS = ("root", "train_file", "valid_file", "train_path", "valid_path", "unlabelled")  # of a DataSpec
 GIVEN = "given:"  # begins the `source` of pictures that one process was given
 MAX_DEFAULT_WORKERS = 16
+DEFAULT_CACHE = 20 * 1024**3  # bytes, of `ofa fit`
 Colour: TypeAlias = tuple[float, float, float]
 _FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -83,6 +84,7 @@ class DataSpec:
         augment: what is done to training pictures.
         strict: whether a broken picture ends the run.
         workers: processes that read pictures; None picks a default, 0 reads in this process.
+        cache: bytes of shrunk training pictures that are kept on disk (`onceforall.data.cache`); 0: none are shrunk.
         download: whether missing files are fetched, where the data set offers it.
         score_only: whether a folder may lack training pictures, and one without splits is the test split as a whole.
         source: of "python", a function as module:name that returns (train, test).
@@ -103,6 +105,7 @@ class DataSpec:
     augment: Augment = field(default_factory=Augment)
     strict: bool = False
     workers: int | None = None
+    cache: int = 0
     download: bool = False
     score_only: bool = False
     source: str | None = None
@@ -114,6 +117,7 @@ class DataSpec:
         if not 0 < self.train_portion <= 1:
             raise UserError("train_portion", f"{self.train_portion} is not within 0 < portion <= 1")
         check_workers("workers", self.workers)
+        _check_cache(self.cache)
         if (self.mean is None) != (self.std is None) or min(self.std or (1.0,)) <= 0:
             raise UserError("mean", "and std go together, and std is above 0", "give both, or leave both out")
 
@@ -186,6 +190,7 @@ class Loader:
         rank: the number of this process.
         world: how many processes there are.
         local_world: how many of them are on this machine.
+        cache: bytes of shrunk training pictures that are kept on disk; 0: none are shrunk.
     """
 
     batch: int
@@ -196,6 +201,7 @@ class Loader:
     rank: int = 0
     world: int = 1
     local_world: int = 1
+    cache: int = 0
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -205,12 +211,18 @@ class Loader:
         if not 0 <= self.rank < self.world:
             raise UserError("rank", f"{self.rank} is not within 0..{self.world - 1}")
         check_workers("workers", self.workers)
+        _check_cache(self.cache)
 
 
 def check_workers(place: str, workers: int | None) -> None:
     """Raise `UserError` for a negative number of worker processes."""
     if workers is not None and workers < 0:
         raise UserError(place, f"{workers} is negative", "0 loads in this process, leave it out for a default")
+
+
+def _check_cache(cache: int) -> None:
+    if cache < 0:
+        raise UserError("cache", f"{cache} is negative", "0 keeps no shrunk pictures")
 
 
 def default_workers(local_world: int) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from onceforall.data.augment import augment_arrays, flip_and_jitter
 from onceforall.data.batch import Batch, Loaded
+from onceforall.data.cache import cached
 from onceforall.data.crop import Uniform, crop_boxes
 from onceforall.data.decode import Box, Broken, BrokenLog, Size
 from onceforall.data.pictures import ArrayPictures, Pictures
@@ -38,8 +39,11 @@ class TrainBatches:
         labels = pictures.labels.numpy() if balanced else None
         self._schedule = Schedule(len(pictures), tuple(resolutions), loader=loader, seed=seed, labels=labels)
         self._log = BrokenLog(strict=loader.strict)
-        load = partial(_load_step, pictures=pictures, augment=augment)
-        self._server: Server[Step] = Server(load, loader=loader, workers=workers_for(pictures, loader))
+        workers = workers_for(pictures, loader)
+        kept = cached(pictures, resolutions, augment=augment, limit=loader.cache,
+                      readers=max(1, workers) * loader.local_world)
+        load = partial(_load_step, pictures=kept, augment=augment)
+        self._server: Server[Step] = Server(load, loader=loader, workers=workers)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -156,7 +156,7 @@ def _loaded_by(data: DataSet) -> dict[str, Any] | None:
             and not Path(DEFAULT_ROOT, "train").is_dir():  # which would stand for a folder of pictures
         spec["root"] = DEFAULT_ROOT
     paths = {name: str(Path(spec[name]).absolute()) for name in PATHS if spec[name] is not None}
-    unsaid = {"augment", "workers", "download", "mean", "std", "unlabelled"}
+    unsaid = {"augment", "workers", "cache", "download", "mean", "std", "unlabelled"}
     unsaid |= set() if data.spec.score_only else {"score_only"}
     return {name: value for name, value in (spec | paths).items() if name not in unsaid and value is not None}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onceforall.data import DataSet, mirrored_classes
+from onceforall.data import DataSet, cache_text, mirrored_classes
 from onceforall.errors import printable
 from onceforall.training.setup import Options, data_of
 from onceforall.training.stage import Training
@@ -12,12 +12,17 @@ _RARE = 10  # times as many pictures in the largest class as in the smallest
 
 
 def say_augmentation(training: Training, options: Options) -> None:
-    """Tell the listener how training pictures are augmented, of classes that mirroring may mix up, and of rare ones."""
+    """Tell the listener how training pictures are augmented, and where shrunk ones are kept.
+
+    Hints name rare classes, and classes that mirroring may mix up.
+    """
     if options.listener is None:
         return
     spec = training.data
     options.listener({"kind": "note", "text": f"augmentation: {spec.augment.words}"})
     data = data_of(spec)
+    if kept := cache_text(data.train, training.part.resolutions, augment=spec.augment, limit=spec.cache):
+        options.listener({"kind": "note", "text": kept})
     if not training.stage.batches.balanced and (rare := _rare(data)):
         options.listener({"kind": "note", "text": f"hint: {rare}; --balanced draws every class equally often"})
     mixed = mirrored_classes(data.classes) if spec.augment.flip else ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onceforall.cost.memory import peak_memory
-from onceforall.data import NAMED, DataSet, DataSpec, mirrored_classes, spec_of
+from onceforall.data import DEFAULT_CACHE, NAMED, DataSet, DataSpec, may_cache, mirrored_classes, spec_of
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
@@ -60,6 +60,7 @@ class Request:
         epochs_scale: factor of all epochs.
         download: whether missing data is fetched where the data set offers it.
         workers: processes that read pictures; None: chosen to suit.
+        cache: bytes of shrunk training pictures that are kept on disk; 0: none are shrunk; None: 20 GiB.
         strict: whether a broken picture ends the run.
         budgets: sub-networks to save between the smallest and the largest.
         collect: sub-networks to measure and learn from before the search.
@@ -81,6 +82,7 @@ class Request:
     epochs_scale: float = 1.0
     download: bool = False
     workers: int | None = None
+    cache: int | None = None
     strict: bool = False
     budgets: int = 3
     collect: int = 40
@@ -127,8 +129,8 @@ def plan(request: Request, *, gpu: bool, processes: int = 1) -> Recipe:
     data = data_of(spec)
     check_trainable(data)
     augment = preset.augment if request.flip is None else replace(preset.augment, flip=request.flip)
-    recipe = preset.recipe(replace(spec, augment=augment), num_classes=len(data.classes), processes=processes,
-                           balanced=request.balanced)
+    spec = replace(_kept(spec, data), augment=augment)
+    recipe = preset.recipe(spec, num_classes=len(data.classes), processes=processes, balanced=request.balanced)
     return recipe.changed(request.changes)
 
 
@@ -140,7 +142,7 @@ def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Rec
     data = data_of(spec)
     check_trainable(data)
     flip = not mirrored_classes(data.classes) if request.flip is None else request.flip
-    spec = replace(spec, augment=replace(AUGMENT, flip=flip))
+    spec = replace(_kept(spec, data), augment=replace(AUGMENT, flip=flip))
     preset = Transfer(source=start, sizes=request.sizes, choices=request.choices, scale=request.epochs_scale,
                       seed=request.seed or 0, balanced=request.balanced)
     return preset.recipe(spec, pictures=len(data.train), taught=len(data.taught), num_classes=len(data.classes),
@@ -174,8 +176,8 @@ def _check_start(recipe: Recipe, run: Path) -> None:
 def _of_file(request: Request, file: Path) -> Recipe:
     """The recipe of a file, on other pictures where the user gives some."""
     unsaid = Request()
-    for name in ("start", "sizes", "choices", "epochs_scale", "flip", "seed", "balanced", "workers", "download",
-                 "strict", "unlabelled"):
+    for name in ("start", "sizes", "choices", "epochs_scale", "flip", "seed", "balanced", "workers", "cache",
+                 "download", "strict", "unlabelled"):
         if getattr(request, name) != getattr(unsaid, name):
             option = "from" if name == "start" else name.replace("_", "-")
             raise UserError(f"--{option}", f"stands beside the recipe {file}, which says it itself",
@@ -189,7 +191,13 @@ def _of_file(request: Request, file: Path) -> Recipe:
 def _spec(request: Request) -> DataSpec:
     """The pictures that are asked for."""
     return spec_of(request.named, request.root, strict=request.strict, workers=request.workers,
-                   download=request.download, unlabelled=request.unlabelled)
+                   cache=DEFAULT_CACHE if request.cache is None else request.cache, download=request.download,
+                   unlabelled=request.unlabelled)
+
+
+def _kept(spec: DataSpec, data: DataSet) -> DataSpec:
+    """The same without a cache where it would have no effect, as for pictures in memory."""
+    return spec if may_cache(data.train) else replace(spec, cache=0)
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:

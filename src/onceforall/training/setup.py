@@ -94,7 +94,7 @@ def compute_of(device: str = "auto", *, device_id: int = 0, precision: str = "fl
 
 def data_of(spec: DataSpec, known: Known = NOTHING) -> DataSet:
     """`load_data`, which keeps the last data set asked for, so that one stage after another decodes it once."""
-    spec = replace(spec, augment=Augment(), workers=None)  # neither matters before batches are made
+    spec = replace(spec, augment=Augment(), workers=None, cache=0)  # none matters before batches are made
     key = spec, given_now(spec)
     if key not in _kept:
         _kept.clear()

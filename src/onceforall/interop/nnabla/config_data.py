@@ -33,6 +33,8 @@ class Data(Section):
     prefetch: int = Field(2, ge=1, le=1000, description="batches that each worker reads ahead")
     pin_memory: bool | None = Field(None, description="copy batches to pinned memory; null: where there is a GPU")
     workers: int | None = Field(None, ge=0, le=512, description="processes that read pictures; null: chosen to suit")
+    cache: int = Field(0, ge=0, description="bytes of shrunk training pictures to keep on disk; 0: train on the files "
+                       "themselves")
     strict_data: bool = Field(False, description="stop at a broken picture instead of counting and skipping it")
     download: bool = Field(False, description="fetch missing data where the data set offers it")
 

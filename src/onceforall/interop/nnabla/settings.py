@@ -64,7 +64,7 @@ def pictures_of(config: Config, *, search: bool) -> DataSpec:
         "list" if d.listed else d.name, root=d.root, train_path=d.train_path, train_file=d.train_file,
         valid_path=d.valid_path, valid_file=d.valid_file, train_portion=d.train_portion if search else 1.0,
         augment=Augment(d.crop_scale, flip=d.flip, brightness=colour[0], saturation=colour[1]),
-        strict=d.strict_data, workers=d.workers, download=d.download)
+        strict=d.strict_data, workers=d.workers, cache=d.cache, download=d.download)
 
 
 def _network(config: Config, algorithm: str) -> nets.Network:
@@ -242,7 +242,7 @@ def _loader(training: ours.Training) -> dict[str, Any]:
     colours = augment.brightness > 0 or augment.saturation > 0
     values = {"root": data.root, "train_portion": data.train_portion, "crop_scale": list(augment.crop_scale),
               "flip": augment.flip, "colortwist": colours, "strict_data": data.strict, "workers": data.workers,
-              "download": data.download, "balanced": training.stage.batches.balanced}
+              "cache": data.cache or None, "download": data.download, "balanced": training.stage.batches.balanced}
     if colours:
         values |= {"brightness": augment.brightness, "saturation": augment.saturation}
     return {key: value for key, value in values.items() if value is not None}

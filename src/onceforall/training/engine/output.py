@@ -102,7 +102,7 @@ def _check_config(training: Training, output: Path, processes: Processes, *, wor
         raise UserError(str(output), "was stopped by an older version of this program",
                         "finish it with that one, or take another output folder: -o")
     before = read_config(output)
-    old, new = without_paths(before), without_paths(training)
+    old, new = _compared(before), _compared(training)
     place = difference(old, new)
     whole = [said.stage.batches.size * n for said, n in ((before, world), (training, processes.world))]
     if place and world != processes.world and whole[0] == whole[1]:
@@ -112,6 +112,13 @@ def _check_config(training: Training, output: Path, processes: Processes, *, wor
     if processes.first and (place := moved(before, training, output)):
         raise _another(output, place, shown_path(place, paths_of(before).get(place), output),
                        shown_path(place, paths_of(training).get(place)))
+
+
+def _compared(training: Training) -> dict[str, Any]:
+    """The values that are compared. How much the cache may hold may change, but not whether there is one."""
+    values = without_paths(training)
+    values["data"]["cache"] = "on" if training.data.cache else "off"
+    return values
 
 
 def _another(output: Path, place: str, old: str, new: str) -> UserError:

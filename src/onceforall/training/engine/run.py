@@ -144,7 +144,7 @@ class _Run:
         pin = options.compute.device.type == "cuda" if batches.pin_memory is None else batches.pin_memory
         loader = Loader(batches.size, workers=data.workers, strict=data.strict, prefetch=batches.prefetch,
                         pin=pin, rank=options.processes.rank, world=options.processes.world,
-                        local_world=options.processes.local_world)
+                        local_world=options.processes.local_world, cache=data.cache)
         pictures = self.data.taught if self.course.unlabelled else self.data.train
         return TrainBatches(pictures, self.course.space.resolutions, loader=loader, seed=self.stage.seed,
                             augment=data.augment, balanced=batches.balanced)
