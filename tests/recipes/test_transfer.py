@@ -298,15 +298,18 @@ def test_pictures_without_labels_train_under_the_teacher(unlabelled, tmp_path):
     recipe = plan(asked, gpu=False)
     tuned, shrunk = (course_of(training) for training in recipe.trainings(tmp_path / "run").values())
     assert (tuned.unlabelled, shrunk.unlabelled) == (False, True)
-    images: dict[str, int] = {}
+    images, notes = dict[str, int](), list[str]()
 
     def hear(record: Mapping[str, Any]) -> None:
         if record["kind"] == "stage":
             images[Path(record["output"]).name] = record["steps"]
+        elif record["kind"] == "note":
+            notes.append(record["text"])
 
     fit(asked, tmp_path / "run", Options(listener=hear))
     labelled = len(data_of(recipe.data).train)
     assert images == {"tuned": labelled // 32, "shrunk": (labelled + 40) // 32}
+    assert "training will take about 1 min, and the search some more" in notes
     about = json.loads((tmp_path / "run/subnets/largest/model.json").read_text())
     assert "unlabelled" not in about["data"]
     with pytest.raises(UserError, match=r"data\.unlabelled"):

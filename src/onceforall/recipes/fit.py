@@ -20,6 +20,7 @@ from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
+from onceforall.recipes.expected import expected_minutes
 from onceforall.recipes.polish import polish_all
 from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
 from onceforall.recipes.summary import SUMMARY, read_summary, stage_row, write_summary
@@ -242,6 +243,10 @@ def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: 
         recipe.write(run / RECIPE)
     announce(data, options)
     say_augmentation(first, options)
+    if recipe.start is not None and options.listener is not None and not (run / begun / CONFIG).exists():
+        minutes = expected_minutes(stages, data, options.compute, options.processes)
+        options.listener({"kind": "note", "text": f"training will take about {max(1, round(minutes))} min, and the "
+                          "search some more"})
     for folder, training in stages.items():
         train(training, run / folder, options)
     last = list(stages)[-1]
