@@ -201,6 +201,16 @@ def test_a_changed_file_is_decoded_anew(file_pictures, write_picture, kept):
     assert all(np.array_equal(a, b) for a, b in zip(read_all(through(file_pictures))[1:], before[1:], strict=True))
 
 
+def test_other_sizes_have_copies_of_their_own(file_pictures, kept):
+    """Training at 24 pixels needs a shorter side of 64, for which nine pictures are large enough."""
+    wanted = epochs(file_pictures, PLENTY, size=24)
+    shutil.rmtree(kept)
+    epochs(file_pictures, PLENTY, size=16)
+    before = len(files(kept))
+    assert same(epochs(file_pictures, PLENTY, size=24), wanted)
+    assert len(files(kept)) > before
+
+
 @pytest.mark.parametrize("damage", [
     lambda data: data[:-1], lambda data: data[:200], lambda data: data[:100], lambda data: b"",
     lambda data: bytes(len(data)), lambda data: data + bytes(8), lambda data: data[:128] + bytes(len(data) - 128),
@@ -253,6 +263,7 @@ def test_the_limit(file_pictures, kept, workers):
 def test_files_of_others_make_room(file_pictures, kept):
     own = through(file_pictures)
     (kept / "notes.txt").write_text("not of the cache")
+    os.utime(kept / "notes.txt", (1, 1))
     for number in range(9):
         (kept / f"{number}.npy").write_bytes(bytes(4096))
         os.utime(kept / f"{number}.npy", (10**9 - number,) * 2)
