@@ -1,12 +1,16 @@
 """Measures training pictures a second and core, with and without the cache of shrunk pictures, against torchvision.
 
-Five sides take turns, each in a process of its own, with one thread:
+Six sides take turns, each in a process of its own, with one thread:
 
     torchvision     PIL's open, RandomResizedCrop, flip, ToTensor: the usual pipeline
     decode_jpeg     torchvision.io.decode_jpeg on the file's bytes, then the same on tensors, antialiased
-    none, cold, warm    ours: without a cache, with an empty one, and with a filled one
+    none            ours without a cache
+    cold            ours with an empty one, which is filled
+    full            ours with one that has no room
+    warm            ours with a filled one
 
-A round is one epoch of all pictures. Every side ends with batches of floats in [0, 1].
+A round is one epoch of all pictures. Every side ends with batches of floats in [0, 1]. Seconds are the process's time
+on the processor, so that other programs on the same cores matter less.
 
     python benchmarks/decode_cache.py SAMPLE [--json] [--rounds N] [--only photos_224]
 
@@ -22,6 +26,7 @@ import shutil
 import statistics
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -59,7 +64,8 @@ def make_photos(sample: Sequence[str], folder: Path) -> None:
         Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number:02d}.jpg", quality=92)
 
 
-def ours(paths: Sequence[str], resolution: int, low: float, *, cache: Path | None, cold: bool = False) -> Work:
+def ours(paths: Sequence[str], resolution: int, low: float, *, cache: Path | None = None, limit: int = LIMIT,
+         cold: bool = False) -> Work:
     """An epoch of training batches; `cold`: of an empty cache each time."""
     keep_large_blocks()
     if cache is not None:
@@ -68,7 +74,7 @@ def ours(paths: Sequence[str], resolution: int, low: float, *, cache: Path | Non
     augment = Augment((low, 1.0), brightness=0.0, saturation=0.0)
 
     def batches() -> TrainBatches:
-        loader = Loader(BATCH, workers=0, cache=LIMIT if cache else 0)
+        loader = Loader(BATCH, workers=0, cache=limit if cache else 0)
         return TrainBatches(pictures, [resolution], augment=augment, loader=loader, seed=0)
 
     kept = batches()
@@ -125,8 +131,10 @@ def measure(name: str, paths: Sequence[str], folder: Path, rounds: int) -> dict[
     given = paths[:len(paths) // BATCH * BATCH], resolution, low
     found = in_turn({
         "torchvision": partial(theirs, *given, tensors=False), "decode_jpeg": partial(theirs, *given, tensors=True),
-        "none": partial(ours, *given, cache=None), "cold": partial(ours, *given, cache=folder / "cold", cold=True),
-        "warm": partial(ours, *given, cache=folder / f"warm_{name}")}, rounds=rounds, threads=1)
+        "none": partial(ours, *given), "cold": partial(ours, *given, cache=folder / "cold", cold=True),
+        "full": partial(ours, *given, cache=folder / "full", limit=1),
+        "warm": partial(ours, *given, cache=folder / f"warm_{name}")},
+        rounds=rounds, threads=1, clock=time.process_time)
     assert {result.first for result in found.values()} == {len(given[0])}
     side = kept_side(resolution, Augment((low, 1.0)))
     large = sum(kept_size(Image.open(path).size, side) is not None for path in given[0])

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,18 +33,20 @@ class Result:
 
 
 def in_turn(sides: Mapping[str, Callable[[], Work]], *, rounds: int, warmup: int = 1, threads: int = 0,
-            answer: Callable[[Any], Any] | None = None) -> dict[str, Result]:
+            answer: Callable[[Any], Any] | None = None,
+            clock: Callable[[], float] = time.perf_counter) -> dict[str, Result]:
     """Run `rounds` rounds of every side, alternating, after `warmup` untimed ones.
 
     A side is a picklable maker of its work. Each lives in its own process, so that neither the allocator nor what is
     cached of one serves the other; the others wait meanwhile. `threads`: torch's in each, its default for 0. `answer`:
-    what of a round's outcome is kept to compare, untimed; by default all of it.
+    what of a round's outcome is kept to compare, untimed; by default all of it. `clock`: such as
+    `time.process_time`, where other programs hold the cores.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name, make in sides.items():
         pipes[name], end = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(make, end, threads, answer), daemon=True))
+        processes.append(context.Process(target=partial(_serve, clock), args=(make, end, threads, answer), daemon=True))
         processes[-1].start()
         end.close()
     timed: dict[str, list[tuple[float, Any]]] = {name: [] for name in sides}
@@ -61,14 +64,15 @@ def in_turn(sides: Mapping[str, Callable[[], Work]], *, rounds: int, warmup: int
             for name, rows in timed.items()}
 
 
-def _serve(make: Callable[[], Work], pipe: Connection, threads: int, answer: Callable[[Any], Any] | None) -> None:
+def _serve(clock: Callable[[], float], make: Callable[[], Work], pipe: Connection, threads: int,
+           answer: Callable[[Any], Any] | None) -> None:
     if threads:
         torch.set_num_threads(threads)
     work = make()
     while (number := pipe.recv()) is not None:
-        began = time.perf_counter()
+        began = clock()
         outcome = work(number)
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         pipe.send((seconds, answer(outcome) if answer else outcome))
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

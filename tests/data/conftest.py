@@ -43,3 +43,10 @@ def array_pictures() -> ArrayPictures:
     """Thirty random 16x12 pictures in memory, label = index."""
     images = torch.randint(0, 256, (30, 3, 16, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     return ArrayPictures(images, torch.arange(30))
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and its folder."""
+    monkeypatch.setenv("ONCEFORALL_CACHE", str(tmp_path / "kept"))
+    return tmp_path / "kept" / "pictures"

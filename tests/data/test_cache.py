@@ -2,82 +2,37 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shrunk import HALF, PLENTY, bytes_in, epochs, files, read_all, same, through
 from test_orientation import STORED, save_turned, waves
 
 from onceforall.data import (
     Augment,
-    Batch,
     DataSpec,
     FilePictures,
     Loader,
-    Pictures,
-    TrainBatches,
     cache_text,
     eval_batches,
     load_data,
     may_cache,
 )
 from onceforall.data.cache import CachedPictures, cached, kept_side, kept_size
-from onceforall.data.cache_folder import CacheFolder, cache_place, packed, unpacked
+from onceforall.data.cache_folder import packed, unpacked
 from onceforall.data.crop import crop_boxes, noise
 from onceforall.data.decode import Broken, read_pixels
 from onceforall.data.depth import Depth
 from onceforall.errors import UserError
 from onceforall.testing import check_pictures
 
-HALF = Augment((0.5, 1.0))  # with 16 pixels a shorter side of 32, so that the fixture's pictures are large
-PLENTY = 1 << 30
-
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path, monkeypatch) -> Path:
-    """An empty cache, and its folder."""
-    monkeypatch.setenv("ONCEFORALL_CACHE", str(tmp_path / "kept"))
-    return tmp_path / "kept" / "pictures"
-
-
-def epochs(pictures: Pictures, cache: int, *, workers: int = 0, augment: Augment = HALF, count: int = 2,
-           size: int = 16) -> list[Batch]:
-    """The batches of some epochs."""
-    batches = TrainBatches(pictures, [size], augment=augment, seed=0, loader=Loader(4, workers=workers, cache=cache))
-    return [batch for epoch in range(count) for batch in batches.epoch(epoch)]
-
-
-def same(left: list[Batch], right: list[Batch]) -> bool:
-    return len(left) == len(right) > 0 and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in zip(left, right, strict=True))
-
-
-def through(pictures: Pictures, limit: int = PLENTY, **options: int) -> Pictures:
-    return cached(pictures, [16], augment=HALF, limit=limit, **{"readers": 1, **options})
-
-
-def read_all(pictures: Pictures) -> list[np.ndarray | Broken]:
-    return [pictures.read(index) for index in range(len(pictures))]
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.npy"))
-
-
-def bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+pytestmark = pytest.mark.usefixtures("kept")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -201,29 +156,14 @@ def test_a_changed_file_is_decoded_anew(file_pictures, write_picture, kept):
     assert all(np.array_equal(a, b) for a, b in zip(read_all(through(file_pictures))[1:], before[1:], strict=True))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:-1], lambda data: data[:200], lambda data: data[:100], lambda data: b"",
-    lambda data: bytes(len(data)), lambda data: data + bytes(8), lambda data: data[:128] + bytes(len(data) - 128),
-    lambda data: data[:1000] + bytes([data[1000] ^ 1]) + data[1001:], lambda data: data.replace(b"(32, ", b"(16, "),
-    lambda data: b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (999999999, 999999999, 3)"])
-def test_a_damaged_file_is_decoded_anew(file_pictures, kept, damage):
-    wanted = read_all(through(file_pictures))
-    sound = {path: path.read_bytes() for path in files(kept)}
-    for path, data in sound.items():
-        assert damage(data) != data
-        path.write_bytes(damage(data))
-    found = read_all(through(file_pictures))
-    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
-    assert {path: path.read_bytes() for path in files(kept)} == sound
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 7), (8, 8), (300, 224)])
-def test_the_files_are_numpys(tmp_path, size):
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    (tmp_path / "a.npy").write_bytes(packed(pixels))
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), pixels)
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", mmap_mode="r"), pixels)
-    np.testing.assert_array_equal(unpacked(packed(pixels)), pixels)
+def test_other_sizes_have_copies_of_their_own(file_pictures, kept):
+    """Training at 24 pixels needs a shorter side of 64, for which nine pictures are large enough."""
+    wanted = epochs(file_pictures, PLENTY, size=24)
+    shutil.rmtree(kept)
+    epochs(file_pictures, PLENTY, size=16)
+    before = len(files(kept))
+    assert same(epochs(file_pictures, PLENTY, size=24), wanted)
+    assert len(files(kept)) > before
 
 
 def test_a_broken_picture_is_not_kept(file_pictures, kept):
@@ -231,171 +171,6 @@ def test_a_broken_picture_is_not_kept(file_pictures, kept):
     path.write_bytes(path.read_bytes()[:900])
     assert isinstance(through(file_pictures).read(3), Broken)
     assert files(kept) == []
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_limit(file_pictures, kept, workers):
-    epochs(file_pictures, PLENTY)
-    largest = max(path.stat().st_size for path in files(kept))
-    shutil.rmtree(kept)
-    limit = 5 * largest
-    epochs(file_pictures, limit, workers=workers)
-    assert limit - 2 * largest < bytes_in(kept) <= limit
-    before = files(kept)
-    epochs(file_pictures, limit, workers=workers)
-    assert files(kept) == before
-    for path in before[2:]:
-        os.utime(path, (1, 1))
-    TrainBatches(file_pictures, [16], augment=HALF, loader=Loader(4, workers=0, cache=2 * largest), seed=0)
-    assert files(kept) == before[:2]
-
-
-def test_files_of_others_make_room(file_pictures, kept):
-    own = through(file_pictures)
-    (kept / "notes.txt").write_text("not of the cache")
-    for number in range(9):
-        (kept / f"{number}.npy").write_bytes(bytes(4096))
-        os.utime(kept / f"{number}.npy", (10**9 - number,) * 2)
-    read_all(through(file_pictures))
-    mine = {kept / f"{own.key(index)}.npy" for index in range(len(own))}
-    assert mine < set(files(kept))
-    for path in mine:
-        os.utime(path, (1, 1))  # not used for longer than those of others
-    takes = sum(path.stat().st_size for path in mine)
-    through(file_pictures, takes + 4 * 4096 + 4000)
-    assert set(files(kept)) - mine == {kept / f"{number}.npy" for number in range(4)}
-    read_all(through(file_pictures.subset(range(6)), takes + 4 * 4096 + 4000))
-    assert len(files(kept)) == len(mine) + 4
-    through(file_pictures.subset([0]), takes // 2)
-    assert kept / f"{own.key(0)}.npy" in files(kept)
-    assert len(files(kept)) < len(mine)
-    assert (kept / "notes.txt").exists()
-
-
-def test_a_full_cache_takes_another_data_set(file_pictures, write_picture, tmp_path, kept):
-    paths = [write_picture(tmp_path / "more" / f"{i}.png", (90, 80), seed=i) for i in range(13)]
-    read_all(through(file_pictures))
-    limit = bytes_in(kept) + 1000
-    more = through(FilePictures(tuple(map(str, paths)), torch.arange(13)), limit)
-    read_all(more)
-    assert len({f"{more.key(index)}.npy" for index in range(13)} & {path.name for path in files(kept)}) >= 12
-    assert bytes_in(kept) <= limit
-
-
-def test_what_is_used_is_young(file_pictures, kept):
-    read_all(through(file_pictures))
-    used, other = (kept / f"{through(file_pictures).key(index)}.npy" for index in (0, 1))
-    for path in (used, other):
-        os.utime(path, (1, 1))
-    through(file_pictures).read(0)
-    assert time.time() - used.stat().st_mtime < 60
-    assert other.stat().st_mtime == 1
-
-
-def test_what_killed_processes_left_goes(file_pictures, kept):
-    kept.mkdir(parents=True)
-    old, young = kept / "a.npy.0123.partial", kept / "b.npy.0123.partial"
-    for path, age in ((old, 3700), (young, 60)):
-        path.write_bytes(b"half")
-        os.utime(path, (time.time() - age,) * 2)
-    through(file_pictures)
-    assert list(kept.iterdir()) == [young]
-
-
-def test_room_is_left_on_the_disk(file_pictures, kept, monkeypatch, caplog):
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(2 * 1024**3 + 10_000))
-    wanted = epochs(file_pictures, 1)
-    assert same(epochs(file_pictures, PLENTY), wanted)
-    assert 0 < bytes_in(kept) <= 10_000
-    assert caplog.text == ""
-
-
-@pytest.fixture
-def unsaid():
-    """The warning, which is said once a process, is due."""
-    from onceforall.data.cache_folder import _say_unwritable
-    _say_unwritable.cache_clear()
-    yield
-    _say_unwritable.cache_clear()
-
-
-@pytest.mark.usefixtures("unsaid")
-@pytest.mark.parametrize("place", ["onceforall.data.cache_folder.os.replace", "builtins.open"])
-def test_a_full_disk_is_said_once(file_pictures, kept, monkeypatch, caplog, place):
-    wanted, whole = epochs(file_pictures, 1), open
-
-    def no_room(*given: object, **named: object) -> object:
-        if given[1:] == ("xb",) or place.endswith("replace"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return whole(*given, **named)
-
-    monkeypatch.setattr(place, no_room)
-    for _ in range(2):
-        assert same(epochs(file_pictures, PLENTY), wanted)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{kept}: training pictures cannot be kept (No space left on device): pictures are decoded in every epoch"]
-    assert list(kept.iterdir()) == []
-
-
-@pytest.mark.usefixtures("unsaid")
-def test_one_of_the_workers_says_it(file_pictures, kept, monkeypatch, capfd):
-    wanted = epochs(file_pictures, 1)
-    handler = logging.StreamHandler(sys.stderr)
-    logging.getLogger("onceforall").addHandler(handler)
-
-    def no_room(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("onceforall.data.cache_folder.os.replace", no_room)
-    assert same(epochs(file_pictures, PLENTY, workers=2), wanted)
-    assert capfd.readouterr().err.count("No space left on device") == 1
-
-
-@pytest.mark.usefixtures("unsaid")
-def test_a_folder_that_may_not_be_written(file_pictures, unprivileged, monkeypatch, caplog):
-    wanted = epochs(file_pictures, 1)
-    monkeypatch.setenv("ONCEFORALL_CACHE", str(unprivileged))
-    for _ in range(2):
-        assert same(epochs(file_pictures, PLENTY), wanted)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert str(unprivileged) in caplog.text
-    assert "Permission denied" in caplog.text
-
-
-@pytest.mark.usefixtures("unsaid")
-def test_a_file_in_its_place(file_pictures, kept, caplog):
-    kept.parent.write_text("in the way")
-    assert same(epochs(file_pictures, PLENTY), epochs(file_pictures, 1))
-    assert len(caplog.records) == 1
-
-
-FILL = """
-import sys, torch
-from onceforall.data import Augment, FilePictures, Loader, TrainBatches
-torch.set_num_threads(1)
-pictures = FilePictures(tuple(sys.argv[1:]), torch.arange(len(sys.argv[1:])))
-batches = TrainBatches(pictures, [16], augment=Augment((0.5, 1.0)), loader=Loader(4, workers=0, cache=1 << 30), seed=0)
-print("begins", flush=True)
-for epoch in range(10**6):
-    list(batches.epoch(epoch))
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_nothing_that_matters(tmp_path, file_pictures, kept):
-    wanted = epochs(file_pictures, 1)
-    (tmp_path / "fill.py").write_text(FILL)
-    for number in range(6):
-        shutil.rmtree(kept, ignore_errors=True) if number % 2 else None
-        with subprocess.Popen([sys.executable, str(tmp_path / "fill.py"), *file_pictures.paths],
-                              stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-            process.stdout.readline()
-            time.sleep(0.004 * number)
-            os.kill(process.pid, signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
-        assert all(unpacked(path.read_bytes()) is not None for path in files(kept))
-        assert same(epochs(file_pictures, PLENTY), wanted)
 
 
 def test_as_a_source_of_pictures(file_pictures):
@@ -415,16 +190,6 @@ def test_the_line_that_is_printed(file_pictures, kept, tmp_path, write_picture):
         assert re.search(f": about {end}$", cache_text(many, [16], augment=HALF, limit=limit))
 
 
-def test_its_place(monkeypatch, tmp_path):
-    assert cache_place() == tmp_path / "kept" / "pictures"
-    monkeypatch.delenv("ONCEFORALL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_place() == tmp_path / "xdg" / "onceforall" / "pictures"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_place() == tmp_path / "home" / ".cache" / "onceforall" / "pictures"
-
-
 @pytest.mark.parametrize("kind", [lambda cache: DataSpec("digits", cache=cache), lambda cache: Loader(1, cache=cache)])
 def test_a_limit_below_zero(kind):
     assert kind(0).cache == 0
@@ -439,10 +204,3 @@ def test_calibration_pictures_are_the_files(tmp_path, write_picture):
     data = load_data(DataSpec("folder", root=str(tmp_path), cache=PLENTY))
     assert {type(data.train), type(data.calibration(3)), type(data.test)} == {FilePictures}
     assert isinstance(through(data.train), CachedPictures)
-
-
-def test_nothing_is_kept_without_room(tmp_path):
-    folder = CacheFolder(str(tmp_path))
-    folder.write("a", np.zeros((8, 8, 3), dtype=np.uint8))
-    assert list(tmp_path.iterdir()) == []
-    assert folder.read("a") is None
