@@ -19,6 +19,7 @@ from onceforall.data import (
     DataSpec,
     FilePictures,
     Loader,
+    cache_fits,
     cache_text,
     eval_batches,
     load_data,
@@ -29,6 +30,7 @@ from onceforall.data.cache_folder import packed, unpacked
 from onceforall.data.crop import crop_boxes, noise
 from onceforall.data.decode import Broken, read_pixels
 from onceforall.data.depth import Depth
+from onceforall.data.joined import JoinedPictures
 from onceforall.errors import UserError
 from onceforall.testing import check_pictures
 
@@ -204,3 +206,23 @@ def test_calibration_pictures_are_the_files(tmp_path, write_picture):
     data = load_data(DataSpec("folder", root=str(tmp_path), cache=PLENTY))
     assert {type(data.train), type(data.calibration(3)), type(data.test)} == {FilePictures}
     assert isinstance(through(data.train), CachedPictures)
+
+
+def test_whether_it_is_worth_it(file_pictures, array_pictures):
+    """At least half of the shrunk pictures have to fit."""
+    def fits(limit: int) -> bool:
+        return cache_fits(file_pictures, [8, 16], augment=HALF, limit=limit)
+
+    total = sum(pixels.nbytes for pixels in map(cached(
+        file_pictures, [8, 16], augment=HALF, limit=PLENTY, readers=1).read, range(len(file_pictures))))
+    assert fits(total) and fits(int(0.6 * total)) and not fits(int(0.4 * total))
+    assert not cache_fits(array_pictures, [16], augment=HALF, limit=PLENTY)
+
+
+def test_pictures_of_two_sources(file_pictures, array_pictures, kept):
+    """Files among them go through the cache, and only those."""
+    joined = JoinedPictures.of([array_pictures, file_pictures])
+    through = cached(joined, [16], augment=HALF, limit=PLENTY, readers=1)
+    assert isinstance(through, JoinedPictures) and through.labels.equal(joined.labels)
+    assert through.parts[0] is array_pictures and isinstance(through.parts[1], CachedPictures)
+    assert cached(joined, [16], augment=HALF, limit=0, readers=1).parts == joined.parts

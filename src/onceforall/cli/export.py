@@ -126,7 +126,7 @@ def _elastic(run: Path, front: Path | None, *, rows: int, data: str | None, root
     from onceforall.deploy.elastic_file import ELASTIC
     from onceforall.deploy.elastic_write import spread_rows, write_elastic
     from onceforall.nn import Supernet
-    from onceforall.recipes.fit import SEARCH
+    from onceforall.recipes.pick import SEARCH
     from onceforall.searching.record import read_front
     from onceforall.training.evaluate import Compute
     from onceforall.weights.nets import open_weights

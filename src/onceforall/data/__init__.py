@@ -1,7 +1,7 @@
 """Data sets, augmentation and elastic resolution."""
 
 from onceforall.data.batch import Batch, normalize
-from onceforall.data.cache import cache_text, may_cache
+from onceforall.data.cache import cache_fits, cache_text, may_cache
 from onceforall.data.dataset import DataSet
 from onceforall.data.depth import BEFORE, Depth
 from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
@@ -29,6 +29,7 @@ __all__ = [
     "Loader",
     "Pictures",
     "TrainBatches",
+    "cache_fits",
     "cache_text",
     "eval_batches",
     "load_data",

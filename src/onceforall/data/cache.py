@@ -107,6 +107,14 @@ def may_cache(pictures: Pictures) -> bool:
     return isinstance(pictures, FilePictures)
 
 
+def cache_fits(pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, limit: int) -> bool:
+    """Whether at least half of the shrunk pictures fit into `limit` bytes. With fewer, a cache costs more time than it
+    saves, since what is not kept is shrunk anew in every epoch."""
+    if not isinstance(pictures, FilePictures):
+        return False
+    return _wanted(_with_side(pictures, kept_side(max(resolutions), augment))) <= 2 * limit
+
+
 def cached(pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, limit: int, readers: int) -> Pictures:
     """The pictures as training reads them, picture files through the cache.
 

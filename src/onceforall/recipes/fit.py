@@ -9,44 +9,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onceforall.cost.memory import peak_memory
-from onceforall.data import DEFAULT_CACHE, NAMED, DataSet, DataSpec, may_cache, mirrored_classes, spec_of
-from onceforall.deploy.elastic_file import ELASTIC
-from onceforall.deploy.elastic_write import spread_rows, write_elastic
-from onceforall.deploy.folder import Scored, save_subnet
+from onceforall.data import DEFAULT_CACHE, NAMED, DataSet, DataSpec, cache_fits, may_cache, mirrored_classes, spec_of
 from onceforall.errors import UserError
-from onceforall.nn import Supernet
 from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.augmentation import say_augmentation
 from onceforall.recipes.catalog import recipe_for, recipe_named, recipe_of
 from onceforall.recipes.expected import expected_minutes
+from onceforall.recipes.pick import pick
 from onceforall.recipes.polish import polish_all
 from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
 from onceforall.recipes.summary import SUMMARY, read_summary, stage_row, write_summary
 from onceforall.recipes.transfer import AUGMENT, Transfer
-from onceforall.searching.evolution import Evolution
-from onceforall.searching.front import best_below, with_measured
-from onceforall.searching.score import Scorer, shared
-from onceforall.searching.search import Request as Wanted
-from onceforall.searching.search import search
-from onceforall.searching.study import Plan
-from onceforall.space import Arch
 from onceforall.training.engine import checkpoint
 from onceforall.training.engine.distributed import Processes, wait
 from onceforall.training.engine.lock import locked
 from onceforall.training.engine.output import check_output, check_pictures, finished, identity
 from onceforall.training.engine.places import CONFIG
 from onceforall.training.engine.run import train
-from onceforall.training.evaluate import Evaluator
 from onceforall.training.recipe import RECIPE, START, Recipe
 from onceforall.training.setup import Options, announce, check_trainable, data_of
 from onceforall.training.stage import Training
 from onceforall.training.start import keep_start
-from onceforall.weights.nets import load_supernet, weights_file
 
 _log = logging.getLogger(__name__)
-SEARCH = "search"
 FEW = 100_000  # training pictures, below which a pretrained network is advised
 
 
@@ -125,14 +111,15 @@ def plan(request: Request, *, gpu: bool, processes: int = 1) -> Recipe:
     if request.file is not None:
         return _of_file(request, request.file)
     if request.start is not None:
-        return _transfer(request, request.start, gpu=gpu, processes=processes).changed(request.changes)
+        recipe = _transfer(request, request.start, gpu=gpu, processes=processes)
+        return _with_cache(recipe, request).changed(request.changes)
     preset, spec = _preset(request, gpu=gpu), _spec(request)
     data = data_of(spec)
     check_trainable(data)
     augment = preset.augment if request.flip is None else replace(preset.augment, flip=request.flip)
-    spec = replace(_kept(spec, data), augment=augment)
-    recipe = preset.recipe(spec, num_classes=len(data.classes), processes=processes, balanced=request.balanced)
-    return recipe.changed(request.changes)
+    recipe = preset.recipe(replace(spec, augment=augment), num_classes=len(data.classes), processes=processes,
+                           balanced=request.balanced)
+    return _with_cache(recipe, request).changed(request.changes)
 
 
 def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Recipe:
@@ -143,7 +130,7 @@ def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Rec
     data = data_of(spec)
     check_trainable(data)
     flip = not mirrored_classes(data.classes) if request.flip is None else request.flip
-    spec = replace(_kept(spec, data), augment=replace(AUGMENT, flip=flip))
+    spec = replace(spec, augment=replace(AUGMENT, flip=flip))
     preset = Transfer(source=start, sizes=request.sizes, choices=request.choices, scale=request.epochs_scale,
                       seed=request.seed or 0, balanced=request.balanced)
     return preset.recipe(spec, pictures=len(data.train), taught=len(data.taught), num_classes=len(data.classes),
@@ -196,9 +183,13 @@ def _spec(request: Request) -> DataSpec:
                    unlabelled=request.unlabelled)
 
 
-def _kept(spec: DataSpec, data: DataSet) -> DataSpec:
-    """The same without a cache where it would have no effect, as for pictures in memory."""
-    return spec if may_cache(data.train) else replace(spec, cache=0)
+def _with_cache(recipe: Recipe, request: Request) -> Recipe:
+    """The recipe, without a cache for pictures in memory, or where too little fits and the user does not ask for it."""
+    spec, sizes = recipe.data, recipe.network.space.resolutions
+    pictures = data_of(spec).train
+    useful = (may_cache(pictures) if request.cache is not None else
+              cache_fits(pictures, sizes, augment=spec.augment, limit=spec.cache))
+    return recipe if useful else recipe.model_copy(update={"data": replace(spec, cache=0)})
 
 
 def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
@@ -250,7 +241,7 @@ def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: 
     for folder, training in stages.items():
         train(training, run / folder, options)
     last = list(stages)[-1]
-    subnets = _pick(request, stages[last], run / last, run, options)
+    subnets = pick(request, stages[last], run / last, run, options)
     if not options.processes.first:
         return
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
@@ -290,40 +281,3 @@ def _of_folder(data: DataSet, *, gpu: bool) -> Preset:
         _log.warning("%d training pictures get %d epochs instead of the %d of recipe %s", count, sum(longer.epochs),
                      sum(recipe.epochs), recipe.name)
     return longer
-
-
-def _pick(request: Request, training: Training, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
-    """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
-
-    The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
-    measures; the first one alone gets rows.
-    """
-    weights = weights_file(stage)
-    data, net = data_of(training.data), load_supernet(weights)
-    evaluator = Evaluator(data, options.compute, workers=training.data.workers,
-                          calibration_images=training.stage.batches.calibration)
-    options.compute.place(net)
-    scorer = Scorer(net, evaluator, run / SEARCH, processes=options.processes, listener=options.listener)
-    wanted = Wanted(plan=Plan(request.collect, rounds=1, largest=training.stage.largest_share > 0),
-                    evolution=Evolution(seed=training.stage.seed), measure=0)
-    with shared(scorer) as first:
-        if not first:
-            return []
-        record = search(net.space, wanted, num_classes=net.num_classes, scorer=scorer, listener=options.listener)
-    chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
-    for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
-        chosen.setdefault(row.arch, f"budget-{i + 1}")
-    rows = {arch: _save(evaluator, net, arch, run / "subnets" / name, source=weights) for arch, name in chosen.items()}
-    front = with_measured(record.front, {arch: row["top1"] for arch, row in rows.items()})
-    replace(record, front=front).write(run / SEARCH)
-    write_elastic(net, spread_rows(front, record.objectives, request.elastic), evaluator, run / ELASTIC,
-                  listener=options.listener)
-    return sorted(rows.values(), key=lambda row: int(row["macs"]))
-
-
-def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
-    found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
-    about = save_subnet(found.extracted, folder, source=source)
-    return {"arch": about.arch, "resolution": arch.resolution, "macs": about.macs, "params": about.params,
-            "memory": peak_memory(net.space, arch), "top1": found.score.top1,
-            "path": f"{folder.parent.name}/{folder.name}", "foreign": about.foreign}

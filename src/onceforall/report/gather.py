@@ -10,7 +10,7 @@ from typing import Any
 
 from onceforall.deploy.description import ABOUT, Description, read_description
 from onceforall.errors import UserError, printable
-from onceforall.recipes.fit import SEARCH
+from onceforall.recipes.pick import SEARCH
 from onceforall.recipes.preset import STAGES
 from onceforall.searching.record import FRONT, read_record
 from onceforall.training.engine.journal import METRICS, read_records
