@@ -16,7 +16,7 @@ import onceforall as ofa
 from onceforall.cost import predictor
 from onceforall.data import load_data
 from onceforall.data.given import give
-from onceforall.recipes import RECIPES, fit
+from onceforall.recipes import RECIPES, fit, pick
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.study import Plan
 from onceforall.space import CATALOG
@@ -254,7 +254,7 @@ def test_the_whole_pipeline(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "digits", replace(RECIPES["digits"], space="few_blocks", width_mult=0.15, batch=256,
                                                    calibration_images=100))
     monkeypatch.setattr(predictor, "_EPOCHS", 10)
-    monkeypatch.setattr(fit, "Evolution", lambda **more: Evolution(50, 10, **more))
+    monkeypatch.setattr(pick, "Evolution", lambda **more: Evolution(50, 10, **more))
     run = ofa.fit("digits", output=tmp_path / "run", device="cpu", epochs_scale=0.01, collect=20, elastic=2, budgets=1)
     assert len(run.stages) == 6 and run.training == run.stages["K357_E346_D234"]
     front = run.search(max_macs=1.2e6, **QUICK)

@@ -59,6 +59,8 @@ def fit(data: Any = None, *, output: str | Path, device: str = "auto", threads: 
     """
     check_known(changes, pipeline.Request, "fit")
     named = data if data is None or isinstance(data, str | Path) else give(data).source
+    if isinstance(changes.get("unlabelled"), Path):
+        changes["unlabelled"] = str(changes["unlabelled"])
     request = pipeline.Request(None if named is None else str(named), **changes)
     with _options(device, threads, listener) as options:
         pipeline.fit(request, Path(output), options)

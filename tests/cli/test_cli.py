@@ -24,7 +24,7 @@ from onceforall.cli import main
 from onceforall.cli.source import bytes_of
 from onceforall.cost import predictor
 from onceforall.errors import UserError
-from onceforall.recipes import RECIPES, STAGES, WHOLE, fit
+from onceforall.recipes import RECIPES, STAGES, WHOLE, fit, pick
 from onceforall.space import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,7 +189,7 @@ def few():
                                                  calibration_images=100))
         patch.setattr(predictor, "_EPOCHS", 10)
         patch.setattr(fit, "Request", partial(fit.Request, collect=20, elastic=ELASTIC))
-        patch.setattr(fit, "Evolution", partial(fit.Evolution, population=100, generations=50))
+        patch.setattr(pick, "Evolution", partial(pick.Evolution, population=100, generations=50))
         yield
 
 

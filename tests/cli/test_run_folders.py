@@ -21,7 +21,7 @@ from onceforall.cli.app import app
 from onceforall.cli.progress import closing_table
 from onceforall.deploy import classify
 from onceforall.deploy.description import read_description
-from onceforall.recipes import RECIPES, fit
+from onceforall.recipes import RECIPES, fit, pick
 from onceforall.recipes.preset import STAGES, Preset
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options
@@ -44,16 +44,16 @@ def ofa(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 def monkey() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "tiny", TINY)
-        patch.setattr(fit, "_pick", _pick)
+        patch.setattr(fit, "pick", _pick)
         yield patch
 
 
 def _pick(request: fit.Request, training: Any, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
     """Two sub-networks without a search."""
     weights = weights_file(stage)
-    net = fit.load_supernet(weights)
-    evaluator = Evaluator(fit.data_of(training.data), options.compute, calibration_images=20)
-    return [fit._save(evaluator, net, arch, run / "subnets" / name, source=weights)
+    net = pick.load_supernet(weights)
+    evaluator = Evaluator(pick.data_of(training.data), options.compute, calibration_images=20)
+    return [pick._save(evaluator, net, arch, run / "subnets" / name, source=weights)
             for name, arch in (("smallest", net.space.smallest), ("largest", net.space.largest))]
 
 

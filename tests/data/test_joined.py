@@ -78,5 +78,5 @@ def test_a_data_set_with_pictures_without_labels(files):
 @pytest.mark.parametrize(("folder", "said"), [("nowhere", "is not a folder"), ("empty", "holds no pictures")])
 def test_a_folder_without_pictures(tmp_path, folder, said):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"data.unlabelled: .*{folder} {said}"):
+    with pytest.raises(UserError, match=f"data.unlabelled: .*{folder}' {said}"):
         load_data(DataSpec("digits", unlabelled=str(tmp_path / folder)))

@@ -14,7 +14,7 @@ from onceforall.cli import main
 from onceforall.data import DEFAULT_CACHE, DataSpec
 from onceforall.errors import UserError
 from onceforall.interop.nnabla.settings import config_of, training_of
-from onceforall.recipes import RECIPES, STAGES, fit, recipe_for
+from onceforall.recipes import RECIPES, STAGES, fit, pick, recipe_for
 from onceforall.recipes.fit import Request, plan
 from onceforall.searching.evolution import Evolution
 from onceforall.training.recipe import Recipe
@@ -144,7 +144,7 @@ def test_a_recipe_goes_through_the_command_line(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_recipe_of_ones_own_is_trained(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(fit, "Evolution", lambda **more: Evolution(50, 10, **more))
+    monkeypatch.setattr(pick, "Evolution", lambda **more: Evolution(50, 10, **more))
     monkeypatch.setattr(fit, "Request", partial(fit.Request, collect=20, elastic=2, budgets=1))
     (tmp_path / "mine.yaml").write_text("""
 data: {name: digits, augment: {flip: false, crop_scale: [0.7, 1.0]}}

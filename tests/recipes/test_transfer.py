@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from onceforall.api import train
 from onceforall.cli import main
 from onceforall.cli.progress import closing_table
 from onceforall.cost.memory import peak_memory
+from onceforall.data import DataSpec
 from onceforall.deploy.folder import load_subnet
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
@@ -25,6 +27,7 @@ from onceforall.pretrained import sources
 from onceforall.pretrained.reading import from_pretrained
 from onceforall.pretrained.sources import Source
 from onceforall.recipes.fit import Request, fit, plan, write_start
+from onceforall.recipes.polish import polishing
 from onceforall.run import Run
 from onceforall.searching.record import read_record
 from onceforall.space import Arch
@@ -32,6 +35,7 @@ from onceforall.testing.module import randomise
 from onceforall.training.course import course_of
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.loop import _of_known
+from onceforall.training.network import Network
 from onceforall.training.recipe import START, Recipe
 from onceforall.training.settings import Loss, Optimizer
 from onceforall.training.setup import Options, data_of
@@ -274,12 +278,46 @@ def test_saved_subnetworks_are_polished(run, capsys):
     out = capsys.readouterr().out
     assert str(run / largest["path"]) in out and f"{100 * largest['top1']:.2f} %" in out
     assert fit(request(polish=1), run, Options()) == summary  # done is done
-    with pytest.raises(UserError, match="polished.*epochs"):
+    with pytest.raises(UserError, match="polished.*epochs is 1 there, and 2 is asked for; delete .* to polish it anew"):
         fit(request(polish=2), run, Options())
 
 
+def test_a_moved_run_is_polished(run, tmp_path):
+    """What it starts from is found in the folder that it was moved to."""
+    fit(request(polish=1), run, Options())
+    for folder in (tmp_path / "copied", tmp_path / "moved"):
+        shutil.copytree(run, folder)
+    names = [path.name for path in (run / "polished").iterdir()]
+    (tmp_path / "moved/polished" / names[0] / "model.json").unlink()
+    away = run.rename(run.with_name("away"))
+    try:
+        for folder in ("copied", "moved"):
+            summary = fit(request(polish=1), tmp_path / folder, Options())
+            assert all(row["polished"]["epochs"] == 1 for row in summary["subnets"])
+    finally:
+        away.rename(run)
+
+
+def test_polish_is_for_one_process(run):
+    with pytest.raises(UserError, match="--polish: is for one process, and there are 2"):
+        fit(request(polish=1), run, Options(processes=Processes(0, 2, 0, 2)))
+
+
+def test_without_a_teacher_the_largest_sub_network_teaches(tmp_path):
+    recipe = Recipe(data=DataSpec("digits"), network=Network(space=from_pretrained(Tiny(), sizes=[16]).net.space,
+                                                             num_classes=10, dropout=0.2),
+                    stages={"all": Stage(epochs=1, optimizer=Optimizer(lr=0.01))})
+    last = recipe.trainings(tmp_path)["all"]
+    net = Supernet(last.network.space, 10)
+    (tmp_path / "all").mkdir()
+    save(Trained(net, net.space), tmp_path / "all/weights.safetensors")
+    made = polishing(last, tmp_path / "all", net.space.smallest, epochs=3)
+    assert (made.stage.epochs, made.stage.loss.kd_weight, made.stage.optimizer.lr) == (3, 1.0, 0.005)
+    assert made.teacher.network.dropout == 0 and made.network.dropout == 0.2
+
+
 def test_polish_is_a_number_of_epochs():
-    with pytest.raises(UserError, match="--polish: -1 is not a number from 0"):
+    with pytest.raises(UserError, match="--polish: -1 is not a whole number from 0"):
         request(polish=-1)
 
 
@@ -312,7 +350,7 @@ def test_pictures_without_labels_train_under_the_teacher(unlabelled, tmp_path):
     assert "training will take about 1 min, and the search some more" in notes
     about = json.loads((tmp_path / "run/subnets/largest/model.json").read_text())
     assert "unlabelled" not in about["data"]
-    with pytest.raises(UserError, match=r"data\.unlabelled"):
+    with pytest.raises(UserError, match="holds a run of another configuration"):
         fit(request(), tmp_path / "run", Options())
 
 
@@ -324,6 +362,38 @@ def test_a_picture_without_a_label_has_no_loss_by_labels():
     none = _of_known(loss, logits, torch.full((4,), -1))
     none.backward()
     assert none.item() == 0 and torch.equal(logits.grad, torch.zeros(4, 3))
+
+
+def test_other_pictures_without_labels_than_before(unlabelled, tmp_path):
+    """A stopped run does not go on with them; a finished one is scored without them."""
+    asked, place = request(unlabelled=str(unlabelled)), tmp_path / "run"
+
+    def halt(record: Mapping[str, Any]) -> None:
+        if record["kind"] == "step" and Path(place / "shrunk").exists():
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(asked, place, Options(listener=halt))
+    Image.new("RGB", (16, 16)).save(unlabelled / "0.png")
+    (unlabelled / "1.png").rename(unlabelled / "one.png")
+    with pytest.raises(UserError, match="goes on with other unlabelled pictures"):
+        fit(asked, place, Options())
+    (unlabelled / "one.png").rename(unlabelled / "1.png")
+    fit(asked, place, Options())
+    shutil.rmtree(unlabelled)
+    assert Run(place).extract("smallest").top1 >= 0
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (".", "share pictures"), ("train/a", "share pictures"), ("..", "share pictures"), ("", "'' is not a folder")])
+def test_the_test_pictures_are_not_among_them(given, said, tmp_path):
+    for i in range(12):
+        path = tmp_path / "data" / ("test" if i > 7 else "train") / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (20 * i, 0, 0)).save(path)
+    folder = given and str(tmp_path / "data" / given)
+    with pytest.raises(UserError, match=f"data.unlabelled: .*{said}"):
+        plan(request(data=str(tmp_path / "data"), unlabelled=folder), gpu=False)
 
 
 @pytest.mark.parametrize(("changes", "said"), [

@@ -165,7 +165,7 @@ def _curves(stages: Sequence[Mapping[str, Any]]) -> list[Table | str]:
         curve = stage.get("curve", [])
         if len(curve) > 1 and curve[0]["epoch"] == 0:
             rows = {"before the first step": curve[0], "after the first epoch": curve[1], "at the end": curve[-1]}
-            out += [f"\n{stage['name']}: the same\n",
+            out += [f"\nTop-1 of stage {stage['name']} before, during and after training, on the same pictures\n",
                     table(("", *_ENDS), ((when, *_percent(row)) for when, row in rows.items()))]
     return out
 

@@ -103,16 +103,15 @@ def kept_side(resolution: int, augment: Augment) -> int:
 
 
 def may_cache(pictures: Pictures) -> bool:
-    """Whether the pictures are files, which `cached` has an effect on."""
-    return isinstance(pictures, FilePictures)
+    """Whether there are files among the pictures, which `cached` has an effect on."""
+    return bool(_files(pictures))
 
 
 def cache_fits(pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, limit: int) -> bool:
     """Whether at least half of the shrunk pictures fit into `limit` bytes. With fewer, a cache costs more time than it
     saves, since what is not kept is shrunk anew in every epoch."""
-    if not isinstance(pictures, FilePictures):
-        return False
-    return _wanted(_with_side(pictures, kept_side(max(resolutions), augment))) <= 2 * limit
+    side, files = kept_side(max(resolutions), augment), _files(pictures)
+    return bool(files) and sum(_wanted(_with_side(part, side)) for part in files) <= 2 * limit
 
 
 def cached(pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, limit: int, readers: int) -> Pictures:
@@ -140,15 +139,19 @@ def cached(pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, 
 
 def cache_text(pictures: Pictures, resolutions: Sequence[int], *, augment: Augment, limit: int) -> str:
     """Where shrunk pictures are kept, and how much that will take, in a line; empty where none is."""
-    if limit == 0 or not isinstance(pictures, FilePictures):
-        return ""
     side = kept_side(max(resolutions), augment)
-    wanted = _wanted(_with_side(pictures, side))
+    wanted = sum(_wanted(_with_side(part, side)) for part in _files(pictures)) if limit else 0
     if not wanted:
         return ""
     room = "" if wanted <= limit else f", of which {_in_words(limit)} are kept"
     return (f"cache: large training pictures, shrunk to {side} pixels, in {cache_place()}: about "
             f"{_in_words(wanted)}{room}")
+
+
+def _files(pictures: Pictures) -> list[FilePictures]:
+    """The sources among the pictures that are files."""
+    parts = pictures.parts if isinstance(pictures, JoinedPictures) else (pictures,)
+    return [part for part in parts if isinstance(part, FilePictures)]
 
 
 def _in_words(count: int) -> str:

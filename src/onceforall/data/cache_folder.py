@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
@@ -31,10 +32,16 @@ _log = logging.getLogger(__name__)
 
 
 def cache_place() -> Path:
-    """The folder of the cache: below $ONCEFORALL_CACHE, else $XDG_CACHE_HOME/onceforall, else ~/.cache/onceforall."""
+    """The folder of the cache: below $ONCEFORALL_CACHE, else $XDG_CACHE_HOME/onceforall, else ~/.cache/onceforall, and
+    for a user without a home in the folder for temporary files."""
     own, users = os.environ.get("ONCEFORALL_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    home = Path(own) if own else Path(users or Path("~/.cache").expanduser()) / "onceforall"
-    return home.absolute() / "pictures"
+    if own or users:
+        return Path(own or Path(str(users), "onceforall")).absolute() / "pictures"
+    try:
+        home = Path("~/.cache").expanduser()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir())
+    return home.absolute() / "onceforall" / "pictures"
 
 
 @dataclass

@@ -85,9 +85,9 @@ def unlabelled_pictures(folder: str, depth: Depth) -> FilePictures:
     Raises:
         UserError: it is no folder, or holds no pictures.
     """
-    if not Path(folder).is_dir():
-        raise UserError("data.unlabelled", f"{folder} is not a folder", "give one that holds pictures")
+    if not folder or not Path(folder).is_dir():
+        raise UserError("data.unlabelled", f"{folder!r} is not a folder", "give one that holds pictures")
     paths, _ = pictures_under(Path(folder))
     if not paths:
-        raise UserError("data.unlabelled", f"{folder} holds no pictures", f"known endings: {' '.join(EXTENSIONS)}")
+        raise UserError("data.unlabelled", f"{folder!r} holds no pictures", f"known endings: {' '.join(EXTENSIONS)}")
     return FilePictures(tuple(paths), torch.full((len(paths),), UNLABELLED), depth)

@@ -46,10 +46,15 @@ def load_data(spec: DataSpec, known: Known = NOTHING, *, in_memory: bool = True)
     if spec.name not in SOURCES:
         raise UserError("data.name", f"{spec.name!r} is no data set", f"known: {', '.join(SOURCES)}")
     data = SOURCES[spec.name](spec, known, in_memory)
-    return data if spec.unlabelled is None else _with_unlabelled(data, spec.unlabelled)
+    return data if spec.unlabelled is None else _with_unlabelled(data, spec, spec.unlabelled)
 
 
-def _with_unlabelled(data: DataSet, folder: str) -> DataSet:
+def _with_unlabelled(data: DataSet, spec: DataSpec, folder: str) -> DataSet:
+    """Raises UserError for a folder that has the data set's own pictures in it, those to test on among them."""
+    place = Path(folder).resolve()
+    for own in _places(spec):
+        if place == own or own in place.parents or place in own.parents:
+            raise UserError("data.unlabelled", f"{folder!r} and {own} share pictures", "give a folder beside it")
     more, found = unlabelled_pictures(folder, data.depth), data.found
     if found is not None:
         note = f"{len(more):,} pictures without labels in {folder} train under a teacher"
@@ -102,6 +107,15 @@ def _folder(spec: DataSpec, known: Known, in_memory: bool) -> DataSet:
     read += [read_folder(split, names, complete=False, left=left) for split in given]
     return _of_files(spec, read, names, known, left, in_memory=in_memory, notes=_notes(layout), train=_shown(folder),
                      test="".join(map(_shown, given[-1:])), held_out="".join(map(_shown, given[:-1])))
+
+
+def _places(spec: DataSpec) -> list[Path]:
+    """The folders of the splits that a data set is read from."""
+    named = [spec.train_path, spec.valid_path]
+    if spec.root is not None:
+        layout = layout_of(Path(spec.root), LeftOut(Path(spec.root))) if spec.name in ("folder", "imagenet") else None
+        named += [spec.root] if layout is None else [str(p) for p in (layout.train, layout.val, layout.test) if p]
+    return [Path(path).resolve() for path in named if path is not None]
 
 
 def splits_of(root: str) -> set[str]:

@@ -221,6 +221,8 @@ def check_workers(place: str, workers: int | None) -> None:
 
 
 def _check_cache(cache: int) -> None:
+    if type(cache) is not int:
+        raise UserError("cache", f"{cache!r} is no whole number of bytes", "0 keeps no shrunk pictures")
     if cache < 0:
         raise UserError("cache", f"{cache} is negative", "0 keeps no shrunk pictures")
 

@@ -21,7 +21,7 @@ def say_augmentation(training: Training, options: Options) -> None:
     spec = training.data
     options.listener({"kind": "note", "text": f"augmentation: {spec.augment.words}"})
     data = data_of(spec)
-    if kept := cache_text(data.train, training.part.resolutions, augment=spec.augment, limit=spec.cache):
+    if kept := cache_text(data.taught, training.part.resolutions, augment=spec.augment, limit=spec.cache):
         options.listener({"kind": "note", "text": kept})
     if not training.stage.batches.balanced and (rare := _rare(data)):
         options.listener({"kind": "note", "text": f"hint: {rare}; --balanced draws every class equally often"})

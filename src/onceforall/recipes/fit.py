@@ -86,8 +86,8 @@ class Request:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if not 0 <= self.polish <= 1_000_000:
-            raise UserError("--polish", f"{self.polish} is not a number from 0 to 1,000,000")
+        if type(self.polish) is not int or not 0 <= self.polish <= 1_000_000:
+            raise UserError("--polish", f"{self.polish!r} is not a whole number from 0 to 1,000,000")
         if self.start is None and (self.sizes or self.choices != DEFAULT):
             name = "--sizes" if self.sizes else "--kernels, --ratios or --depth"
             raise UserError(name, "has no effect without --from", "leave it out")
@@ -173,7 +173,8 @@ def _of_file(request: Request, file: Path) -> Recipe:
     recipe = Recipe.read(file, request.changes)
     if request.data is None:
         return recipe
-    return recipe.model_copy(update={"data": recipe.data.with_pictures_of(_spec(request))})
+    data = replace(recipe.data.with_pictures_of(_spec(request)), unlabelled=recipe.data.unlabelled)
+    return recipe.model_copy(update={"data": data})
 
 
 def _spec(request: Request) -> DataSpec:
@@ -186,7 +187,7 @@ def _spec(request: Request) -> DataSpec:
 def _with_cache(recipe: Recipe, request: Request) -> Recipe:
     """The recipe, without a cache for pictures in memory, or where too little fits and the user does not ask for it."""
     spec, sizes = recipe.data, recipe.network.space.resolutions
-    pictures = data_of(spec).train
+    pictures = data_of(spec).taught
     useful = (may_cache(pictures) if request.cache is not None else
               cache_fits(pictures, sizes, augment=spec.augment, limit=spec.cache))
     return recipe if useful else recipe.model_copy(update={"data": replace(spec, cache=0)})
@@ -200,6 +201,9 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
     recipe = plan(request, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
+    if request.polish and options.processes.world > 1:
+        raise UserError("--polish", f"is for one process, and there are {options.processes.world}",
+                        "leave it out, and give it to the same command in one process afterwards")
     stages = recipe.trainings(run)
     for other in sorted(path.parent.name for path in run.glob(f"*/{CONFIG}")):
         if other not in stages:
@@ -213,11 +217,11 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     else:
         with locked(run) if options.processes.first else nullcontext():
             _fit(request, recipe, stages, run, options)
-        wait(options.processes)
     if request.polish:
-        with locked(run) if options.processes.first else nullcontext():
-            polish_all(list(stages.values())[-1], run / list(stages)[-1], run, options, epochs=request.polish)
-        wait(options.processes)
+        with locked(run):
+            last = list(stages)[-1]
+            _check_pictures(stages, run, data_of(stages[last].data))
+            polish_all(stages[last], run / last, run, options, epochs=request.polish)
     return read_summary(run / SUMMARY) if options.processes.first else {}
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from onceforall.deploy.description import ABOUT, Description, read_description
 from onceforall.deploy.folder import Scored, save_subnet
+from onceforall.errors import UserError
 from onceforall.nn import Subnet
 from onceforall.recipes.summary import SUMMARY, read_summary, write_summary
 from onceforall.space import Arch
-from onceforall.training.engine.distributed import wait
-from onceforall.training.engine.output import finished
+from onceforall.training.engine.output import check_output, finished
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.network import Teacher
@@ -34,7 +34,7 @@ def polishing(last: Training, stage: Path, arch: Arch, *, epochs: int) -> Traini
         epochs: how often every picture is seen.
     """
     weights, was = str(weights_file(stage)), last.stage
-    teacher = last.teacher or Teacher(network=last.network.model_copy(update={"weights": weights}))
+    teacher = last.teacher or Teacher(network=last.network.model_copy(update={"weights": weights, "dropout": 0.0}))
     optimizer = was.optimizer.model_copy(update={"lr": RATE * was.optimizer.lr})
     return Training(
         data=last.data, network=last.network.model_copy(update={"weights": weights, "arch": str(arch)}),
@@ -50,7 +50,7 @@ def polish_all(last: Training, stage: Path, run: Path, options: Options, *, epoc
         last: the run's last stage.
         stage: its folder.
         run: the run's folder.
-        options: how to run. All processes train; the first one writes.
+        options: how to run, in one process.
         epochs: of each.
 
     Raises:
@@ -60,18 +60,21 @@ def polish_all(last: Training, stage: Path, run: Path, options: Options, *, epoc
     for row in summary["subnets"]:
         training = polishing(last, stage, Arch.parse(last.network.space, row["arch"]), epochs=epochs)
         output = run / POLISHED / Path(row["path"]).name
-        about = _polished(training, output, options)
-        row["polished"] = {"epochs": epochs, "top1": about.accuracy.top1 if about.accuracy else None,
-                           "path": f"{POLISHED}/{output.name}"}
-    if options.processes.first:
-        write_summary(summary, run)
+        accuracy = _polished(training, output, options).accuracy
+        assert accuracy is not None  # of a sub-network that was scored
+        row["polished"] = {"epochs": epochs, "top1": accuracy.top1, "path": f"{POLISHED}/{output.name}"}
+    write_summary(summary, run)
 
 
 def _polished(training: Training, output: Path, options: Options) -> Description:
     """Train a sub-network in a folder, resuming what is there, and describe it there."""
+    try:
+        check_output(training, output, options)
+    except UserError as error:
+        raise UserError(error.place, error.problem, f"delete {output} to polish it anew") from None
     done = finished(output) and (output / ABOUT).exists()
     train(training, output, options)
-    if options.processes.first and not done:
+    if not done:
         net, arch = open_weights(output).net, training.network.subnet
         assert isinstance(net, Subnet)  # a sub-network's training wrote it
         assert arch is not None
@@ -80,5 +83,4 @@ def _polished(training: Training, output: Path, options: Options) -> Description
         found = Scored.of(evaluator, net, training.network.space, arch)
         how = {"epochs": training.stage.epochs, "lr": training.stage.optimizer.lr}
         save_subnet(found.extracted, output, source=Path(str(training.network.weights)), finetuned=how)
-    wait(options.processes)
     return read_description(output)

@@ -21,6 +21,7 @@ from onceforall.data.spec import PATHS as DATA_PATHS
 from onceforall.errors import UserError, within
 from onceforall.files import read_object, unreadable, write_text
 from onceforall.training.engine import checkpoint
+from onceforall.training.recipe import RECIPE
 from onceforall.training.stage import Training
 
 _log = logging.getLogger(__name__)
@@ -104,9 +105,10 @@ def write_paths(training: Training, output: Path) -> None:
     the folder is moved.
     """
     home, values = output.resolve(), {}
+    run = next((folder for folder in home.parents[:2] if (folder / RECIPE).exists()), home.parent)
     for key, path in (_default_root(training) | paths_of(training)).items():
         values[key] = [str(Path(path).absolute())]
-        if Path(path).resolve().is_relative_to(home.parent):
+        if Path(path).resolve().is_relative_to(run):
             values[key].append(os.path.relpath(Path(path).resolve(), home))
     write_text(output / PATHS, json.dumps(values, indent=4) + "\n")
 

@@ -184,7 +184,6 @@ class _Run:
         epoch, stage = position.epoch, self.stage
         if stage.validate_start and position == Position():
             self._scores(UNTRAINED, kind="start")
-            self.options.stop.check()
         if position.step < self.batches.steps_per_epoch:
             self._train(position)
         validate = ((epoch + 1) % stage.validate_every == 0 or epoch + 1 == stage.epochs
