@@ -67,6 +67,8 @@ def draw(found: dict[str, Any], picture: Path, title: str) -> None:
         axes.annotate(f"{size} px", (cost, top1), (4, -11), textcoords="offset points", color=ALONE, fontsize=7.5)
     axes.plot(*zip(*found["front"], strict=True), "o-", color=FRONT, markersize=5, linewidth=1.4,
               label="sub-networks that the search found")
+    axes.plot(*zip(*found["saved"], strict=True), "o", color=FRONT, markerfacecolor="none", markersize=10,
+              label="those that it saved")
     if found["polished"]:
         axes.plot(*zip(*found["polished"], strict=True), "D", color=POLISHED, markersize=5.5, label="polished alone")
     axes.set_xlabel("million multiply-accumulates of one picture", color=MUTED, fontsize=8.5)
