@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -404,3 +405,23 @@ def test_the_test_pictures_are_not_among_them(given, said, tmp_path):
 def test_what_does_not_go_with_them(changes, said, unlabelled):
     with pytest.raises(UserError, match=said):
         plan(request(unlabelled=str(unlabelled), **changes), gpu=False)
+
+
+def test_a_run_is_scored_and_drawn(run, tmp_path, monkeypatch, capsys):
+    """`benchmarks/transfer.py`."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    script = import_module("transfer")
+    records, picture = tmp_path / "found.json", tmp_path / "found.png"
+    words = ["transfer", str(run), "--records", str(records), "--picture", str(picture), "--count", "3"]
+    for _ in range(2):  # the second time from the records
+        monkeypatch.setattr("sys.argv", words)
+        script.main()
+        found = json.loads(capsys.readouterr().out)
+        assert found == json.loads(records.read_text())
+    assert [row[0] for row in found["tuned"]] == [12, 16] and len(found["front"]) <= 3
+    tuned, summary = load_supernet(run / "tuned"), json.loads((run / "summary.json").read_text())
+    evaluator = Run(run).evaluator
+    top1 = evaluator.score(tuned, tuned.space.largest.at(16), evaluator.data.test).top1
+    assert found["tuned"][1][2] == pytest.approx(100 * top1, abs=0.01)
+    assert [row[0] for row in found["saved"]] == [row["macs"] / 1e6 for row in summary["subnets"]]
+    assert Image.open(picture).width > 500
