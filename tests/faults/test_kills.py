@@ -29,8 +29,8 @@ ends = {{name: (getattr(known, name)[0], getattr(known, name)[-1])
         for name in ("stages", "epochs", "lr", "warmup", "subnets", "strategy")}}
 RECIPES["digits"] = replace(known, space="few_blocks", batch=128, calibration_images=100, **ends)
 from functools import partial
-from onceforall.recipes import fit as pipeline
-pipeline.Evolution = partial(pipeline.Evolution, population=100, generations=50)
+from onceforall.recipes import pick
+pick.Evolution = partial(pick.Evolution, population=100, generations=50)
 """
 
 
