@@ -29,6 +29,7 @@ from onceforall.pretrained.reading import from_pretrained
 from onceforall.pretrained.sources import Source
 from onceforall.recipes.fit import Request, fit, plan, write_start
 from onceforall.recipes.polish import polishing
+from onceforall.report.gather import gather
 from onceforall.run import Run
 from onceforall.searching.record import read_record
 from onceforall.space import Arch
@@ -425,3 +426,12 @@ def test_a_run_is_scored_and_drawn(run, tmp_path, monkeypatch, capsys):
     assert found["tuned"][1][2] == pytest.approx(100 * top1, abs=0.01)
     assert [row[0] for row in found["saved"]] == [row["macs"] / 1e6 for row in summary["subnets"]]
     assert Image.open(picture).width > 500
+
+
+def test_a_report_has_the_stages_in_their_order(run, tmp_path, caplog):
+    """In that of the recipe, and not of their names."""
+    assert list(gather(run).stages) == ["tuned", "shrunk"]
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/recipe.yaml").write_text("stages: 3")
+    assert list(gather(tmp_path / "run").stages) == ["shrunk", "tuned"]
+    assert "left out: " in caplog.text

@@ -15,6 +15,7 @@ from onceforall.recipes.preset import STAGES
 from onceforall.searching.record import FRONT, read_record
 from onceforall.training.engine.journal import METRICS, read_records
 from onceforall.training.engine.places import CONFIG, read_config
+from onceforall.training.recipe import RECIPE, Recipe
 
 _log = logging.getLogger(__name__)
 Records = Sequence[Mapping[str, Any]]
@@ -52,7 +53,7 @@ def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
     if not folder.is_dir():
         raise UserError(str(folder), "is no folder", "give a run's, as `ofa fit -o` names it")
     places = [path for path in (folder / METRICS, *folder.glob(f"*/{METRICS}")) if path.is_file()]
-    order = [row.folder for row in STAGES]
+    order = _order(folder)
     places.sort(key=lambda path: (order.index(path.parent.name) if path.parent.name in order else len(order), path))
     stages = {printable(path.parent.name): read_records(path) for path in places}
     fronts = [path for path in (folder / FRONT, folder / SEARCH / FRONT) if path.is_file()]
@@ -62,6 +63,16 @@ def gather(folder: Path, subnets: Sequence[Path] = ()) -> Run:
                         "train, search or export first: `ofa fit -o RUN`")
     return Run(printable(folder.resolve().name), stages, read_record(fronts[0]) if fronts else None, described,
                _augmentation([path.parent / CONFIG for path in places]))
+
+
+def _order(folder: Path) -> list[str]:
+    """The stages in the order of training: the recipe's, or those of progressive shrinking where there is none."""
+    try:
+        if (folder / RECIPE).is_file():
+            return list(Recipe.read(folder / RECIPE).stages)
+    except UserError as error:
+        _log.warning("left out: %s", error)
+    return [row.folder for row in STAGES]
 
 
 def _augmentation(configs: Sequence[Path]) -> tuple[str, ...]:
