@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
-from onceforall.cli.source import Cache, Workers, bytes_of, numbers_of, sizes_of
+from onceforall.cli.source import Cache, Workers, bytes_of, sizes_of
+from onceforall.cli.start import Depth, Kernels, Ratios, Sizes, Start, Unlabelled, choices_of
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,15 +24,12 @@ def fit(
     data: Annotated[str | None, typer.Option(help="digits (the default), fashion-mnist, cifar10, imagenet, or a folder "
                                              "with train/<class>/* and val/<class>/*, or <class>/*")] = None,
     root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="pretrained network to start from: timm:NAME, "
-                                              "torchvision:NAME, efficientnet_lite0, or a file of weights")] = None,
-    sizes: Annotated[str | None, typer.Option(help="with --from: sizes of pictures in pixels, as 64,96,128")] = None,
-    kernels: Annotated[int, typer.Option(help="with --from: the smallest kernel")] = 3,
-    ratios: Annotated[str, typer.Option(help="with --from: shares of a block's hidden channels")] = "0.5,0.667,1",
-    depth: Annotated[int | None, typer.Option(help="with --from: the least blocks of a stage; 1, or 2 where it has "
-                                              "more than 4, by default")] = None,
-    unlabelled: Annotated[str | None, typer.Option(help="folder of further pictures without labels, which the "
-                                                   "teacher labels")] = None,
+    start: Start = None,
+    sizes: Sizes = None,
+    kernels: Kernels = 3,
+    ratios: Ratios = "0.5,0.667,1",
+    depth: Depth = None,
+    unlabelled: Unlabelled = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
     recipe: Annotated[str | None, typer.Option(help="recipe by name, or a file of --dump-recipe; the data set's by "
                                                "default")] = None,
@@ -54,36 +52,32 @@ def fit(
     profile: Profile = False,
     checkpoint_every: Every = None,
     dump_recipe: Annotated[Path | None, typer.Option(help="only write the recipe there, as YAML")] = None,
-    dump_configs: Annotated[Path | None, typer.Option(help="only write the stages there, as NNablaNAS's JSON "
-                                                      "files")] = None,
+    dump_configs: Annotated[Path | None, typer.Option(help="only write the stages there, as NNablaNAS's JSON")] = None,
 ) -> None:
     """Train the recipe's stages in one run folder and pick the best sub-networks for a few budgets.
 
     Run again, it goes on where it stopped.
     """
     from onceforall.cli.progress import Progress, closing_table
-    from onceforall.pretrained.table import Choices
-    from onceforall.recipes.fit import Request, plan
-    from onceforall.recipes.fit import fit as run
+    from onceforall.recipes import fit as pipeline
     from onceforall.training.engine.distributed import detect
 
     processes = detect(os.environ)
-    request = Request(data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data,
-                      cache=None if cache is None else bytes_of("--cache", cache), flip=flip, seed=seed,
-                      balanced=balanced, polish=polish, changes=tuple(changes or ()), start=start,
-                      unlabelled=unlabelled,
-                      sizes=sizes_of(sizes, "--sizes") if sizes else None, choices=Choices(kernels, numbers_of(
-                          "--ratios", ratios, float, what="shares", example="0.5,1"), depth))
+    request = pipeline.Request(
+        data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data, flip=flip, seed=seed,
+        cache=None if cache is None else bytes_of("--cache", cache), balanced=balanced, polish=polish, start=start,
+        changes=tuple(changes or ()), sizes=sizes_of(sizes, "--sizes") if sizes else None, unlabelled=unlabelled,
+        choices=choices_of(kernels, ratios, depth))
     folder = output or Path("runs") / _name(request)
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes, threads=threads)
     if dump_recipe is not None or dump_configs is not None:
-        found = plan(request, gpu=compute.device.type != "cpu", processes=processes.world)
+        found = pipeline.plan(request, gpu=compute.device.type != "cpu", processes=processes.world)
         _dump(found, folder, recipe_file=dump_recipe, configs=dump_configs)
         return
     with (running(compute, processes, every=checkpoint_every, profile=profile, threads=threads) as options,
           Progress(shown=processes.first) as progress):
-        summary = run(request, folder, replace(options, listener=progress.hear))
+        summary = pipeline.fit(request, folder, replace(options, listener=progress.hear))
     if processes.first:
         closing_table(summary, folder)
 

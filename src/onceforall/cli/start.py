@@ -1,0 +1,29 @@
+"""The options of `ofa fit` that say what a run starts from, and what becomes elastic of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onceforall.cli.source import numbers_of
+
+if TYPE_CHECKING:
+    from onceforall.pretrained.table import Choices
+
+Start = Annotated[str | None, typer.Option("--from", help="pretrained network to start from: timm:NAME, "
+                                           "torchvision:NAME, efficientnet_lite0, or a file of weights")]
+Sizes = Annotated[str | None, typer.Option(help="with --from: sizes of pictures in pixels, as 64,96,128")]
+Kernels = Annotated[int, typer.Option(help="with --from: the smallest kernel")]
+Ratios = Annotated[str, typer.Option(help="with --from: shares of a block's hidden channels")]
+Depth = Annotated[int | None, typer.Option(help="with --from: the least blocks of a stage; 1, or 2 where it has more "
+                                           "than 4, by default")]
+Unlabelled = Annotated[str | None, typer.Option(help="folder of further pictures without labels, which the teacher "
+                                                "labels")]
+
+
+def choices_of(kernels: int, ratios: str, depth: int | None) -> Choices:
+    """What --kernels, --ratios and --depth name; raises UserError for a text that is no list of shares."""
+    from onceforall.pretrained.table import Choices
+
+    return Choices(kernels, numbers_of("--ratios", ratios, float, what="shares", example="0.5,1"), depth)
