@@ -133,8 +133,8 @@ def _transfer(request: Request, start: str, *, gpu: bool, processes: int) -> Rec
     spec = replace(spec, augment=replace(AUGMENT, flip=flip))
     preset = Transfer(source=start, sizes=request.sizes, choices=request.choices, scale=request.epochs_scale,
                       seed=request.seed or 0, balanced=request.balanced)
-    return preset.recipe(spec, pictures=len(data.train), taught=len(data.taught), num_classes=len(data.classes),
-                         gpu=gpu, processes=processes)
+    return preset.recipe(spec, pictures=len(data.train), unlabelled=len(data.taught) - len(data.train),
+                         num_classes=len(data.classes), gpu=gpu, processes=processes)
 
 
 def write_start(recipe: Recipe, run: Path, processes: Processes) -> None:

@@ -45,7 +45,7 @@ class Transfer:
         check_scale(self.scale)
 
     def recipe(self, data: DataSpec, *, pictures: int, num_classes: int, gpu: bool, processes: int = 1,
-               taught: int | None = None) -> Recipe:
+               unlabelled: int = 0) -> Recipe:
         """The recipe for some pictures.
 
         Args:
@@ -54,7 +54,7 @@ class Transfer:
             num_classes: of the pictures.
             gpu: whether there is one.
             processes: that share a batch.
-            taught: how many train under the tuned network, with those that have no labels; None: as many.
+            unlabelled: how many more train under the tuned network, without labels.
 
         Raises:
             UserError: the source cannot be read, or the processes do not divide the batch.
@@ -65,7 +65,7 @@ class Transfer:
         space = found.space
         if self.sizes is None and not gpu and len(space.resolutions) == 1:
             space = space.at(CPU_SIZES)
-        tuned, shrunk = (self._epochs(*each) for each in zip(STEPS, (pictures, taught or pictures), strict=True))
+        tuned, shrunk = (self._epochs(*each) for each in zip(STEPS, (pictures, pictures + unlabelled), strict=True))
         common: dict[str, Any] = {
             "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
             "seed": self.seed, "validate_at": (max(space.resolutions),)}

@@ -169,7 +169,7 @@ def check_pictures(output: Path, now: Mapping[str, Any], before: Mapping[str, An
         differences = " and ".join(f"{word} {listed(names)}" for word, names in sides.items() if names)
         raise UserError(str(output), f"goes on with other classes: {differences or 'in another order'}", remedy)
     for name in ("training pictures", "unlabelled pictures", "held-out pictures", "validation pictures"):
-        if before.get(name, now.get(name)) == now.get(name):
+        if name not in now or before.get(name, now[name]) == now[name]:
             continue
         counts = f"{before[name][0]:,} before, {now[name][0]:,} now"
         if name != "validation pictures" or not now["held-out pictures"][0]:
