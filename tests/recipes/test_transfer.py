@@ -435,3 +435,16 @@ def test_a_report_has_the_stages_in_their_order(run, tmp_path, caplog):
     (tmp_path / "run/recipe.yaml").write_text("stages: 3")
     assert list(gather(tmp_path / "run").stages) == ["shrunk", "tuned"]
     assert "left out: " in caplog.text
+
+
+def test_ways_to_shrink_are_compared(run, monkeypatch, capsys):
+    """`benchmarks/shrinking.py` on the run's own settings reaches what the run has."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    script, net, evaluator = import_module("shrinking"), load_supernet(run / "shrunk"), Run(run).evaluator
+    own, other = script.shrunk(run, []), script.shrunk(run, ["epochs=3", "sort=none"])
+    exact = {name: 100 * evaluator.score(net, arch, evaluator.data.test).top1
+             for name, arch in (("smallest", net.space.smallest.at(16)), ("largest", net.space.largest.at(16)))}
+    assert {name: own[name] for name in exact} == pytest.approx(exact, abs=0.051)
+    assert own.keys() == other.keys() and own != other
+    assert sorted(path.name for path in run.iterdir() if path.is_dir() and path.name != "polished") == [
+        "search", "shrunk", "subnets", "tuned"]

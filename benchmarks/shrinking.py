@@ -1,0 +1,69 @@
+"""Compares ways to shrink a tuned network: trains stage `shrunk` of a run of `ofa fit --from` with other settings.
+
+    ofa fit --data flowers --from efficientnet_lite0 --sizes 64,96 --set stages.tuned.epochs=12 -o runs/base
+    python benchmarks/shrinking.py runs/base epochs=10 validate_every=10 sort=none
+
+The settings are those of the stage, as `ofa fit --set stages.shrunk.NAME=VALUE` takes them. Nothing is written into the
+run's folder. It prints top-1 on the test pictures in per cent as JSON: of the smallest sub-network at the smallest and
+the largest size, of the middle and the largest one, and the mean of eight random ones at the largest size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from onceforall.recipes.transfer import SHRUNK
+from onceforall.space import Arch
+from onceforall.training.engine.memory import keep_large_blocks
+from onceforall.training.engine.run import train
+from onceforall.training.evaluate import Evaluator
+from onceforall.training.recipe import RECIPE, Recipe
+from onceforall.training.setup import Options, data_of
+from onceforall.weights.nets import load_supernet
+
+RANDOM = 8
+
+
+def shrunk(run: Path, settings: list[str]) -> dict[str, float]:
+    """Top-1 in per cent after the stage, trained with these settings from the run's tuned network."""
+    options = Options()
+    recipe = Recipe.read(run / RECIPE, [f"stages.{SHRUNK}.validate_start=false",
+                                        *(f"stages.{SHRUNK}.{text}" for text in settings)])
+    training = recipe.trainings(run)[SHRUNK]
+    with tempfile.TemporaryDirectory() as folder:
+        train(training, Path(folder) / SHRUNK, options)
+        net = load_supernet(Path(folder) / SHRUNK)
+    options.compute.place(net)
+    data, space, rng = data_of(training.data), net.space, random.Random(1)
+    evaluator = Evaluator(data, options.compute, calibration_images=training.stage.batches.calibration)
+
+    def top1(arch: Arch) -> float:
+        return 100 * evaluator.score(net, arch, data.test).top1
+
+    small, large = space.resolutions[0], space.resolutions[-1]
+    found = {f"smallest, {small} px": top1(space.smallest.at(small)), "smallest": top1(space.smallest.at(large)),
+             "middle": top1(space.middle.at(large)), "largest": top1(space.largest.at(large)),
+             "random": mean(top1(space.sample(rng).at(large)) for _ in range(RANDOM))}
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def main() -> None:
+    """Train the stage and print what it reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_large_blocks()
+    print(json.dumps(shrunk(options.run, options.settings)))
+
+
+if __name__ == "__main__":
+    main()
