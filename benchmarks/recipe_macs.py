@@ -7,26 +7,15 @@ largest sub-network. Sub-networks of 200 steps are drawn.
 from __future__ import annotations
 
 import argparse
-import random
 from pathlib import Path
 from statistics import mean
 
 from onceforall.cost import macs
 from onceforall.data import DataSpec
 from onceforall.recipes import RECIPES, Preset, recipe_named
+from onceforall.recipes.expected import step_macs
 from onceforall.space import search_space
-from onceforall.training.course import Course, course_of
-from onceforall.training.strategy import Moment
-
-STEPS = 200
-
-
-def step(course: Course, *, num_classes: int) -> float:
-    """Multiply-accumulates of the passes with gradients of a step, for one picture: three times those of a forward pass
-    of each of its sub-networks, over the resolutions and the course of the stage."""
-    space, sizes = course.space, course.space.resolutions
-    return mean(sum(3 * macs(space, term.arch.at(size), num_classes=num_classes) for size in sizes for term in
-                    course.strategy(space, random.Random(i), Moment(i, STEPS))) / len(sizes) for i in range(STEPS))
+from onceforall.training.course import course_of
 
 
 def epochs(preset: Preset, *, num_classes: int = 10) -> float:
@@ -37,8 +26,8 @@ def epochs(preset: Preset, *, num_classes: int = 10) -> float:
         course = course_of(training)
         sizes = course.space.resolutions
         largest = mean(macs(space, space.largest.at(size), num_classes=num_classes) for size in sizes)
-        teacher = 0.0 if course.stage.teacher is None else largest
-        total += course.stage.epochs * (step(course, num_classes=num_classes) + teacher) / (3 * largest)
+        learnt, taught = step_macs(course, num_classes=num_classes)
+        total += course.stage.epochs * (3 * learnt + taught) / (3 * largest)
     return total
 
 

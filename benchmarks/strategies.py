@@ -26,7 +26,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from recipe_macs import step
 from strategies_table import RECORDS, levels_of, read
 
 from onceforall.cost.counts import macs
@@ -40,6 +39,7 @@ from onceforall.interop.nnabla.config import Config
 from onceforall.interop.nnabla.genotype import operators_of
 from onceforall.interop.nnabla.settings import pictures_of, training_of
 from onceforall.nn import Subnet
+from onceforall.recipes.expected import step_macs
 from onceforall.recipes.preset import STAGES, WHOLE, StageRow
 from onceforall.space import Arch, SearchSpace, search_space
 from onceforall.training.course import course_of
@@ -192,7 +192,7 @@ class Setting:
         usual = replace(leg, hparams={key: value for key, value in leg.hparams.items() if key != "sampling"})
         course = course_of(training_of(self.config(usual, epochs=1, seed=0)))
         teacher = mean(self.macs(self.space.largest.at(size)) for size in course.space.resolutions)
-        return step(course, num_classes=CLASSES) + (teacher if leg.teacher else 0.0)
+        return 3 * step_macs(course, num_classes=CLASSES)[0] + (teacher if leg.teacher else 0.0)
 
     def learning(self, legs: Sequence[Leg]) -> float:
         """MACs, for one picture of an epoch, to measure what the predictors of some legs learn from."""

@@ -176,7 +176,7 @@ class Run:
         """Scores sub-networks on the pictures of the run, after recalibrating their BN; see `Evaluator`."""
         facts, training = self._trained.pictures, self.training
         depth = Depth(**facts["depth"]) if "depth" in facts else BEFORE
-        spec, given = replace(training.data, unlabelled=None), self._data  # they are of training alone
+        spec, given = training.data.labelled, self._data
         if given is not None:  # how they are split and read stays
             spec = spec.with_pictures_of(given)
         data = data_of(spec, Known(tuple(facts.get("classes", ())) or None, depth))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -191,31 +192,65 @@ def test_a_file_in_its_place(file_pictures, kept, caplog):
 
 
 FILL = """
-import sys, torch
-from onceforall.data import Augment, FilePictures, Loader, TrainBatches
+import hashlib, sys, torch
+from onceforall.data import Augment, FilePictures, Loader, TrainBatches, cache_folder
 torch.set_num_threads(1)
-pictures = FilePictures(tuple(sys.argv[1:]), torch.arange(len(sys.argv[1:])))
+cache_folder.FREE = 0
+epochs, *paths = sys.argv[1:]
+pictures = FilePictures(tuple(paths), torch.arange(len(paths)))
 batches = TrainBatches(pictures, [16], augment=Augment((0.5, 1.0)), loader=Loader(4, workers=0, cache=1 << 30), seed=0)
 print("begins", flush=True)
-for epoch in range(10**6):
-    list(batches.epoch(epoch))
+digest = hashlib.sha256()
+for epoch in range(int(epochs)):
+    for batch in batches.epoch(epoch):
+        digest.update(batch.images.numpy().tobytes())
+print(digest.hexdigest())
 """
 
 
-@pytest.mark.slow
-def test_a_killed_process_leaves_nothing_that_matters(tmp_path, file_pictures, kept):
-    wanted = epochs(file_pictures, 1)
+@pytest.fixture
+def fill(tmp_path, file_pictures) -> list[str]:
+    """A command that reads the pictures through the cache. The number of epochs and the pictures' paths follow it."""
     (tmp_path / "fill.py").write_text(FILL)
-    for number in range(6):
-        shutil.rmtree(kept, ignore_errors=True) if number % 2 else None
-        with subprocess.Popen([sys.executable, str(tmp_path / "fill.py"), *file_pictures.paths],
-                              stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    return [sys.executable, str(tmp_path / "fill.py")]
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_nothing_that_matters(fill, file_pictures, kept):
+    """Ten kills: one before the first file is there, one after it, and so on."""
+    wanted = epochs(file_pictures, 1)
+    for number in range(10):
+        shutil.rmtree(kept, ignore_errors=True)
+        with subprocess.Popen([*fill, "1000000", *file_pictures.paths], stdout=subprocess.PIPE,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
             process.stdout.readline()
-            time.sleep(0.004 * number)
+            while len(files(kept)) < number:
+                assert process.poll() is None
             os.kill(process.pid, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
+        assert len(files(kept)) >= number
         assert all(unpacked(path.read_bytes()) is not None for path in files(kept))
         assert same(epochs(file_pictures, PLENTY), wanted)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full(fill, file_pictures, kept):
+    """A file system of its own, which is full after some of the pictures."""
+    alone, room = ["unshare", "--mount", "--map-root-user"], kept.parent
+    room.mkdir()
+    mount = f"mount -t tmpfs -o size=64k tmpfs '{room}'"
+    if not shutil.which("unshare") or subprocess.call([*alone, "sh", "-c", mount], stderr=subprocess.DEVNULL):
+        pytest.skip("a file system cannot be mounted here")
+    command = " ".join([f"'{word}'" for word in (*fill, "2", *file_pictures.paths)])
+    run = subprocess.run([*alone, "sh", "-c", f"{mount} && {command} && ls '{kept}'"], capture_output=True, text=True,
+                         check=True)
+    _, digest, *left = run.stdout.split()
+    assert run.stderr.count("No space left on device") == 1
+    assert 0 < len(left) < len(file_pictures) and all(name.endswith(".npy") for name in left)
+    wanted = hashlib.sha256()
+    for batch in epochs(file_pictures, PLENTY):
+        wanted.update(batch.images.numpy().tobytes())
+    assert digest == wanted.hexdigest()
 
 
 def test_its_place(monkeypatch, tmp_path):

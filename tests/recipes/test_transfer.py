@@ -448,3 +448,28 @@ def test_ways_to_shrink_are_compared(run, monkeypatch, capsys):
     assert own.keys() == other.keys() and own != other
     assert sorted(path.name for path in run.iterdir() if path.is_dir() and path.name != "polished") == [
         "search", "shrunk", "subnets", "tuned"]
+
+
+def test_what_a_run_competes_with_costs_as_much(run, tmp_path, monkeypatch):
+    """`benchmarks/yardsticks.py`."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    script, records = import_module("yardsticks"), tmp_path / "rows.jsonl"
+    budget = sum(map(script.cost, Recipe.read(run / "recipe.yaml").trainings(run).values()))
+    (all_sizes, archs), = script.yardsticks(run, "all-sizes")
+    each = list(script.yardsticks(run, "each-size"))
+    one_epoch = script.cost(all_sizes) / all_sizes.stage.epochs
+    assert abs(script.cost(all_sizes) - budget) <= one_epoch / 2
+    assert [arch.resolution for arch in archs] == [12, 16] == [archs[0].resolution for _, archs in each]
+    assert all(script.cost(training) <= budget for training, _ in each)
+    saved = json.loads((run / "summary.json").read_text())["subnets"]
+    alone = list(script.yardsticks(run, "alone"))
+    assert [str(arch) for _, (arch,) in alone] == [row["arch"] for row in saved]
+    assert {training.network.weights for training, _ in alone} == {str(run / "tuned/weights.safetensors")}
+    monkeypatch.setattr("sys.argv", ["yardsticks", str(run), "--records", str(records)])
+    script.main()
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["all-sizes"] * 2 + ["each-size"] * 2 + ["alone"] * len(saved)
+    assert all(0 <= row["top1"] <= 100 for row in rows)
+    monkeypatch.setattr(script, "train", None)  # nothing is trained twice
+    script.main()
+    assert len(records.read_text().splitlines()) == len(rows)

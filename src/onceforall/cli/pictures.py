@@ -86,7 +86,7 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         if spec.name in ("folder", "imagenet"):
             spec = _folder(source, training, str(spec.root))
     elif training is not None:
-        spec = replace(training.data, unlabelled=None)  # they are of training alone
+        spec = training.data.labelled
     else:
         spec = _described(source)
     trained_on, depth = trained.pictures, None
@@ -171,7 +171,7 @@ def _calibration(source: Path, training: Training | None, known: Known) -> Pictu
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and no configuration beside "
                         "the weights names others", remedy)
     try:
-        return data_of(replace(training.data, unlabelled=None), known).train
+        return data_of(training.data.labelled, known).train
     except UserError as error:
         raise UserError("--data", "has no training pictures, which BN recalibration needs, and the run's own cannot be "
                         f"read ({error})", remedy) from None

@@ -127,6 +127,11 @@ class DataSpec:
         source = "pictures given from Python" if (self.source or "").startswith(GIVEN) else self.source
         return self.root or self.train_file or source or self.name
 
+    @property
+    def labelled(self) -> DataSpec:
+        """The same without the pictures that have no label, which are of training alone."""
+        return replace(self, unlabelled=None)
+
     def with_pictures_of(self, other: DataSpec) -> DataSpec:
         """These settings with the pictures of another specification."""
         return replace(self, name=other.name, source=other.source, **{key: getattr(other, key) for key in PATHS})

@@ -12,12 +12,14 @@ import torch
 from onceforall.cost import macs
 from onceforall.data import DataSet
 from onceforall.nn import Supernet
-from onceforall.space import Arch, SearchSpace
+from onceforall.space import Arch
+from onceforall.training.course import Course, course_of
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.stage import Training
+from onceforall.training.strategy import Moment
 
-_SAMPLES = 20  # random sub-networks, for the mean of their MACs
+_SAMPLES = 20  # steps whose sub-networks are drawn, for the mean of their MACs
 _FORWARD = 1 / 3  # of a step's time, which the teacher takes at the same MACs
 
 
@@ -47,18 +49,31 @@ def expected_minutes(stages: Mapping[str, Training], data: DataSet, compute: Com
         stage = training.stage
         pictures = len(data.train if stage.teacher is None else data.taught)
         passes = stage.epochs * max(1, pictures // (stage.batches.each * processes.world))
-        total += passes * (stage.subnets_per_step * at_rest + slope * _macs_a_step(training))
+        learnt, taught = step_macs(course_of(training), samples=_SAMPLES)
+        total += passes * (stage.subnets_per_step * at_rest + slope * (learnt + _FORWARD * taught))
     return total / 60
 
 
-def _macs_a_step(training: Training) -> float:
-    """Multiply-accumulates of the forward passes of a step on one picture, a third of the teacher's among them."""
-    stage, space, rng = training.stage, training.part, random.Random(0)
-    largest = mean(macs(space, space.largest.at(size)) for size in space.resolutions)
-    drawn = mean(macs(space, SearchSpace.sample(space, rng)) for _ in range(_SAMPLES))
-    share = stage.largest_share
-    taught = 0.0 if stage.teacher is None else _FORWARD * largest
-    return stage.subnets_per_step * (share * largest + (1 - share) * drawn) + taught
+def step_macs(course: Course, *, num_classes: int = 1000, samples: int = 200) -> tuple[float, float]:
+    """Multiply-accumulates of the forward passes of a step on one picture, over the sizes and the course of a stage.
+
+    Args:
+        course: the stage.
+        num_classes: of the classifier.
+        samples: steps whose sub-networks are drawn.
+
+    Returns:
+        Those of the sub-networks that learn, whose backward passes have twice as many, and those of the teacher, which
+        is taken to be as large as the largest sub-network.
+    """
+    space, sizes = course.space, course.space.resolutions
+
+    def of(arch: Arch) -> float:
+        return mean(macs(space, arch.at(size), num_classes=num_classes) for size in sizes)
+
+    learnt = sum(of(term.arch) for i in range(samples)
+                 for term in course.strategy(space, random.Random(i), Moment(i, samples)))
+    return learnt / samples, 0.0 if course.stage.teacher is None else of(space.largest)
 
 
 def _seconds(net: Supernet, arch: Arch, batch: int, compute: Compute) -> float:
