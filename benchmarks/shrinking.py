@@ -1,11 +1,12 @@
 """Compares ways to shrink a tuned network: trains stage `shrunk` of a run of `ofa fit --from` with other settings.
 
     ofa fit --data flowers --from efficientnet_lite0 --sizes 64,96 --set stages.tuned.epochs=12 -o runs/base
-    python benchmarks/shrinking.py runs/base epochs=10 validate_every=10 sort=none
+    python benchmarks/shrinking.py runs/base epochs=10 validate_every=10 sort=none [--every 5]
 
 The settings are those of the stage, as `ofa fit --set stages.shrunk.NAME=VALUE` takes them. Nothing is written into the
-run's folder. It prints top-1 on the test pictures in per cent as JSON: of the smallest sub-network at the smallest and
-the largest size, of the middle and the largest one, and the mean of eight random ones at the largest size.
+run's folder. It prints top-1 on the test pictures, or every fifth of them, in per cent as JSON: of the smallest
+sub-network at the smallest and the largest size, of the middle and the largest one, and the mean of eight random ones
+at the largest size.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from onceforall.weights.nets import load_supernet
 RANDOM = 8
 
 
-def shrunk(run: Path, settings: list[str]) -> dict[str, float]:
+def shrunk(run: Path, settings: list[str], every: int = 1) -> dict[str, float]:
     """Top-1 in per cent after the stage, trained with these settings from the run's tuned network."""
     options = Options()
     recipe = Recipe.read(run / RECIPE, [f"stages.{SHRUNK}.validate_start=false",
@@ -43,9 +44,10 @@ def shrunk(run: Path, settings: list[str]) -> dict[str, float]:
     options.compute.place(net)
     data, space, rng = data_of(training.data), net.space, random.Random(1)
     evaluator = Evaluator(data, options.compute, calibration_images=training.stage.batches.calibration)
+    test = data.test.subset(range(0, len(data.test), every))
 
     def top1(arch: Arch) -> float:
-        return 100 * evaluator.score(net, arch, data.test).top1
+        return 100 * evaluator.score(net, arch, test).top1
 
     small, large = space.resolutions[0], space.resolutions[-1]
     found = {f"smallest, {small} px": top1(space.smallest.at(small)), "smallest": top1(space.smallest.at(large)),
@@ -59,10 +61,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument("--every", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_large_blocks()
-    print(json.dumps(shrunk(options.run, options.settings)))
+    print(json.dumps(shrunk(options.run, options.settings, options.every)))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def test_the_recipe():
     assert not recipe.data.augment.flip  # of digits
     tuned, shrunk = recipe.stages.values()
     assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "all")
-    assert 2 <= tuned.epochs < shrunk.epochs <= 60
+    assert 2 <= tuned.epochs < shrunk.epochs <= 90
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 

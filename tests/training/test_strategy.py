@@ -28,7 +28,7 @@ from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import train_step
 from onceforall.training.losses import alpha_divergence, distillation
-from onceforall.training.sampling import attentive
+from onceforall.training.sampling import attentive, spread
 from onceforall.training.settings import Loss
 from onceforall.training.setup import Options, teacher_of
 from onceforall.training.strategy import STRATEGIES as REGISTERED
@@ -42,6 +42,7 @@ STRATEGIES = {
     "shrinking": progressive_shrinking(4, teacher=True), "random": progressive_shrinking(2, teacher=False),
     "authors": authors_order(3, teacher=True), "sandwich": sandwich(4),
     "best-up": sandwich(3, sampler=attentive(SearchSpace.sample, KERNELS, best=True, candidates=5)),
+    "spread": progressive_shrinking(2, teacher=True, sampler=spread),
     "worst-up": progressive_shrinking(2, teacher=False,
                                       sampler=attentive(SearchSpace.sample, KERNELS, best=False, candidates=5)),
     "delayed": delayed(sandwich(4), until=0.5, rise=0.25), "only": only(SMALL.middle, teacher=False),
@@ -89,6 +90,27 @@ def test_attentive_takes_the_best_or_the_worst_of_equals(best):
     near = sorted(range(40), key=lambda i: abs(macs[i] - macs[0]))[:10]
     assert 0 in near
     assert liked[drawn.index(chosen)] == (max if best else min)(liked[near])
+
+
+def test_a_spread_sample_is_often_small_or_large():
+    """And each value of every choice is as probable as the others."""
+    rng, table, count = random.Random(0), macs_table(SMALL), 3000
+    ends = table.of(np.array([SMALL.encode(SMALL.smallest.at(32)), SMALL.encode(SMALL.largest.at(32))]))
+
+    def shares(sampler) -> tuple[list[Arch], np.ndarray]:
+        """Where drawn sub-networks lie between the smallest and the largest, from 0 to 1."""
+        drawn = [sampler(SMALL, rng).at(32) for _ in range(count)]
+        return drawn, (table.of(np.array([SMALL.encode(arch) for arch in drawn])) - ends[0]) / (ends[1] - ends[0])
+
+    drawn, spreading = shares(spread)
+    _, alone = shares(SearchSpace.sample)
+    for low, high in ((0, 0.1), (0.8, 1)):
+        assert np.mean((spreading >= low) & (spreading <= high)) > 0.1
+        assert np.mean((alone >= low) & (alone <= high)) < 0.01
+    for chosen, values in (([len(arch.stages[1]) for arch in drawn], (2, 3, 4)),
+                           ([arch.stages[0][0]["kernel"] for arch in drawn], (3, 5, 7))):
+        found = {value: chosen.count(value) / count for value in values}
+        assert found == pytest.approx(dict.fromkeys(values, 1 / 3), abs=0.04)
 
 
 def test_delayed():

@@ -17,7 +17,7 @@ from onceforall.training.stage import Batches, Stage
 
 TUNED, SHRUNK = "tuned", "shrunk"  # the stages' folders
 CPU_SIZES = (64, 80, 96, 112, 128)
-BATCH, STEPS = 32, (1200, 2400)  # pictures a step; steps of both stages
+BATCH, STEPS = 32, (1200, 3000)  # pictures a step; steps of both stages
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
 
 
@@ -75,13 +75,13 @@ class Transfer:
             stages={
                 TUNED: Stage(epochs=tuned, optimizer=_adamw(1e-3), largest_share=1.0, validate_archs=("largest",),
                              validate_every=max(1, tuned // 2), **common),
-                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(5e-4), teacher=TUNED, loss=Loss(kd_weight=1.0),
-                              sort="all", largest_share=0.2, validate_start=True,
+                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), teacher=TUNED, loss=Loss(kd_weight=1.0),
+                              sort="all", sampling="spread", largest_share=0.1, validate_start=True,
                               validate_every=max(1, shrunk // 4), **common)})
 
     def _epochs(self, steps: int, pictures: int) -> int:
-        """The epochs that have so many steps, or nearly: 2 to 60, times the scale."""
-        return max(1, round(self.scale * min(60, max(2, round(steps * BATCH / pictures)))))
+        """The epochs that have so many steps, or nearly: 2 to 90, times the scale."""
+        return max(1, round(self.scale * min(90, max(2, round(steps * BATCH / pictures)))))
 
 
 def _adamw(lr: float) -> Optimizer:

@@ -10,7 +10,7 @@ from onceforall.errors import UserError
 from onceforall.functions import function_of
 from onceforall.space import SearchSpace
 from onceforall.space.catalog import of_catalogue
-from onceforall.training.sampling import Sampler, attentive
+from onceforall.training.sampling import Sampler, attentive, spread
 from onceforall.training.stage import Stage, Training
 from onceforall.training.strategy import STRATEGIES, Strategy, authors_order, delayed, often_largest, only
 
@@ -55,7 +55,7 @@ def _strategy(stage: Stage, whole: SearchSpace, space: SearchSpace) -> Strategy:
     if not isinstance(stage.strategy, str) or stage.strategy not in STRATEGIES:
         own: dict[str, Strategy] = {}
         return function_of(stage.strategy, own, place="stage.strategy")
-    sampler: Sampler = SearchSpace.sample
+    sampler: Sampler = spread if stage.sampling == "spread" else SearchSpace.sample
     if stage.sampling in ("best_up", "worst_up"):
         assert stage.predictor is not None  # checked when the stage was made
         predictor = load(Path(stage.predictor), space=of_catalogue(whole) or whole.free)

@@ -98,10 +98,11 @@ class Stage(Setting):
                                      "ones, which learn from the largest; or a function of the space, the step's "
                                      "randomness and the moment that returns terms")
     subnets_per_step: int = Field(default=1, ge=1, le=1000, description="sub-networks whose gradients a step sums")
-    sampling: Literal["seed", "authors", "best_up", "worst_up"] = Field(
-        default="seed", description="which sub-networks a step draws: from the seed; those that the authors' code "
-        "draws in that step; or of several of the same MACs the one that predictor gives the highest accuracy, or the "
-        "lowest")
+    sampling: Literal["seed", "spread", "authors", "best_up", "worst_up"] = Field(
+        default="seed", description="which sub-networks a step draws: from the seed, every choice by itself; spread, "
+        "all choices leaning to small or all to large values, so that small and large ones come as often as those "
+        "between; those that the authors' code draws in that step; or of several of the same MACs the one that "
+        "predictor gives the highest accuracy, or the lowest")
     predictor: str | None = Field(default=None, description="file of an accuracy predictor, for best_up and worst_up")
     candidates: int = Field(default=50, ge=2, le=10_000, description="of how many best_up and worst_up take one")
     delay: float = Field(default=0.0, ge=0, lt=1, description="share of the steps at first in which the largest "
