@@ -16,24 +16,24 @@ Sampler = Callable[[SearchSpace, random.Random], Arch]
 
 
 class _Leaning(random.Random):
-    """Randomness whose choices all lean to small values, or all to large ones."""
+    """Random numbers whose `choice` leans to small values, or to large ones, by a share that is drawn once."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng.getrandbits(64))
         self._share = self.random()
 
     def choice(self, seq: Any) -> Any:
-        """The k-th smallest of n values. k is binomial, of n - 1 trials that succeed with this share."""
+        """Return the (k + 1)-th smallest of n values. k is drawn from a binomial distribution of n - 1 trials."""
         ordered = sorted(seq)
         return ordered[sum(self.random() < self._share for _ in ordered[1:])]
 
 
 def spread(space: SearchSpace, rng: random.Random) -> Arch:
-    """A sub-network that is as probably among the cheapest or the dearest as between.
+    """Draw a sub-network, so that small and large ones come as often as those between.
 
-    Independent choices nearly always add up to a middling cost. Here a share, drawn evenly from [0, 1], says for all
-    choices of a sub-network how far they lean to large values. Each value of a single choice stays as probable as the
-    others.
+    Where every choice is drawn by itself, nearly all sub-networks have a medium cost. Here one number in [0, 1] is
+    drawn for a sub-network, and all of its choices lean to small values where it is low, and to large ones where it is
+    high. Over many sub-networks, every value of a choice still comes equally often.
     """
     return space.sample(_Leaning(rng))
 

@@ -100,7 +100,7 @@ class Stage(Setting):
     subnets_per_step: int = Field(default=1, ge=1, le=1000, description="sub-networks whose gradients a step sums")
     sampling: Literal["seed", "spread", "authors", "best_up", "worst_up"] = Field(
         default="seed", description="which sub-networks a step draws: from the seed, every choice by itself; spread, "
-        "all choices leaning to small or all to large values, so that small and large ones come as often as those "
+        "all choices of one leaning to small or to large values, so that small and large ones come as often as those "
         "between; those that the authors' code draws in that step; or of several of the same MACs the one that "
         "predictor gives the highest accuracy, or the lowest")
     predictor: str | None = Field(default=None, description="file of an accuracy predictor, for best_up and worst_up")
