@@ -2,8 +2,9 @@
 
     python benchmarks/transfer.py RUN [--records FILE.json] [--picture FILE.png] [--title TEXT] [--count 12]
 
-The tuned network is the stage `tuned` alone: one network for all sizes, as anyone would have it without shrinking.
-Statistics are measured anew for every sub-network, as everywhere. With --records of an earlier call it only draws.
+The tuned network is the stage `tuned` alone: one network for all sizes, as anyone would have it without shrinking, with
+the BN statistics that it was trained with. Those of sub-networks are measured anew, as everywhere. With --records of an
+earlier call it only draws.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from onceforall.cost import macs
+from onceforall.nn import extract
 from onceforall.recipes.summary import SUMMARY, read_summary
 from onceforall.recipes.transfer import TUNED
 from onceforall.run import Run
@@ -43,13 +45,17 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     evaluator.compute.place(tuned)
     summary = read_summary(folder / SUMMARY)
 
-    def point(supernet: Any, arch: Any) -> list[float]:
+    as_trained = run.stages[TUNED].stage.bn != "batch"
+
+    def point(supernet: Any, arch: Any, *, kept: bool = False) -> list[float]:
         cost = macs(net.space, arch, num_classes=net.num_classes)
-        return [round(cost / 1e6, 2), round(100 * evaluator.score(supernet, arch, pictures).top1, 2)]
+        score = (evaluator.score_net(extract(supernet, arch), arch.resolution, pictures) if kept else
+                 evaluator.score(supernet, arch, pictures))
+        return [round(cost / 1e6, 2), round(100 * score.top1, 2)]
 
     return {
         "pictures": len(pictures), "torch": torch.__version__,
-        "tuned": [[size, *point(tuned, net.space.largest.at(size))] for size in net.space.resolutions],
+        "tuned": [[size, *point(tuned, net.space.largest.at(size), kept=as_trained)] for size in net.space.resolutions],
         "front": sorted(point(net, arch) for arch in archs),
         "saved": [[row["macs"] / 1e6, 100 * row["top1"]] for row in summary["subnets"]],
         "polished": [[row["macs"] / 1e6, 100 * row["polished"]["top1"]] for row in summary["subnets"]

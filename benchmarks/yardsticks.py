@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from onceforall.cost import macs
-from onceforall.nn import Subnet
+from onceforall.nn import Subnet, extract
 from onceforall.recipes.expected import step_macs
 from onceforall.recipes.polish import polishing
 from onceforall.recipes.summary import SUMMARY, read_summary
@@ -91,7 +91,10 @@ def trained(training: Training, archs: list[Arch], kind: str) -> list[dict[str, 
     evaluator = Evaluator(data, options.compute, calibration_images=training.stage.batches.calibration)
     rows = []
     for arch in archs:
-        alone = evaluator.recalibrated(net, arch.resolution) if isinstance(net, Subnet) else evaluator.subnet(net, arch)
+        if isinstance(net, Subnet):
+            alone = evaluator.recalibrated(net, arch.resolution)
+        else:  # with the statistics that it was trained with
+            alone = evaluator.subnet(net, arch) if training.stage.bn == "batch" else extract(net, arch)
         top1 = evaluator.score_net(alone, arch.resolution, data.test).top1
         rows.append({"kind": kind, "arch": str(arch), "pixels": arch.resolution,
                      "macs": round(macs(space, arch, num_classes=training.network.num_classes) / 1e6, 2),

@@ -104,8 +104,10 @@ def test_the_recipe():
     assert (recipe.data.mean, recipe.data.std) == ((0.4,) * 3, (0.3,) * 3)
     assert not recipe.data.augment.flip  # of digits
     tuned, shrunk = recipe.stages.values()
-    assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "all")
-    assert 2 <= tuned.epochs < shrunk.epochs <= 90
+    assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "pictures")
+    assert (tuned.bn, shrunk.bn) == ("kept", "batch")
+    assert 2 <= tuned.epochs < shrunk.epochs <= 120
+    assert 1 <= tuned.schedule.warmup_epochs < shrunk.schedule.warmup_epochs < shrunk.epochs / 5
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from onceforall.api import train
 from onceforall.errors import UserError
 from onceforall.nn import Supernet, extract
 from onceforall.run import Run
 from onceforall.space import search_space
+from onceforall.training.engine.checkpoint import NEWEST
+from onceforall.training.engine.journal import METRICS
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.recipe import START
 from onceforall.training.settings import Optimizer
@@ -30,7 +34,7 @@ def statistics(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def trained(net: Supernet, folder: Path, bn: str) -> tuple[Supernet, Supernet]:
     """A supernet before and after a stage."""
-    stage = Stage(epochs=1, optimizer=Optimizer(lr=0.01), bn=bn, largest_share=1.0, validate_archs=("largest",),
+    stage = Stage(epochs=1, optimizer=Optimizer(lr=0.002), bn=bn, largest_share=1.0, validate_archs=("largest",),
                   batches=Batches(size=128, calibration=200))
     run = train(net, "digits", stages=[stage], output=folder)
     assert run.stages["stage1"].stage.bn == bn
@@ -45,9 +49,18 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def as_trained(folder: Path) -> Supernet:
+    """The supernet of a stage's last checkpoint, with the statistics that it was trained with."""
+    net = Supernet(SPACE, 10)
+    net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in load_file(folder / NEWEST).items()
+                         if name.startswith("net.")})
+    return net
+
+
 @pytest.mark.parametrize("bn", ["batch", "kept"])
 def test_running_statistics_stay_where_they_are_kept(bn, folder, tmp_path):
-    before, after = trained(load_supernet(folder / "stage1"), tmp_path, bn)
+    before, _ = trained(load_supernet(folder / "stage1"), tmp_path, bn)
+    after = as_trained(tmp_path / "stage1")
     assert not torch.equal(before.stem.conv.weight, after.stem.conv.weight)
     assert not torch.equal(before.stem.norm.weight, after.stem.norm.weight)  # its scale is trained all the same
     same = [torch.equal(tensor, statistics(after)[name]) for name, tensor in statistics(before).items()]
@@ -55,12 +68,28 @@ def test_running_statistics_stay_where_they_are_kept(bn, folder, tmp_path):
 
 
 def test_measured_statistics_are_those_of_the_pictures(folder):
-    before, after = load_supernet(folder / START), load_supernet(folder / "stage1")
+    before, after = load_supernet(folder / START), as_trained(folder / "stage1")
     assert not torch.equal(before.stem.norm.weight, after.stem.norm.weight)
     data = data_of(Run(folder).stages["stage1"].data)
     expected = Evaluator(data, calibration_images=200).recalibrated(extract(before, SPACE.largest), 16)
     for name, tensor in statistics(expected).items():
         torch.testing.assert_close(statistics(after)[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_stage_with_kept_statistics_leaves_can_be_recalibrated(folder, tmp_path):
+    before, after = trained(load_supernet(folder / "stage1"), tmp_path, "kept")
+    evaluator = Evaluator(data_of(Run(tmp_path).stages["stage1"].data), calibration_images=200)
+    images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    trained_net = extract(as_trained(tmp_path / "stage1"), SPACE.largest).eval()
+    wanted = trained_net(images)
+    found = extract(after, SPACE.largest).eval()
+    assert (found(images) - wanted).norm() < 1e-4 * wanted.norm()
+    assert not any(torch.equal(tensor, statistics(after)[name]) for name, tensor in statistics(before).items())
+    kept, lost = (evaluator.recalibrated(net, 16)(images) for net in (found, trained_net))
+    assert (kept - wanted).norm() < 0.2 * (lost - wanted).norm()
+    lines = map(json.loads, (tmp_path / "stage1" / METRICS).read_text().splitlines())
+    told, = (line["top1"] for line in lines if line["kind"] == "valid")
+    assert told == evaluator.score(after, SPACE.largest, evaluator.data.held_out).top1
 
 
 @pytest.mark.parametrize("bn", ["kept", "measured"])

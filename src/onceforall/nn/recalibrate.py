@@ -1,4 +1,4 @@
-"""BN recalibration: running statistics of an extracted net, measured anew on training pictures."""
+"""BN recalibration: running statistics of an extracted net, measured anew on training pictures; and what they say."""
 
 from __future__ import annotations
 
@@ -53,3 +53,61 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 def _count(samples: dict[nn.Module, int], norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Note how many values a channel's statistics are taken over."""
     samples[norm] = inputs[0].numel() // inputs[0].shape[1]
+
+
+@torch.no_grad()
+def rebase(net: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Give a net's BN the statistics of some batches, and a scale and shift with which it answers as before, in place.
+
+    A net that was trained with fixed statistics drifts away from them, and answers nonsense once it is recalibrated.
+    After `rebase` on the same pictures it can be recalibrated: BN normalises by statistics that are true, and
+    scale * (x - mean) / sqrt(var + eps) + shift is the same as it was for every x.
+
+    Args:
+        net: the net, in evaluation mode.
+        batches: normalised images (B, 3, H, W); each batch counts the same.
+
+    Returns:
+        The net itself.
+    """
+    found = input_statistics(net, nn.BatchNorm2d, batches)
+    for name, (mean, var) in found.items():
+        norm = net.get_submodule(name)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        before = torch.sqrt(norm.running_var + norm.eps)
+        norm.bias.add_(norm.weight * (mean - norm.running_mean) / before)
+        norm.weight.mul_(torch.sqrt(var + norm.eps) / before)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+    return net
+
+
+@torch.no_grad()
+def input_statistics(net: nn.Module, kind: type[nn.Module],
+                     batches: Iterable[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and biased variance of each channel that reaches the modules of one kind.
+
+    Args:
+        net: the net, which runs as it is.
+        kind: the class of the modules.
+        batches: normalised images (B, 3, H, W); each batch counts the same.
+
+    Returns:
+        For the name of each module its inputs' means (C,) and variances (C,).
+    """
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def look(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        var, mean = torch.var_mean(inputs[0].float(), (0, 2, 3), correction=0)
+        found.setdefault(name, []).append((mean, var))
+
+    hooks = [module.register_forward_pre_hook(partial(look, name))
+             for name, module in net.named_modules() if isinstance(module, kind)]
+    for images in batches:
+        net(images)
+    for hook in hooks:
+        hook.remove()
+    return {name: (torch.stack([mean for mean, _ in each]).mean(0), torch.stack([var for _, var in each]).mean(0))
+            for name, each in found.items()}

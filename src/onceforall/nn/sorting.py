@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
@@ -19,7 +19,8 @@ V = TypeVar("V")
 
 
 @torch.no_grad()
-def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = True) -> None:
+def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = True,
+                  spread: Mapping[str, Tensor] | None = None) -> None:
     """Sort every block's hidden channels by importance, in place (Cai et al. 2020, section 3.3, elastic width).
 
     The importance of a channel is the L1 norm of the weights that read it: the projection's for a hidden channel, the
@@ -32,6 +33,9 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
             widths that already has it, so that its sub-networks answer as before.
         keep_squeeze: whether squeezed channels stay within bands too. The authors' code sorts them in full, which
             changes what sub-networks of a trained narrower width answer.
+        spread: for the name of each convolution the standard deviation of each channel (C,) that it reads. Importance
+            is then the deviation times the L2 norm of the weights that read the channel, which is how much of the
+            output varies with it. What is constant does not count, since recalibrated BN takes it away.
     """
     narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
     for block in net.plan(net.space.free.largest).blocks():
@@ -40,14 +44,16 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
             role = readers[0].role
             if any(other.last.role == writers[0].role for other in others):
                 continue  # these channels are the output of a block with fewer layers, which others are added to
-            order = _order(_layer(net, readers[0]), [found.inputs for b in others if (found := b.layer(role))])
+            order = _order(_importance(net, readers[0], spread),
+                           [found.inputs for b in others if (found := b.layer(role))])
             for layer in writers:
                 _permute_outputs(_layer(net, layer), order)
             for layer in readers:
                 _permute_inputs(_layer(net, layer), order)
             if gate:
                 reduce, excite = (_layer(net, layer) for layer in gate)
-                squeeze = _order(excite, [b[REDUCE].outputs for b in others] if keep_squeeze else [])
+                squeeze = _order(_importance(net, gate[1], spread),
+                                 [b[REDUCE].outputs for b in others] if keep_squeeze else [])
                 _permute_outputs(reduce, squeeze)
                 _permute_inputs(excite, squeeze)
 
@@ -87,9 +93,16 @@ def _layer(net: Supernet, layer: Layer) -> ElasticConvNormAct:
     return module
 
 
-def _order(reader: ElasticConvNormAct, bands: Sequence[int]) -> Tensor:
-    """Indices of a layer's inputs by falling importance in each band [0, b1), [b1, b2), ..; ties keep their order."""
-    importance = reader.conv.weight.abs().sum((0, 2, 3))
+def _importance(net: Supernet, reader: Layer, spread: Mapping[str, Tensor] | None) -> Tensor:
+    """The importance (C,) of each channel that a layer reads, as `sort_channels` has it."""
+    weight = _layer(net, reader).conv.weight
+    if spread is None:
+        return weight.abs().sum((0, 2, 3))
+    return weight.square().sum((0, 2, 3)).sqrt() * spread[f"{reader.name}.conv"]
+
+
+def _order(importance: Tensor, bands: Sequence[int]) -> Tensor:
+    """Indices of channels by falling importance in each band [0, b1), [b1, b2), ..; ties keep their order."""
     edges = [0, *sorted({b for b in bands if b < len(importance)}), len(importance)]
     return torch.cat([a + torch.argsort(importance[a:b], descending=True, stable=True)
                       for a, b in pairwise(edges)])

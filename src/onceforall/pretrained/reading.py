@@ -54,12 +54,14 @@ class Outline:
         num_classes: that its classifier tells apart.
         mean: of each channel, as `Pretrained` has it.
         std: likewise.
+        calibrated: whether its BN statistics are those of the largest sub-network. A supernet's are of all of them.
     """
 
     space: SearchSpace
     num_classes: int
     mean: Colour
     std: Colour
+    calibrated: bool
 
 
 def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = None, choices: Choices = DEFAULT,
@@ -108,9 +110,10 @@ def outline(source: str, *, sizes: Sequence[int] | None = None, choices: Choices
     sizes = _checked(sizes)
     found = _opened(source, weights=False)
     if isinstance(found.module, Supernet):
-        return Outline(_own_space(found.module, sizes, choices), found.module.num_classes, found.mean, found.std)
+        return Outline(_own_space(found.module, sizes, choices), found.module.num_classes, found.mean, found.std,
+                       calibrated=False)
     space, units = table_of(found.module, found.name, sizes or (found.size,), choices)
-    return Outline(space, units[f"head.{CLASSIFIER}"].outputs, found.mean, found.std)
+    return Outline(space, units[f"head.{CLASSIFIER}"].outputs, found.mean, found.std, calibrated=True)
 
 
 def _opened(source: str, *, weights: bool) -> Source:

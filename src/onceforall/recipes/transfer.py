@@ -12,12 +12,12 @@ from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.preset import check_scale
 from onceforall.training.network import Network
 from onceforall.training.recipe import Recipe
-from onceforall.training.settings import Loss, Optimizer
+from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.stage import Batches, Stage
 
 TUNED, SHRUNK = "tuned", "shrunk"  # the stages' folders
 CPU_SIZES = (64, 80, 96, 112, 128)
-BATCH, STEPS = 32, (1200, 3000)  # pictures a step; steps of both stages
+BATCH, STEPS = 32, (1200, 4000)  # pictures a step; steps of both stages
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
 
 
@@ -73,16 +73,22 @@ class Transfer:
             data=replace(data, mean=found.mean, std=found.std), start=self.source,
             network=Network(space=space, num_classes=num_classes, bn_eps=space.bn_eps),
             stages={
-                TUNED: Stage(epochs=tuned, optimizer=_adamw(1e-3), largest_share=1.0, validate_archs=("largest",),
-                             validate_every=max(1, tuned // 2), **common),
-                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), teacher=TUNED, loss=Loss(kd_weight=1.0),
-                              sort="all", sampling="spread", largest_share=0.1, validate_start=True,
-                              validate_every=max(1, shrunk // 4), **common)})
+                TUNED: Stage(epochs=tuned, optimizer=_adamw(5e-4), schedule=_warm(tuned),
+                             bn="kept" if found.calibrated else "batch", largest_share=1.0,
+                             validate_archs=("largest",), validate_every=max(1, tuned // 2), **common),
+                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=_warm(shrunk), teacher=TUNED,
+                              loss=Loss(kd_weight=1.0), sort="pictures", sampling="spread", largest_share=0.1,
+                              validate_start=True, validate_every=max(1, shrunk // 4), **common)})
 
     def _epochs(self, steps: int, pictures: int) -> int:
-        """The epochs that have so many steps, or nearly: 2 to 90, times the scale."""
-        return max(1, round(self.scale * min(90, max(2, round(steps * BATCH / pictures)))))
+        """The epochs that have so many steps, or nearly: 2 to 120, times the scale."""
+        return max(1, round(self.scale * min(120, max(2, round(steps * BATCH / pictures)))))
 
 
 def _adamw(lr: float) -> Optimizer:
     return Optimizer(name="adamw", lr=lr, weight_decay=0.05)
+
+
+def _warm(epochs: int) -> Schedule:
+    """The default schedule behind a rise over a tenth of the epochs. Without one, what was pretrained is lost."""
+    return Schedule(warmup_epochs=max(1, epochs // 10))

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize
 from onceforall.errors import UserError
-from onceforall.nn import Subnet, Supernet, extract, recalibrate
+from onceforall.nn import Subnet, Supernet, extract, input_statistics, rebase, recalibrate
 from onceforall.nn.folding import fold
 from onceforall.space import Arch
-from onceforall.training.engine.distributed import Processes, summed
+from onceforall.training.engine.distributed import Processes, follow_first, summed
 
 CALIBRATION = 2  # how BN is recalibrated; 1: on pictures in the order of the data set, class by class in a folder
 CALIBRATION_BATCH = 100
@@ -79,11 +79,26 @@ class Evaluator:
 
     def recalibrated(self, net: Subnet, resolution: int) -> Subnet:
         """The net itself with BN statistics of the calibration sample at `resolution`, in evaluation mode."""
-        batches = (self._prepared(images) for images in self._sample(resolution))
         with self.compute.autocast():
-            recalibrate(net, batches)
+            recalibrate(net, self._calibrating(resolution))
         net.eval()
         return net
+
+    def rebased(self, net: Subnet, resolution: int) -> Subnet:
+        """The net itself, in evaluation mode, which answers as before, but whose BN statistics are those of the
+        calibration sample at `resolution` (see `nn.rebase`)."""
+        with self.compute.autocast():
+            rebase(net.eval(), self._calibrating(resolution))
+        return net
+
+    def input_spread(self, net: Subnet, resolution: int) -> dict[str, Tensor]:
+        """For the name of each convolution the standard deviation of each channel (C,) that it reads in the
+        calibration sample at `resolution`, to the bit the same in every process."""
+        with self.compute.autocast():
+            found = input_statistics(net, nn.Conv2d, self._calibrating(resolution))
+        spread = {name: var.sqrt() for name, (_, var) in found.items()}
+        follow_first(spread.values(), self.processes)
+        return spread
 
     def score(self, supernet: Supernet, arch: Arch, pictures: Pictures) -> Score:
         """Accuracy of a sub-network of the supernet on `pictures`."""
@@ -141,6 +156,9 @@ class Evaluator:
             if len(self._calibration) > _KEPT_SIZES:
                 del self._calibration[next(iter(self._calibration))]
         return self._calibration[resolution]
+
+    def _calibrating(self, resolution: int) -> Iterator[Tensor]:
+        return map(self._prepared, self._sample(resolution))
 
     def _prepared(self, images: Tensor) -> Tensor:
         return normalize(images, self.data.mean, self.data.std, self.compute.device)

@@ -103,7 +103,8 @@ class Recipe(Setting):
         if stage.teacher not in before:
             raise UserError("teacher", f"{stage.teacher!r} is no stage before it",
                             f"known: {', '.join(before) or 'none'}")
-        return Teacher(network=before[stage.teacher].network.model_copy(update={
+        taught = before[stage.teacher]
+        return Teacher(batch_statistics=taught.stage.bn == "batch", network=taught.network.model_copy(update={
             "weights": str(_weights(run / stage.teacher)), "dropout": 0.0}))
 
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from onceforall.data.labels import listed
 from onceforall.errors import UserError
 from onceforall.functions import Listener, function_of
 from onceforall.nn import Subnet, Supernet, extract, sort_channels
+from onceforall.nn.folding import fold
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.engine.memory import keep_large_blocks
@@ -143,7 +145,7 @@ def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Le
     teacher = teacher_of(training, compute, evaluator.data.classes)
     if training.network.subnet is None:
         supernet = supernet_of(training)
-        _sort(training, supernet)
+        _sort(training, supernet, evaluator)
         compute.place(supernet)
         if training.stage.bn == "measured":
             _measure(supernet, evaluator)
@@ -155,13 +157,27 @@ def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Le
                    options.processes)
 
 
-@torch.no_grad()
 def _measure(supernet: Supernet, evaluator: Evaluator) -> None:
     """Give the supernet the BN statistics that its largest sub-network has on training pictures."""
-    found = evaluator.subnet(supernet, supernet.space.largest).state_dict()
-    for name, tensor in supernet.state_dict().items():
-        if name.endswith(("running_mean", "running_var")):
-            tensor.copy_(found[name])
+    _take_norms(supernet, evaluator.subnet(supernet, supernet.space.largest))
+
+
+def settled(supernet: Supernet, evaluator: Evaluator) -> Supernet:
+    """A copy of a supernet that was trained with fixed statistics, whose sub-networks can be recalibrated: its largest
+    one answers as before, with statistics of pictures of the middle size (see `nn.rebase`)."""
+    copy, space = deepcopy(supernet), supernet.space
+    _take_norms(copy, evaluator.rebased(extract(supernet, space.largest), space.middle.resolution))
+    return copy
+
+
+@torch.no_grad()
+def _take_norms(supernet: Supernet, largest: Subnet) -> None:
+    """Give the supernet the BN of its largest sub-network."""
+    own = supernet.state_dict()
+    for name, module in largest.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                own[f"{name}.{part}"].copy_(getattr(module, part))
 
 
 def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -> nn.Module | None:
@@ -177,6 +193,8 @@ def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -
     teacher = _own_teacher(given) if given.network is None else _largest(given.network, classes)
     compute.place(teacher)
     teacher.requires_grad_(False).train(given.batch_statistics)
+    if isinstance(teacher, Subnet) and not given.batch_statistics:
+        return fold(teacher)
     if given.network is None:
         _check_logits(teacher.eval(), training, compute)
         for module in teacher.modules():
@@ -221,13 +239,18 @@ def _largest(network: Network, classes: tuple[str, ...]) -> Subnet:
     return extract(net, net.space.largest)
 
 
-def _sort(training: Training, supernet: Supernet) -> None:
+def _sort(training: Training, supernet: Supernet, evaluator: Evaluator) -> None:
     """Sort channels where the stage asks for it."""
     weights, sort, space = training.network.weights, training.stage.sort, supernet.space
     if not weights or sort == "none":
         return
     if sort == "all":
         sort_channels(supernet, space.top)
+        return
+    if sort == "pictures":
+        evaluator.compute.place(supernet)
+        largest = evaluator.subnet(supernet, space.largest)
+        sort_channels(supernet, space.top, spread=evaluator.input_spread(largest, space.largest.resolution))
         return
     before = space_of(Path(weights))
     sort_channels(supernet, _phase_before(space) if before is None else space.common(before),

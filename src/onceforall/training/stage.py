@@ -114,11 +114,13 @@ class Stage(Setting):
     bn: Literal["batch", "kept", "measured"] = Field(
         default="batch", description="statistics that normalise in training: batch, those of each batch; kept, the "
         "running ones that the weights came with; measured, those of the largest sub-network on training pictures, "
-        "measured before the first step and then kept. The last two are for stages that train the largest alone")
-    sort: Literal["none", "bands", "squeeze", "all"] = Field(
+        "measured before the first step and then kept. The last two are for stages that train the largest alone; what "
+        "they leave has the pictures' statistics, and a scale and shift with which it answers as it was trained")
+    sort: Literal["none", "bands", "squeeze", "all", "pictures"] = Field(
         default="none", description="channels that are sorted by importance before the stage, where weights are "
         "loaded: none; bands, within the bands that are trained already; squeeze, the same, but SE's squeezed "
-        "channels in full; all, in full")
+        "channels in full; all, in full; pictures, in full, by how far outputs vary with a channel on training "
+        "pictures")
     update_unused: bool = Field(default=False, description="whether weight decay and momentum also move parameters "
                                 "that no sub-network of a step used")
     validate_archs: Listed[str] = Field(default=_USUAL, min_length=1, description="sub-networks that are validated")

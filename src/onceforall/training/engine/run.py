@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onceforall.cost import macs
 from onceforall.data import BEFORE, DataSet, Depth, Known, Loader, TrainBatches
@@ -44,7 +44,7 @@ from onceforall.training.engine.threads import keep_threads
 from onceforall.training.engine.trace import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.training.evaluate import Evaluator, Score
 from onceforall.training.loop import StepReport, run_epoch
-from onceforall.training.setup import Options, check_classes, check_trainable, data_of, learner_of
+from onceforall.training.setup import Options, check_classes, check_trainable, data_of, learner_of, settled
 from onceforall.training.stage import Training
 from onceforall.weights.forms import form_to_write
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS, Trained, classes_of, save
@@ -267,11 +267,16 @@ class _Run:
 
     def _scores(self, epoch: int, *, kind: str) -> dict[Arch, Score]:
         """Score the sub-networks that are validated, and write a record of this kind for each."""
-        archs = self.training.validated
-        return {arch: self._scored(epoch, arch, kind=kind, of=len(archs)) for arch in archs}
+        archs, net = self.training.validated, self._settled()
+        return {arch: self._scored(epoch, arch, net, kind=kind, of=len(archs)) for arch in archs}
 
-    def _scored(self, epoch: int, arch: Arch, *, kind: str, of: int) -> Score:
-        began, net = time.perf_counter(), self.learner.net
+    def _settled(self) -> nn.Module:
+        """The net as its weights file holds it."""
+        net = self.learner.net
+        return settled(net, self.evaluator) if isinstance(net, Supernet) and self.stage.bn != "batch" else net
+
+    def _scored(self, epoch: int, arch: Arch, net: nn.Module, *, kind: str, of: int) -> Score:
+        began = time.perf_counter()
         score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
                  self.evaluator.score_net(net, arch.resolution, self.pictures))
         _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
@@ -281,7 +286,7 @@ class _Run:
         return score
 
     def _finish(self) -> None:
-        net = self.learner.net
+        net = self._settled()
         if self.options.processes.first:
             if isinstance(net, Supernet):
                 trained = Trained(net, net.space, None, self.data.facts)
