@@ -452,6 +452,12 @@ def test_ways_to_shrink_are_compared(run, monkeypatch, capsys):
              for name, arch in (("smallest", net.space.smallest.at(16)), ("largest", net.space.largest.at(16)))}
     assert {name: own[name] for name in exact} == pytest.approx(exact, abs=0.051)
     assert own.keys() == other.keys() and own != other
+    grown = script.shrunk(run, [], epochs=[1, 1, 2])
+    assert grown.keys() == own.keys() and grown != own
+    stages = script.growing(Recipe.read(run / "recipe.yaml"), [1, 1, 2])
+    parts = [stage.part(net.space) for stage in stages.values()]
+    assert parts[1].largest == net.space.largest and parts[3] == net.space
+    assert {row.depth[0] for row in parts[1].stages} == {2} and {row.depth[0] for row in parts[2].stages} == {1}
     assert sorted(path.name for path in run.iterdir() if path.is_dir() and path.name != "polished") == [
         "search", "shrunk", "subnets", "tuned"]
 

@@ -141,6 +141,18 @@ def test_a_function_that_is_not_there(name):
         Loss(labels=name).of_labels(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
 
 
+def test_dimensions_that_are_trained_at_their_largest():
+    part = training(choices={}, at_largest=["kernel", "depth", "resolution"]).part
+    whole = training(choices={}).part
+    assert part.largest == whole.largest
+    assert part.resolutions == (max(whole.resolutions),)
+    for stage, full in zip(part.stages, whole.stages, strict=True):
+        assert stage.depth == full.depth[-1:]
+        assert stage.choices == {"kernel": full.choices["kernel"][-1:], "expand": full.choices["expand"]}
+    with pytest.raises(UserError, match="at_largest.gate: is no elastic dimension of mobile"):
+        course_of(training(at_largest=["gate"]))
+
+
 def test_choices_that_the_space_lacks():
     for choices in ({"kernel": [9]}, {"gate": [1]}, {"depth": [7]}, {"resolution": [15]}):
         with pytest.raises(UserError, match=f"{next(iter(choices))}"):

@@ -147,6 +147,19 @@ class SearchSpace(SpaceTable):
         stages = tuple(stage.top for stage in self.stages)
         return replace(self, stages=stages)._at_widths([values[-1:] for values in self.widths])
 
+    def largest_of(self, name: str) -> SearchSpace:
+        """The part of the space that has only the largest choice of one dimension.
+
+        Args:
+            name: an elastic dimension of the blocks, "depth" or "resolution". A stage without it stays as it is.
+        """
+        if name == "resolution":
+            return self.at([max(self.resolutions)])
+        if name == "depth":
+            return replace(self, stages=tuple(replace(row, depth=row.depth[-1:]) for row in self.stages))
+        return replace(self, stages=tuple(row.each(lambda n, own: own[-1:] if n == name else own)
+                                          for row in self.stages))
+
     def common(self, other: SearchSpace) -> SearchSpace:
         """The part of the space that another space has, too.
 

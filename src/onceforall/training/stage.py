@@ -86,6 +86,8 @@ class Stage(Setting):
     choices: dict[str, Listed[float | int]] = Field(
         default={}, description="the part of the space that is trained: choices of an elastic dimension, of depth or "
         "of resolution; all of those that are left out")
+    at_largest: Listed[str] = Field(default=(), description="elastic dimensions, or depth or resolution, of which only "
+                                    "the largest choice that a block or a stage has is trained")
     epochs: Count = Field(description="how often every picture is seen, the warm-up counted")
     optimizer: Optimizer = Field(description="how weights are updated")
     schedule: Schedule = Field(default=Schedule(), description="how the learning rate moves")
@@ -161,13 +163,17 @@ class Stage(Setting):
 
     def part(self, space: SearchSpace) -> SearchSpace:
         """The part of a space that is trained."""
-        for name in self.choices:
-            known = [*space.dimensions, "depth", "resolution"]
-            if name not in known:
-                raise UserError(f"choices.{name}", f"is no elastic dimension of {space.name}",
-                                f"it has {', '.join(known)}")
+        for place, names in (("choices", self.choices), ("at_largest", self.at_largest)):
+            for name in names:
+                known = [*space.dimensions, "depth", "resolution"]
+                if name not in known:
+                    raise UserError(f"{place}.{name}", f"is no elastic dimension of {space.name}",
+                                    f"it has {', '.join(known)}")
         choices: dict[str, Any] = dict(self.choices)
-        return space.restrict(resolutions=choices.pop("resolution", None), depth=choices.pop("depth", None), **choices)
+        part = space.restrict(resolutions=choices.pop("resolution", None), depth=choices.pop("depth", None), **choices)
+        for name in self.at_largest:
+            part = part.largest_of(name)
+        return part
 
     def validated(self, part: SearchSpace, whole: SearchSpace) -> list[Arch]:
         """The sub-networks that are validated, each once.
