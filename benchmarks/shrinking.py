@@ -68,8 +68,7 @@ def growing(recipe: Recipe, epochs: Sequence[int]) -> dict[str, Stage]:
     others = tuple(name for name in space.dimensions if name != "kernel")
     fixed = {"kernel": (*others, "depth"), "depth": others, SHRUNK: ()}
     grown = {name: last.model_copy(update={"at_largest": at, "epochs": count, "validate_every": count,
-                                           "sort": last.sort if name == "kernel" else "none",
-                                           "schedule": last.schedule.model_copy(update={"warmup_epochs": 0})})
+                                           "sort": last.sort if name == "kernel" else "none"})
              for (name, at), count in zip(fixed.items(), epochs, strict=True)}
     return {TUNED: recipe.stages[TUNED], **grown}
 

@@ -166,6 +166,11 @@ def four_classes() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
 
 
+def a_sub_network() -> torch.nn.Module:
+    net = ofa.Supernet(ofa.search_space(NAME), 4)
+    return ofa.extract(net, net.space.largest)
+
+
 class Pair(torch.nn.Module):
     def forward(self, images):
         return images, images
@@ -213,6 +218,7 @@ def test_a_module_of_the_users_own_as_the_teacher(tmp_path):
     again = ofa.train(NAME, "digits", stages=[stage(**taught)], output=tmp_path / "run", device="cpu")
     assert torch.equal(run.net.head["classifier"].bias, again.net.head["classifier"].bias)
     for wrong, message in ((four_classes, r"gives \(2, 4\) for two pictures of 12 pixels; give logits \(2, 10\)"),
+                           (a_sub_network, r"gives \(2, 4\) for two pictures of 12 pixels; give logits \(2, 10\)"),
                            (of_digits, "stage.teacher.module: returns a tuple; return a torch.nn.Module"),
                            (Pair, "stage.teacher.module: gives a tuple for two pictures of 12 pixels; give logits"),
                            (OneSize, "stage.teacher.module: cannot take pictures of 12 pixels \\(mat1 and mat2"),

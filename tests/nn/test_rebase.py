@@ -7,7 +7,16 @@ from copy import deepcopy
 import pytest
 import torch
 
-from onceforall.nn import Supernet, extract, input_statistics, rebase, recalibrate, sort_channels
+from onceforall.nn import (
+    Supernet,
+    extract,
+    input_spread,
+    input_statistics,
+    rebase,
+    recalibrate,
+    sort_channels,
+    take_norms,
+)
 from onceforall.space import search_space
 from onceforall.testing.space import random_supernet
 
@@ -39,6 +48,39 @@ def test_statistics_of_what_convolutions_read(net):
     parts = [part.var((0, 2, 3), correction=0) for part in images.split(4)]
     torch.testing.assert_close(var, torch.stack(parts).mean(0))
     assert var[2] == 0
+
+
+def test_batches_of_one_shape_are_needed(net):
+    largest = extract(net, SPACE.largest).eval()
+    for batches in ([], [torch.zeros(2, 3, 16, 16), torch.zeros(3, 3, 16, 16)]):
+        with pytest.raises(ValueError, match="needs batches of one shape"):
+            rebase(largest, batches)
+
+
+def test_what_is_constant_counts_where_no_norm_follows(net):
+    """A gate's convolutions have none, and a large constant moves them."""
+    images = [torch.randn(16, 3, 16, 16)]
+    largest = extract(net, SPACE.largest).eval()
+    spread, found = input_spread(largest, images), input_statistics(largest, torch.nn.Conv2d, images)
+    excite = next(name for name in found if name.endswith("excite.conv"))
+    mean, var = found[excite]
+    assert mean.abs().max() > 0
+    torch.testing.assert_close(spread[excite], (mean.square() + var).sqrt())
+    torch.testing.assert_close(spread["stem.conv"], found["stem.conv"][1].sqrt())
+
+
+def test_the_norms_of_a_narrower_sub_network_are_taken_into_the_first_channels(net):
+    narrow = extract(net, SPACE.smallest)
+    before = net.stages[0][0].expand.norm.weight.clone()  # type: ignore[index]
+    with torch.no_grad():
+        for module in narrow.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.fill_(7)
+    take_norms(net, narrow)
+    after = net.stages[0][0].expand.norm.weight  # type: ignore[index]
+    width = narrow.get_submodule("stages.0.0.expand.norm").num_features
+    assert 0 < width < len(after)
+    assert (after[:width] == 7).all() and torch.equal(after[width:], before[width:])
 
 
 def test_channels_that_hardly_vary_are_sorted_to_the_end(net):

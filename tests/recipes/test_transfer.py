@@ -107,7 +107,9 @@ def test_the_recipe():
     assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "pictures")
     assert (tuned.bn, shrunk.bn) == ("kept", "batch")
     assert 2 <= tuned.epochs < shrunk.epochs <= 120
-    assert 1 <= tuned.schedule.warmup_epochs < shrunk.schedule.warmup_epochs < shrunk.epochs / 5
+    rate = tuned.rate(steps_per_epoch=10)
+    assert [rate(0) < 1e-4, rate(tuned.epochs - 1)] == [True, pytest.approx(5e-4)]  # a tenth of the steps
+    assert plan(request(changes=("stages.shrunk.epochs=1",)), gpu=False).stages["shrunk"].epochs == 1
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 

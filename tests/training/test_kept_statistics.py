@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from onceforall.api import train
 from onceforall.errors import UserError
-from onceforall.nn import Supernet, extract
+from onceforall.nn import Supernet, extract, input_statistics
 from onceforall.run import Run
 from onceforall.space import search_space
 from onceforall.training.engine.checkpoint import NEWEST
@@ -85,6 +85,10 @@ def test_what_a_stage_with_kept_statistics_leaves_can_be_recalibrated(folder, tm
     found = extract(after, SPACE.largest).eval()
     assert (found(images) - wanted).norm() < 1e-4 * wanted.norm()
     assert not any(torch.equal(tensor, statistics(after)[name]) for name, tensor in statistics(before).items())
+    evaluated = input_statistics(trained_net, torch.nn.BatchNorm2d, evaluator._calibrating(16))
+    for name, (mean, var) in evaluated.items():  # pictures of the middle size, 16 of 12 and 16
+        torch.testing.assert_close(after.get_submodule(name).running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(after.get_submodule(name).running_var, var, rtol=1e-4, atol=1e-5)
     kept, lost = (evaluator.recalibrated(net, 16)(images) for net in (found, trained_net))
     assert (kept - wanted).norm() < 0.2 * (lost - wanted).norm()
     lines = map(json.loads, (tmp_path / "stage1" / METRICS).read_text().splitlines())

@@ -50,6 +50,7 @@ def stage(**changes):
     (lambda: Schedule(shape="cosinus"), "^shape: 'cosinus' is no schedule; did you mean cosine\\?$"),
     (lambda: Schedule(shape="stairs", warmup_epochs=2), "^warmup_epochs: has no effect on stairs; leave it out$"),
     (lambda: Schedule(shape=lambda step, steps: 1.0, factor=0.5), "^factor: has no effect on a function; leave"),
+    (lambda: Schedule(warmup_epochs=2, warmup_share=0.1), "^warmup_share: stands beside warmup_epochs; leave one of"),
     (lambda: Schedule(warmup=3), r"warmup: is not a known key; did you mean warmup_(lr|epochs)\?"),
     (lambda: Loss(smoothing=1.0), "smoothing: 1.0 is not below 1"),
     (lambda: Loss(kd="alfa"), "^kd: 'alfa' is no loss; did you mean alpha\\?$"),

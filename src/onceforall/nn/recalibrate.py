@@ -1,4 +1,4 @@
-"""BN recalibration: running statistics of an extracted net, measured anew on training pictures; and what they say."""
+"""BN statistics: measured anew on training pictures, and replaced without a change of the answers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,7 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         norm.reset_running_stats()
         norm.momentum = None  # torch's cumulative mean
         norm.train()
-    shapes = set()
-    for images in batches:
-        net(images)
-        shapes.add(images.shape)
-    if len(shapes) != 1:
-        raise ValueError(f"recalibrate needs batches of one shape, not {sorted(map(tuple, shapes))}")
+    _run(net, batches)
     for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
         hook.remove()
         norm.momentum = momentum
@@ -59,16 +54,19 @@ def _count(samples: dict[nn.Module, int], norm: nn.Module, inputs: tuple[Tensor,
 def rebase(net: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Give a net's BN the statistics of some batches, and a scale and shift with which it answers as before, in place.
 
-    A net that was trained with fixed statistics drifts away from them, and answers nonsense once it is recalibrated.
-    After `rebase` on the same pictures it can be recalibrated: BN normalises by statistics that are true, and
+    In training with fixed statistics activations move away from them, so that recalibration changes the answers. After
+    `rebase` on the same pictures it does not: BN normalises by statistics that are true, and
     scale * (x - mean) / sqrt(var + eps) + shift is the same as it was for every x.
 
     Args:
         net: the net, in evaluation mode.
-        batches: normalised images (B, 3, H, W); each batch counts the same.
+        batches: normalised images (B, 3, H, W), all of one shape, since each batch counts the same.
 
     Returns:
         The net itself.
+
+    Raises:
+        ValueError: there are no batches, or their shapes differ.
     """
     found = input_statistics(net, nn.BatchNorm2d, batches)
     for name, (mean, var) in found.items():
@@ -92,10 +90,13 @@ def input_statistics(net: nn.Module, kind: type[nn.Module],
     Args:
         net: the net, which runs as it is.
         kind: the class of the modules.
-        batches: normalised images (B, 3, H, W); each batch counts the same.
+        batches: normalised images (B, 3, H, W), all of one shape, since each batch counts the same.
 
     Returns:
         For the name of each module its inputs' means (C,) and variances (C,).
+
+    Raises:
+        ValueError: there are no batches, or their shapes differ.
     """
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
@@ -105,9 +106,51 @@ def input_statistics(net: nn.Module, kind: type[nn.Module],
 
     hooks = [module.register_forward_pre_hook(partial(look, name))
              for name, module in net.named_modules() if isinstance(module, kind)]
-    for images in batches:
-        net(images)
+    _run(net, batches)
     for hook in hooks:
         hook.remove()
     return {name: (torch.stack([mean for mean, _ in each]).mean(0), torch.stack([var for _, var in each]).mean(0))
             for name, each in found.items()}
+
+
+def input_spread(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """How much each channel that a convolution reads changes its outputs.
+
+    It is the channel's standard deviation where BN follows, since recalibrated BN takes away what is constant. Where
+    none follows, as in a gate, it is the root of the mean square.
+
+    Args:
+        net: layers that hold a convolution as `conv`, and BN as `norm` where they have some.
+        batches: as `input_statistics` takes them.
+
+    Returns:
+        A number for each channel (C,), by the name of the convolution.
+    """
+    modules = dict(net.named_modules())
+
+    def normed(name: str) -> bool:
+        return f"{name.rpartition('.')[0]}.norm" in modules
+
+    return {name: (var if normed(name) else var + mean.square()).sqrt()
+            for name, (mean, var) in input_statistics(net, nn.Conv2d, batches).items()}
+
+
+@torch.no_grad()
+def take_norms(net: nn.Module, part: nn.Module) -> None:
+    """Give a supernet the BN of one of its sub-networks, in place. Channels that this one lacks stay as they are."""
+    own = net.state_dict()
+    for name, module in part.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for field in ("weight", "bias", "running_mean", "running_var"):
+                value = getattr(module, field)
+                own[f"{name}.{field}"][:len(value)].copy_(value)
+
+
+def _run(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Run the net on batches; raises ValueError for none, and for more than one shape."""
+    shapes = set()
+    for images in batches:
+        net(images)
+        shapes.add(images.shape)
+    if len(shapes) != 1:
+        raise ValueError(f"recalibrate needs batches of one shape, not {sorted(map(tuple, shapes))}")

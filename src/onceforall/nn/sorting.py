@@ -33,9 +33,9 @@ def sort_channels(net: Supernet, trained: SearchSpace, *, keep_squeeze: bool = T
             widths that already has it, so that its sub-networks answer as before.
         keep_squeeze: whether squeezed channels stay within bands too. The authors' code sorts them in full, which
             changes what sub-networks of a trained narrower width answer.
-        spread: for the name of each convolution the standard deviation of each channel (C,) that it reads. Importance
-            is then the deviation times the L2 norm of the weights that read the channel, which is how much of the
-            output varies with it. What is constant does not count, since recalibrated BN takes it away.
+        spread: for the name of each convolution how much each channel (C,) that it reads changes its outputs, as
+            `input_spread` gives it. Importance is then this number times the L2 norm of the weights that read the
+            channel.
     """
     narrower = [net.plan(arch) for arch in _trained(net.space, trained)]
     for block in net.plan(net.space.free.largest).blocks():

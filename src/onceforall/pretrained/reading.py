@@ -54,7 +54,7 @@ class Outline:
         num_classes: that its classifier tells apart.
         mean: of each channel, as `Pretrained` has it.
         std: likewise.
-        calibrated: whether its BN statistics are those of the largest sub-network. A supernet's are of all of them.
+        calibrated: whether its BN statistics are those of the largest sub-network. A supernet's are averages over many.
     """
 
     space: SearchSpace

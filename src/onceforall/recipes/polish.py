@@ -13,7 +13,6 @@ from onceforall.space import Arch
 from onceforall.training.engine.output import check_output, finished
 from onceforall.training.engine.run import train
 from onceforall.training.evaluate import Evaluator
-from onceforall.training.network import Teacher
 from onceforall.training.setup import Options, data_of
 from onceforall.training.stage import Stage, Training
 from onceforall.weights.nets import open_weights, weights_file
@@ -34,7 +33,7 @@ def polishing(last: Training, stage: Path, arch: Arch, *, epochs: int) -> Traini
         epochs: how often every picture is seen.
     """
     weights, was = str(weights_file(stage)), last.stage
-    teacher = last.teacher or Teacher(network=last.network.model_copy(update={"weights": weights, "dropout": 0.0}))
+    teacher = last.teacher or last.as_teacher(weights)
     optimizer = was.optimizer.model_copy(update={"lr": RATE * was.optimizer.lr})
     return Training(
         data=last.data, network=last.network.model_copy(update={"weights": weights, "arch": str(arch)}),

@@ -18,6 +18,7 @@ from onceforall.training.stage import Batches, Stage
 TUNED, SHRUNK = "tuned", "shrunk"  # the stages' folders
 CPU_SIZES = (64, 80, 96, 112, 128)
 BATCH, STEPS = 32, (1200, 4000)  # pictures a step; steps of both stages
+WARM = Schedule(warmup_share=0.1)  # at the full rate from the first step on, what was pretrained is lost
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
 
 
@@ -73,10 +74,10 @@ class Transfer:
             data=replace(data, mean=found.mean, std=found.std), start=self.source,
             network=Network(space=space, num_classes=num_classes, bn_eps=space.bn_eps),
             stages={
-                TUNED: Stage(epochs=tuned, optimizer=_adamw(5e-4), schedule=_warm(tuned),
+                TUNED: Stage(epochs=tuned, optimizer=_adamw(5e-4), schedule=WARM,
                              bn="kept" if found.calibrated else "batch", largest_share=1.0,
                              validate_archs=("largest",), validate_every=max(1, tuned // 2), **common),
-                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=_warm(shrunk), teacher=TUNED,
+                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=WARM, teacher=TUNED,
                               loss=Loss(kd_weight=1.0), sort="pictures", sampling="spread", largest_share=0.1,
                               validate_start=True, validate_every=max(1, shrunk // 4), **common)})
 
@@ -87,8 +88,3 @@ class Transfer:
 
 def _adamw(lr: float) -> Optimizer:
     return Optimizer(name="adamw", lr=lr, weight_decay=0.05)
-
-
-def _warm(epochs: int) -> Schedule:
-    """The default schedule behind a rise over a tenth of the epochs. Without one, what was pretrained is lost."""
-    return Schedule(warmup_epochs=max(1, epochs // 10))

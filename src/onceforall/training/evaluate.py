@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from onceforall.data import Batch, DataSet, Pictures, eval_batches, normalize
 from onceforall.errors import UserError
-from onceforall.nn import Subnet, Supernet, extract, input_statistics, rebase, recalibrate
+from onceforall.nn import Subnet, Supernet, extract, input_spread, rebase, recalibrate, take_norms
 from onceforall.nn.folding import fold
-from onceforall.space import Arch
+from onceforall.space import Arch, SearchSpace
 from onceforall.training.engine.distributed import Processes, follow_first, summed
 
 CALIBRATION = 2  # how BN is recalibrated; 1: on pictures in the order of the data set, class by class in a folder
@@ -84,19 +85,23 @@ class Evaluator:
         net.eval()
         return net
 
-    def rebased(self, net: Subnet, resolution: int) -> Subnet:
-        """The net itself, in evaluation mode, which answers as before, but whose BN statistics are those of the
-        calibration sample at `resolution` (see `nn.rebase`)."""
+    def settled(self, supernet: Supernet, part: SearchSpace) -> Supernet:
+        """A copy of a supernet that was trained with fixed statistics, whose sub-networks can be recalibrated.
+
+        The largest sub-network of `part` answers as before. Its statistics are those of the calibration sample at the
+        middle resolution of `part`, which fit all of them best.
+        """
+        largest = extract(supernet, part.largest).eval()
         with self.compute.autocast():
-            rebase(net.eval(), self._calibrating(resolution))
-        return net
+            rebase(largest, self._calibrating(part.middle.resolution))
+        copy = deepcopy(supernet)
+        take_norms(copy, largest)
+        return copy
 
     def input_spread(self, net: Subnet, resolution: int) -> dict[str, Tensor]:
-        """For the name of each convolution the standard deviation of each channel (C,) that it reads in the
-        calibration sample at `resolution`, to the bit the same in every process."""
+        """`nn.input_spread` on the calibration sample at `resolution`, to the bit the same in every process."""
         with self.compute.autocast():
-            found = input_statistics(net, nn.Conv2d, self._calibrating(resolution))
-        spread = {name: var.sqrt() for name, (_, var) in found.items()}
+            spread = input_spread(net, self._calibrating(resolution))
         follow_first(spread.values(), self.processes)
         return spread
 

@@ -103,9 +103,7 @@ class Recipe(Setting):
         if stage.teacher not in before:
             raise UserError("teacher", f"{stage.teacher!r} is no stage before it",
                             f"known: {', '.join(before) or 'none'}")
-        taught = before[stage.teacher]
-        return Teacher(batch_statistics=taught.stage.bn == "batch", network=taught.network.model_copy(update={
-            "weights": str(_weights(run / stage.teacher)), "dropout": 0.0}))
+        return before[stage.teacher].as_teacher(str(_weights(run / stage.teacher)))
 
     def text(self) -> str:
         """The recipe as YAML, without what is as by default; a space of the catalogue by its name."""

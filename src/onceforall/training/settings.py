@@ -26,7 +26,8 @@ LabelLoss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) to 
 Rate = Callable[[int], float]  # the learning rate of step 0, 1, ..
 T = TypeVar("T")
 DISTILLATIONS: dict[str, Distillation] = {"cross_entropy": distillation, "alpha": alpha_divergence}
-_SHAPES = {"cosine": ("warmup_epochs", "warmup_lr"), "stairs": ("factor", "every")}  # and the fields that each reads
+_SHAPES = {  # and the fields that each reads
+    "cosine": ("warmup_epochs", "warmup_share", "warmup_lr"), "stairs": ("factor", "every")}
 
 
 class Setting(BaseModel):
@@ -151,6 +152,8 @@ class Schedule(Setting):
     shape: str | Function = Field(default="cosine", description="cosine to 0, step by step; stairs; or a function")
     warmup_epochs: int = Field(default=0, ge=0, le=1_000_000, description="epochs of a linear warm-up, among the "
                                "stage's own")
+    warmup_share: float = Field(default=0.0, ge=0, lt=1, description="share of the steps that a linear warm-up takes, "
+                                "in place of warmup_epochs")
     warmup_lr: float = Field(default=0.0, ge=0, le=1000, description="learning rate that the warm-up starts from")
     factor: float = Field(default=0.94, gt=0, le=1, description="of stairs: factor of the learning rate at each")
     every: int = Field(default=2, ge=1, description="of stairs: epochs from one to the next")
@@ -162,6 +165,8 @@ class Schedule(Setting):
         for field, about in type(self).model_fields.items():
             if field not in ("shape", *read) and getattr(self, field) != about.default:
                 raise UserError(field, f"has no effect on {self.shape if read else 'a function'}", "leave it out")
+        if self.warmup_epochs and self.warmup_share:
+            raise UserError("warmup_share", "stands beside warmup_epochs", "leave one of them out")
         return self
 
     def rate(self, lr: float, *, epochs: int, steps_per_epoch: int) -> Rate:
@@ -170,7 +175,8 @@ class Schedule(Setting):
         if self.shape == "stairs":
             return Stairs(lr, self.factor, self.every * steps_per_epoch)
         if self.shape == "cosine":
-            return CosineWarmup(lr, self.warmup_lr, warmup=self.warmup_epochs * steps_per_epoch, total=steps)
+            warmup = self.warmup_epochs * steps_per_epoch or round(self.warmup_share * steps)
+            return CosineWarmup(lr, self.warmup_lr, warmup=warmup, total=steps)
         share: Callable[[int, int], float] = function_of(self.shape, {}, place="schedule.shape")
         return lambda step: lr * share(step, steps)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from onceforall.data.given import given_now
 from onceforall.data.labels import listed
 from onceforall.errors import UserError
 from onceforall.functions import Listener, function_of
-from onceforall.nn import Subnet, Supernet, extract, sort_channels
+from onceforall.nn import Subnet, Supernet, extract, sort_channels, take_norms
 from onceforall.nn.folding import fold
 from onceforall.space import SearchSpace
 from onceforall.training.engine.distributed import Processes
@@ -148,36 +147,13 @@ def learner_of(training: Training, options: Options, evaluator: Evaluator) -> Le
         _sort(training, supernet, evaluator)
         compute.place(supernet)
         if training.stage.bn == "measured":
-            _measure(supernet, evaluator)
+            take_norms(supernet, evaluator.subnet(supernet, training.part.largest))
         optimizer = training.stage.optimizer.over(supernet)
         return Learner(supernet, supernet, optimizer, teacher, compute, scaler, options.processes)
     subnet = subnet_of(training, evaluator)
     optimizer = training.stage.optimizer.over(subnet)
     return Learner(subnet, lambda images, _: subnet(images), optimizer, teacher, compute, scaler,
                    options.processes)
-
-
-def _measure(supernet: Supernet, evaluator: Evaluator) -> None:
-    """Give the supernet the BN statistics that its largest sub-network has on training pictures."""
-    _take_norms(supernet, evaluator.subnet(supernet, supernet.space.largest))
-
-
-def settled(supernet: Supernet, evaluator: Evaluator) -> Supernet:
-    """A copy of a supernet that was trained with fixed statistics, whose sub-networks can be recalibrated: its largest
-    one answers as before, with statistics of pictures of the middle size (see `nn.rebase`)."""
-    copy, space = deepcopy(supernet), supernet.space
-    _take_norms(copy, evaluator.rebased(extract(supernet, space.largest), space.middle.resolution))
-    return copy
-
-
-@torch.no_grad()
-def _take_norms(supernet: Supernet, largest: Subnet) -> None:
-    """Give the supernet the BN of its largest sub-network."""
-    own = supernet.state_dict()
-    for name, module in largest.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for part in ("weight", "bias", "running_mean", "running_var"):
-                own[f"{name}.{part}"].copy_(getattr(module, part))
 
 
 def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -> nn.Module | None:
@@ -190,16 +166,17 @@ def teacher_of(training: Training, compute: Compute, classes: tuple[str, ...]) -
     given = training.teacher
     if given is None:
         return None
-    teacher = _own_teacher(given) if given.network is None else _largest(given.network, classes)
+    if given.network is not None:
+        largest = _largest(given.network, classes)
+        compute.place(largest)
+        largest.requires_grad_(False).train(given.batch_statistics)
+        return largest if given.batch_statistics else fold(largest)
+    teacher = _own_teacher(given)
     compute.place(teacher)
-    teacher.requires_grad_(False).train(given.batch_statistics)
-    if isinstance(teacher, Subnet) and not given.batch_statistics:
-        return fold(teacher)
-    if given.network is None:
-        _check_logits(teacher.eval(), training, compute)
-        for module in teacher.modules():
-            if isinstance(module, _BatchNorm):
-                module.train(given.batch_statistics)
+    _check_logits(teacher.requires_grad_(False).eval(), training, compute)
+    for module in teacher.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(given.batch_statistics)
     return teacher
 
 
@@ -249,8 +226,9 @@ def _sort(training: Training, supernet: Supernet, evaluator: Evaluator) -> None:
         return
     if sort == "pictures":
         evaluator.compute.place(supernet)
-        largest = evaluator.subnet(supernet, space.largest)
-        sort_channels(supernet, space.top, spread=evaluator.input_spread(largest, space.largest.resolution))
+        largest = space.free.largest
+        spread = evaluator.input_spread(evaluator.subnet(supernet, largest), largest.resolution)
+        sort_channels(supernet, space.top, spread=spread)
         return
     before = space_of(Path(weights))
     sort_channels(supernet, _phase_before(space) if before is None else space.common(before),

@@ -116,8 +116,8 @@ class Stage(Setting):
     bn: Literal["batch", "kept", "measured"] = Field(
         default="batch", description="statistics that normalise in training: batch, those of each batch; kept, the "
         "running ones that the weights came with; measured, those of the largest sub-network on training pictures, "
-        "measured before the first step and then kept. The last two are for stages that train the largest alone; what "
-        "they leave has the pictures' statistics, and a scale and shift with which it answers as it was trained")
+        "measured before the first step and then kept. The last two are for stages that train the largest alone. The "
+        "supernet that they leave has statistics of the pictures, and a scale and shift that keep its answers")
     sort: Literal["none", "bands", "squeeze", "all", "pictures"] = Field(
         default="none", description="channels that are sorted by importance before the stage, where weights are "
         "loaded: none; bands, within the bands that are trained already; squeeze, the same, but SE's squeezed "
@@ -222,6 +222,11 @@ class Training(Setting):
                                 ("teacher.module", None if teacher is None else teacher.module)):
             check_named(function, place=f"stage.{place}")
         return self
+
+    def as_teacher(self, weights: str) -> Teacher:
+        """The largest sub-network of what it leaves in a weights file, which normalises as it was trained to."""
+        return Teacher(network=self.network.model_copy(update={"weights": weights, "dropout": 0.0}),
+                       batch_statistics=self.stage.bn == "batch")
 
     @property
     def teacher(self) -> Teacher | None:

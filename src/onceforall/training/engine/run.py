@@ -44,7 +44,7 @@ from onceforall.training.engine.threads import keep_threads
 from onceforall.training.engine.trace import PROFILE, STEPS, WARM_UP, profiled
 from onceforall.training.evaluate import Evaluator, Score
 from onceforall.training.loop import StepReport, run_epoch
-from onceforall.training.setup import Options, check_classes, check_trainable, data_of, learner_of, settled
+from onceforall.training.setup import Options, check_classes, check_trainable, data_of, learner_of
 from onceforall.training.stage import Training
 from onceforall.weights.forms import form_to_write
 from onceforall.weights.nets import NNABLA_WEIGHTS, WEIGHTS, Trained, classes_of, save
@@ -273,7 +273,8 @@ class _Run:
     def _settled(self) -> nn.Module:
         """The net as its weights file holds it."""
         net = self.learner.net
-        return settled(net, self.evaluator) if isinstance(net, Supernet) and self.stage.bn != "batch" else net
+        fixed = self.stage.bn != "batch"
+        return self.evaluator.settled(net, self.course.space) if isinstance(net, Supernet) and fixed else net
 
     def _scored(self, epoch: int, arch: Arch, net: nn.Module, *, kind: str, of: int) -> Score:
         began = time.perf_counter()
@@ -286,8 +287,8 @@ class _Run:
         return score
 
     def _finish(self) -> None:
-        net = self._settled()
         if self.options.processes.first:
+            net = self._settled()
             if isinstance(net, Supernet):
                 trained = Trained(net, net.space, None, self.data.facts)
             else:
