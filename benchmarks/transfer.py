@@ -1,16 +1,19 @@
 """Scores a run of `ofa fit --from` on the test pictures, and draws its front beside the tuned network at every size.
 
     python benchmarks/transfer.py RUN [--records FILE.json] [--picture FILE.png] [--title TEXT] [--count 12]
+        [--below 32 72]
 
 The tuned network is the stage `tuned` alone: one network for all sizes, as anyone would have it without shrinking, with
-the BN statistics that it was trained with. Those of sub-networks are measured anew, as everywhere. With --records of an
-earlier call it only draws.
+the BN statistics that it was trained with. Those of sub-networks are measured anew, as everywhere. It also scores the
+largest architecture at every size, the middle sub-network, and of the front the one that is predicted best below some
+millions of MACs. With --records of an earlier call it only draws.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +37,14 @@ INK, MUTED, RULE, PAPER = "#1b2733", "#5b6875", "#c9d1d9", "#fbfcfd"
 FRONT, ALONE, POLISHED = "#0072b2", "#c75000", "#009e73"  # after Okabe & Ito
 
 
-def measured(folder: Path, count: int) -> dict[str, Any]:
+def measured(folder: Path, count: int, limits: Sequence[float]) -> dict[str, Any]:
     """MACs in millions and top-1 in per cent on the test pictures."""
     run = Run(folder)
     evaluator, net = run.evaluator, run.net
     pictures = evaluator.data.test
     rows, objectives = read_front(folder / "search", net.space)
     archs = [rows[i].arch for i in spread_over(rows, objectives, count)]
+    fitting = [(limit, [row for row in rows if row.costs["macs"] < limit * 1e6]) for limit in limits]
     tuned = load_supernet(folder / TUNED)
     evaluator.compute.place(tuned)
     summary = read_summary(folder / SUMMARY)
@@ -56,6 +60,10 @@ def measured(folder: Path, count: int) -> dict[str, Any]:
     return {
         "pictures": len(pictures), "torch": torch.__version__,
         "tuned": [[size, *point(tuned, net.space.largest.at(size), kept=as_trained)] for size in net.space.resolutions],
+        "largest": [[size, *point(net, net.space.largest.at(size))] for size in net.space.resolutions],
+        "middle": [net.space.middle.resolution, *point(net, net.space.middle)],
+        "below": [[limit, *point(net, max(some, key=lambda row: row.predicted).arch)]
+                  for limit, some in fitting if some],
         "front": sorted(point(net, arch) for arch in archs),
         "saved": [[row["macs"] / 1e6, 100 * row["top1"]] for row in summary["subnets"]],
         "polished": [[row["macs"] / 1e6, 100 * row["polished"]["top1"]] for row in summary["subnets"]
@@ -98,9 +106,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     parser.add_argument("--title", default="")
     parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--below", type=float, nargs="*", default=[32, 72])
     options = parser.parse_args()
     known = options.records is not None and options.records.exists()
-    found = json.loads(options.records.read_text()) if known else measured(options.run, options.count)
+    found = json.loads(options.records.read_text()) if known else measured(options.run, options.count, options.below)
     print(json.dumps(found, indent=1))
     if options.records is not None and not known:
         options.records.write_text(json.dumps(found) + "\n")
