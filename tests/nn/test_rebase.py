@@ -53,7 +53,7 @@ def test_statistics_of_what_convolutions_read(net):
 def test_batches_of_one_shape_are_needed(net):
     largest = extract(net, SPACE.largest).eval()
     for batches in ([], [torch.zeros(2, 3, 16, 16), torch.zeros(3, 3, 16, 16)]):
-        with pytest.raises(ValueError, match="needs batches of one shape"):
+        with pytest.raises(ValueError, match="need batches of one shape"):
             rebase(largest, batches)
 
 

@@ -153,4 +153,4 @@ def _run(net: nn.Module, batches: Iterable[Tensor]) -> None:
         net(images)
         shapes.add(images.shape)
     if len(shapes) != 1:
-        raise ValueError(f"recalibrate needs batches of one shape, not {sorted(map(tuple, shapes))}")
+        raise ValueError(f"BN statistics need batches of one shape, not {sorted(map(tuple, shapes))}")
