@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--stages", metavar="N,N,N", default="")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     keep_large_blocks()
     epochs = [int(count) for count in options.stages.split(",") if count]
