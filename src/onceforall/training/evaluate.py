@@ -89,7 +89,7 @@ class Evaluator:
         """A copy of a supernet that was trained with fixed statistics, whose sub-networks can be recalibrated.
 
         The largest sub-network of `part` answers as before. Its statistics are those of the calibration sample at the
-        middle resolution of `part`, which fit all of them best.
+        middle resolution of `part`. At the other resolutions they lose less than those of the largest one.
         """
         largest = extract(supernet, part.largest).eval()
         with self.compute.autocast():
