@@ -163,9 +163,9 @@ class Stage(Setting):
 
     def part(self, space: SearchSpace) -> SearchSpace:
         """The part of a space that is trained."""
+        known = [*space.dimensions, "depth", "resolution"]
         for place, names in (("choices", self.choices), ("at_largest", self.at_largest)):
             for name in names:
-                known = [*space.dimensions, "depth", "resolution"]
                 if name not in known:
                     raise UserError(f"{place}.{name}", f"is no elastic dimension of {space.name}",
                                     f"it has {', '.join(known)}")
