@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,9 +52,7 @@ def replacing(path: Path, *, causes: tuple[type[Exception], ...] = (OSError,), t
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()  # its error says why the file cannot be written; those of libraries may not
-        mode = partial.stat().st_mode
         yield partial
-        partial.chmod(stat.S_IMODE(mode))  # safetensors makes a file of its own, for its owner alone
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         if before is not None and path.exists():
@@ -166,7 +163,7 @@ def _number(error: Exception) -> int:
     """The system's number of the cause; 0 where the error does not have one."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    found = re.search(r"(?:os error |errno = )([0-9]+)", str(error))  # as safetensors and HDF5 write it
+    found = re.search(r"errno = ([0-9]+)", str(error))  # as HDF5 writes it
     return int(found[1]) if found else 0
 
 

@@ -53,13 +53,6 @@ def test_the_newest_the_one_before_and_the_last_good_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [NEWEST]
 
 
-def test_what_a_kill_left_is_removed(tmp_path):
-    for name in (".tmpAbC123", ".tmp", ".tmpfolder1"):
-        (tmp_path / name).touch()
-    saved(tmp_path, 1.0)
-    assert {p.name for p in tmp_path.iterdir()} == {NEWEST, ".tmp", ".tmpfolder1"}
-
-
 def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     if how == "flipped":

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialized
 
 from onceforall.cost.features import Features
 from onceforall.cost.population import CostTable
@@ -36,8 +36,9 @@ def save(predictor: Predictor, path: Path, *, about: Mapping[str, Any]) -> None:
         arrays = {"sizes": predictor.columns.sizes, "blocks": predictor.columns.blocks}
         for i, (weight, bias) in enumerate(predictor.layers):
             arrays |= {f"{i}.weight": weight, f"{i}.bias": bias}
-    with replacing(path, causes=(OSError, SafetensorError)) as partial:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, partial, {_ABOUT: json.dumps(values)})
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as partial:
+        partial.write_bytes(serialized(whole, {_ABOUT: json.dumps(values)}))
 
 
 def load(path: Path, *, space: SearchSpace | None = None) -> Predictor:

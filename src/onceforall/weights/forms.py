@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from onceforall.errors import UserError
@@ -89,7 +88,7 @@ class Form:
 
     def write(self, path: Path, content: Content) -> None:
         """Write the file as a whole or not at all; raises UserError where it cannot be written."""
-        with replacing(path, causes=(OSError, RuntimeError, SafetensorError)) as partial:
+        with replacing(path, causes=(OSError, RuntimeError)) as partial:
             self.code.write(partial, content)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 from onceforall.errors import UserError
@@ -84,23 +84,20 @@ def write(path: Path, content: Content) -> None:
     if content.stored is not None:
         header[ELASTIC] = content.stored.text
         arrays |= {STATISTICS + number: array for number, array in content.stored.statistics.items()}
-    save_file(arrays, path, {"format": "pt", **header})
-    _sort_entries(path)
+    path.write_bytes(_in_order(serialized(arrays, {"format": "pt", **header})))
 
 
-def _sort_entries(path: Path) -> None:
-    """Bring the entries of a header in order, so that equal weights make equal files.
+def _in_order(file: bytes) -> bytes:
+    """The same file with the entries of its header in order, so that equal weights make equal files.
 
     safetensors writes the entries in an order that differs from one call to the next.
     """
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length  # arrays stay where they are
-        file.seek(8)
-        file.write(text.ljust(length))
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= end - 8  # arrays stay where they are
+    return file[:8] + text.ljust(end - 8) + file[end:]
 
 
 def _about(path: Path, header: dict[str, str]) -> About:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from onceforall.errors import UserError
@@ -63,11 +63,9 @@ def save(folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, *, posi
     meta = {"format": FORMAT, "epoch": position.epoch, "step": position.step, "extra": dict(extra),
             "crc32": _checksum(whole)}
     path, then = folder / NEWEST, "the same command goes on from the checkpoint before"
-    with replacing(path, causes=(OSError, SafetensorError), then=then, before=folder / BEFORE) as partial:
-        save_file(whole, partial, {"onceforall": json.dumps(meta)})
+    with replacing(path, then=then, before=folder / BEFORE) as partial:
+        partial.write_bytes(serialized(whole, {"onceforall": json.dumps(meta)}))
     try:
-        for leftover in folder.glob(".tmp??????"):  # safetensors writes there first; a killed process leaves it
-            leftover.unlink(missing_ok=True)
         if good:
             _also_good(folder)
         _flush(folder)
