@@ -123,10 +123,17 @@ def test_what_is_impossible_is_said_before_anything_is_measured(net, tmp_path, r
     assert not list(tmp_path.iterdir())
 
 
-def test_a_space_too_small_to_learn_from(net, tmp_path):
-    part = SPACE.restrict(kernel=(7,), expand=(6,), depth=(4,))
-    with pytest.raises(UserError, match="has 2 sub-networks here, too few to learn from; score each"):
-        search(part, Request(), num_classes=4, scorer=Scorer(net, Evaluator(DATA), tmp_path))
+@pytest.mark.parametrize("sizes", [(12, 16), (16,)])
+def test_a_space_too_small_to_learn_from(net, tmp_path, sizes):
+    """All of it is measured, and what was measured makes the front."""
+    part = SPACE.restrict(kernel=(7,), expand=(6,), depth=(4,), resolutions=sizes)
+    record = search(part, Request(), num_classes=4, scorer=Scorer(net, Evaluator(DATA), tmp_path))
+    measured = {row.arch: row.measured for row in record.sampled}
+    assert set(measured) == {part.largest.at(size) for size in sizes}
+    assert record.front and all(row.predicted == measured[row.arch] for row in record.front)
+    assert record.fitted is None
+    record.write(tmp_path)
+    assert read_record(tmp_path)["predictor"] is None
 
 
 class Told(Scorer):

@@ -80,7 +80,7 @@ def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, sco
     if predictor is None and scorer is not None and ACCURACY in objectives:
         learned = study(priced, objectives, limits, scorer=scorer, plan=request.plan, evolution=request.evolution,
                         listener=listener)
-        predictor = learned.fitted.predictor
+        predictor = learned.predictor
     problem = priced.problem(objectives, limits, predictor)
     found = learned.found if learned else evolve(problem, request.evolution, listener=listener)
     front, baseline = front_rows(found.codes, priced, predictor), []
@@ -90,7 +90,7 @@ def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, sco
     if scorer is not None and request.measure:
         some = [front[i].arch for i in spread_over(front, objectives, request.measure)]
         front = with_measured(front, dict(zip(some, scorer.scores(some, split="test"), strict=True)))
-    sampled = rows(learned.rows.codes, priced, predicted=learned.fitted.left_out,
+    sampled = rows(learned.rows.codes, priced, predicted=learned.predicted,
                    measured=learned.rows.top1) if learned else []
     return Record(priced.space, num_classes, objectives, request.limits, front, found.evaluations,
                   time.perf_counter() - began, request.evolution.seed, sampled, baseline,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onceforall.cost.features import Floats
 from onceforall.cost.measured import Measured
 from onceforall.cost.population import Codes
-from onceforall.cost.predictor import Fitted, fit_best
+from onceforall.cost.predictor import Fitted, Predictor, fit_best
 from onceforall.cost.spread import spread
 from onceforall.errors import UserError
 from onceforall.functions import Listener
@@ -50,28 +51,54 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """The front, the predictor that led to it, and the rows that this one was fitted on."""
+    """The front, what led to it, and the rows that were measured.
+
+    Args:
+        found: the front.
+        predictor: tells accuracies.
+        rows: the measured sub-networks.
+        fitted: how the predictor was fitted on them; None where they are all that the space has.
+    """
 
     found: Found
-    fitted: Fitted
+    predictor: Predictor
     rows: Measured
+    fitted: Fitted | None = None
+
+    @property
+    def predicted(self) -> Floats:
+        """Of each row (N,), by a predictor that has not seen it; the measured accuracy where none was fitted."""
+        return self.rows.top1 if self.fitted is None else self.fitted.left_out
+
+
+class Known:
+    """The accuracies of measured sub-networks; 0 for any other."""
+
+    def __init__(self, rows: Measured) -> None:
+        self.space = rows.space
+        self._top1 = dict(zip(map(tuple, rows.codes.tolist()), rows.top1.tolist(), strict=True))
+
+    def of(self, codes: Codes) -> Floats:
+        return np.array([self._top1.get(code, 0.0) for code in map(tuple, codes.tolist())])
 
 
 def study(costs: Costs, objectives: Sequence[str], limits: Sequence[Limit], *, scorer: Scorer, plan: Plan,
           evolution: Evolution, listener: Listener | None = None) -> Learned:
     """The Pareto front of a supernet whose accuracies are not known yet.
 
-    The rows to start with are spread over the first cost among the objectives.
+    The rows to start with are spread over the first cost among the objectives. Where a space has too few sub-networks
+    to learn from, all of them are rows.
     """
     rng = np.random.default_rng(evolution.seed)
     table = costs.tables[next(name for name in objectives if name in costs.tables)]
     codes = spread(table, plan.collect, rng)
     if plan.largest:
         codes = _with_largest(costs, codes)
-    if len(codes) < LEAST_ROWS:
-        raise UserError(costs.space.name, f"has {len(codes)} sub-networks here, too few to learn from",
-                        "score each with `ofa evaluate`")
     rows = _measured(costs, codes, scorer)
+    if len(codes) < LEAST_ROWS:
+        known = Known(rows)
+        problem = costs.problem(objectives, limits, known)
+        return Learned(evolve(problem, evolution, start=codes, listener=listener), known, rows)
     fitted = fit_best(rows, seed=evolution.seed)
     for turn in range(plan.rounds + 1):
         problem = costs.problem(objectives, limits, fitted.predictor)
@@ -79,7 +106,7 @@ def study(costs: Costs, objectives: Sequence[str], limits: Sequence[Limit], *, s
         if turn < plan.rounds:
             rows = _measured(costs, np.concatenate([rows.codes, _fresh(found, rows.codes, plan.each)]), scorer)
             fitted = fit_best(rows, seed=evolution.seed, regressors=[fitted.regressor])
-    return Learned(found, fitted, rows)
+    return Learned(found, fitted.predictor, rows, fitted)
 
 
 def _with_largest(costs: Costs, codes: Codes) -> Codes:
