@@ -16,8 +16,8 @@ from onceforall.cost.population import CostTable
 from onceforall.cost.predictor import cross_validated, fit_linear, fit_mlp
 from onceforall.cost.predictor_file import load, save
 from onceforall.errors import UserError
-from onceforall.interop.mit.weights import loaded
 from onceforall.space import search_space
+from onceforall.weights.torch_file import loaded
 
 SPACE = search_space("mobilenet_v3_large")
 SMALL = search_space("mobilenet_v3_large_32px").restrict(depth=(2, 3))

@@ -197,40 +197,6 @@ def test_refused_networks_of_timm(name):
         from_pretrained(module, sizes=[64])
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("tim:resnet18", "'tim:resnet18' is no source of a pretrained network; did you mean timm"),
-    ("pictures", "is no source of a pretrained network; known: timm, torchvision"),
-    ("torchvision:resnet19", "torchvision has no 'resnet19'; near: resnet1"),
-    ("torchvision:resnet18:absent.pth", "absent.pth is no file"),
-])
-def test_unknown_sources(name, message):
-    with pytest.raises(UserError, match=message):
-        source_of(name)
-
-
-def test_an_unknown_name_of_timm():
-    pytest.importorskip("timm", reason="timm is not installed")
-    with pytest.raises(UserError, match=r"timm has no 'mobilenetv4_conv_smal'; near: mobilenetv4_conv_small"):
-        source_of("timm:mobilenetv4_conv_smal")
-
-
-def test_weights_from_a_file(tmp_path):
-    module = randomised(torchvision.models.mnasnet0_5(weights=None))
-    file = tmp_path / "mnasnet.pth"
-    torch.save(module.state_dict(), file)
-    found = from_pretrained(f"torchvision:mnasnet0_5:{file}", sizes=[64])
-    assert found.mean == (0.485, 0.456, 0.406)
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(found.net(images, found.net.space.largest), module(images), rtol=1e-4, atol=1e-4)
-    file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"mnasnet.pth does not fit torchvision:mnasnet0_5"):
-        source_of(f"torchvision:mnasnet0_5:{file}")
-    torch.save({"other": torch.zeros(1)}, file)
-    with pytest.raises(UserError, match=r"mnasnet.pth does not fit torchvision:mnasnet0_5"):
-        source_of(f"torchvision:mnasnet0_5:{file}")
-
-
 def test_lite_answers_as_another_implementation_of_it():
     """The package's weights in timm's network of the same name."""
     timm = pytest.importorskip("timm", reason="timm is not installed")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import nn
 
 from onceforall.errors import UserError
 from onceforall.nn.subnet import Subnet
+from onceforall.pretrained.state import state_of
 from onceforall.space import Head, SearchSpace, StageSpace, Stem, lower
 from onceforall.space.plan import make_divisible
 
@@ -38,17 +38,17 @@ def module_of(name: str, file: Path | None) -> nn.Module:
                         padding="same")
     net = Subnet(lower(space, space.largest), bn_eps=space.bn_eps).eval()
     if file is not None:
-        _load(net, file)
+        _load(net, file, name)
     return net
 
 
 @torch.no_grad()
-def _load(net: nn.Module, file: Path) -> None:
+def _load(net: nn.Module, file: Path, name: str) -> None:
     """The tensors of a file in the order of the layers, which is that of the forward pass in both."""
-    try:
-        theirs = list(torch.load(file, map_location="cpu", weights_only=True).values())
-        ours = list(net.state_dict().values())
-        for tensor, found in zip(ours, theirs, strict=True):
-            tensor.copy_(found)
-    except (OSError, EOFError, RuntimeError, ValueError, AttributeError, TypeError, UnpicklingError) as error:
-        raise UserError(str(file), f"is not of this network ({' '.join(str(error).split())[:200]})") from None
+    theirs, ours = list(state_of(file).values()), net.state_dict()
+    shapes = [tuple(tensor.shape) for tensor in theirs]
+    if shapes != [tuple(tensor.shape) for tensor in ours.values()]:
+        raise UserError(str(file), f"is not of {name}: its {len(shapes)} arrays are not the network's {len(ours)}",
+                        f"give the weights file of {name}")
+    for tensor, found in zip(ours.values(), theirs, strict=True):
+        tensor.copy_(found)

@@ -118,7 +118,7 @@ def outline(source: str, *, sizes: Sequence[int] | None = None, choices: Choices
 
 def _opened(source: str, *, weights: bool) -> Source:
     """A named source, or the net of a file with the colours that its pictures were normalised with."""
-    if is_named(source) or not Path(source).exists():
+    if not source or is_named(source) or not Path(source).exists():  # an empty path would be the working folder
         return source_of(source, weights=weights)
     trained = open_weights(source)
     mean, std = (tuple(trained.pictures.get(name, usual))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 from torch import nn
 
 from onceforall.data.spec import Colour
 from onceforall.errors import UserError
+from onceforall.pretrained.state import load
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Source:
 
 
 Reader = Callable[[str, Path | None, bool], Source]  # the network's name, a weights file, whether weights are wanted
-_UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, UnpicklingError)
+_UNREACHABLE = (OSError, RuntimeError, ValueError)  # what downloads raise
 
 
 def is_named(source: str) -> bool:
@@ -56,6 +58,8 @@ def source_of(name: str, *, weights: bool = True) -> Source:
     """
     kind, _, rest = name.partition(":")
     if kind not in SOURCES:
+        if "/" in name or name.endswith((".safetensors", ".h5", ".pth", ".pt")):
+            raise UserError("source", f"{name!r} does not exist")
         near = difflib.get_close_matches(kind, SOURCES, n=1)
         raise UserError("source", f"{name!r} is no source of a pretrained network",
                         f"did you mean {near[0]}?" if near else f"known: {', '.join(SOURCES)}, or a file of weights")
@@ -67,32 +71,38 @@ def source_of(name: str, *, weights: bool = True) -> Source:
 
 
 def _timm(model: str, file: Path | None, weights: bool) -> Source:
-    timm = _package("timm", "timm")
-    _known(model, timm.list_models(), "timm")
+    timm = _package("timm", "onceforall[timm]")
+    name = f"timm:{model}"
+    _known(model.partition(".")[0], timm.list_models(), "timm")  # a tag of the weights comes after a dot
+    fetched = weights and file is None
+    if "." in model or fetched:
+        _check_tag(model, timm.list_pretrained(f"{model.partition('.')[0]}.*"))
     try:
-        module = timm.create_model(model, pretrained=weights and file is None,
-                                   checkpoint_path="" if file is None else str(file))
-    except _UNREADABLE as error:
-        raise _unreachable(f"timm:{model}", file, error) from None
-    about = module.pretrained_cfg
-    return Source(f"timm:{model}", module.eval(), tuple(about["mean"]), tuple(about["std"]), about["input_size"][-1])
+        with _quiet("huggingface_hub"):  # which logs each try to reach the network
+            module = timm.create_model(model, pretrained=fetched)
+    except _UNREACHABLE as error:
+        raise _unreachable(name, f"model.safetensors of {timm.models.get_pretrained_cfg(model).hf_hub_id}",
+                           error) from None
+    if file is not None:
+        load(module, file, name)
+    values = module.pretrained_cfg
+    return Source(name, module.eval(), tuple(values["mean"]), tuple(values["std"]), values["input_size"][-1])
 
 
 def _torchvision(model: str, file: Path | None, weights: bool) -> Source:
-    import torch
     from torchvision import models
 
+    name = f"torchvision:{model}"
     _known(model, models.list_models(module=models), "torchvision")
     about = models.get_model_weights(model).DEFAULT
     try:
         module = models.get_model(model, weights=about if weights and file is None else None)
-        if file is not None:
-            module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except _UNREADABLE as error:
-        raise _unreachable(f"torchvision:{model}", file, error) from None
+    except _UNREACHABLE as error:
+        raise _unreachable(name, about.url.rpartition("/")[2], error) from None
+    if file is not None:
+        load(module, file, name)
     prepared = about.transforms()
-    return Source(f"torchvision:{model}", module.eval(), tuple(prepared.mean), tuple(prepared.std),
-                  prepared.crop_size[0])
+    return Source(name, module.eval(), tuple(prepared.mean), tuple(prepared.std), prepared.crop_size[0])
 
 
 def _lite(model: str, file: Path | None, weights: bool) -> Source:
@@ -112,25 +122,45 @@ def _lite_file(model: str) -> Path:
     return found[0]
 
 
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """No warnings of that logger inside."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _package(name: str, package: str):  # type: ignore[no-untyped-def]
     if importlib.util.find_spec(name) is None:
-        raise UserError("source", f"needs the package {package}, which is not installed", f"pip install {package}")
+        raise UserError("source", f"needs the package {package}, which is not installed", f"pip install '{package}'")
     return importlib.import_module(name)
 
 
 def _known(model: str, names: list[str], kind: str) -> None:
-    bare = model.partition(".")[0]  # timm's tag of the weights comes after a dot
-    if bare not in names:
-        near = difflib.get_close_matches(bare, names, n=3)
-        raise UserError("source", f"{kind} has no {model!r}", f"near: {', '.join(near)}" if near else "")
+    if model not in names:
+        near = difflib.get_close_matches(model, names, n=3)
+        raise UserError("source", f"{kind} has no {model!r}", f"near: {', '.join(near)}" if near else
+                        f"list_models() of {kind} names those that it has")
 
 
-def _unreachable(name: str, file: Path | None, error: Exception) -> UserError:
-    said = " ".join(str(error).split())[:200]
-    if file is not None:
-        return UserError("source", f"{file} does not fit {name} ({said})", "give that network's own weights file")
-    return UserError("source", f"the weights of {name} cannot be had ({said})",
-                     f"bring their file, and give --from {name}:FILE")
+def _check_tag(model: str, known: list[str]) -> None:
+    """Raise UserError where there are no weights of that tag, or none at all."""
+    bare, _, tag = model.partition(".")
+    tags = [name.partition(".")[2] for name in known]
+    if not tags or (tag and tag not in tags):
+        raise UserError("source", f"timm has no weights {tag!r} of {bare}" if tag else f"timm has no weights of {bare}",
+                        f"it has {', '.join(tags)}" if tags else f"bring a file, and give timm:{bare}:FILE")
+
+
+def _unreachable(name: str, wanted: str, error: BaseException) -> UserError:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause  # which is the network's own
+    return UserError("source", f"the weights of {name} cannot be had ({' '.join(str(error).split())})",
+                     f"bring {wanted}, and give --from {name}:FILE")
 
 
 SOURCES: dict[str, Reader] = {"timm": _timm, "torchvision": _torchvision,

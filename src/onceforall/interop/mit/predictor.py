@@ -10,8 +10,8 @@ import numpy as np
 from onceforall.cost.features import Features
 from onceforall.cost.predictor import Mlp
 from onceforall.errors import UserError
-from onceforall.interop.mit.weights import loaded
 from onceforall.space import SearchSpace
+from onceforall.weights.torch_file import loaded
 
 _SIZES = range(112, 225, 16)  # the resolutions that their encoding has a place for
 _SLOTS, _INPUTS = 20, 128

@@ -3,10 +3,6 @@ beyond tensors, numbers and their containers."""
 
 from __future__ import annotations
 
-import pickle
-import struct
-import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,13 +18,10 @@ from onceforall.nn import Subnet, Supernet
 from onceforall.weights import native
 from onceforall.weights.about import NAME, About, parsed
 from onceforall.weights.content import COUNT, MEAN, Content, count_of, count_tensors
+from onceforall.weights.torch_file import loaded
 
 _LEAVES = {"_W": "weight", "_b": "bias", "_gamma": "weight", "_beta": "bias", "_mean": "running_mean",
            "_var": "running_var"}
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
-            AssertionError, OverflowError, MemoryError, struct.error,  # what torch.load raises on broken files
-            zipfile.BadZipFile)
-
 
 def key(name: str) -> str:
     """The authors' name of the array that NNablaNAS calls `name`.
@@ -92,26 +85,3 @@ def foreign(path: Path, content: Content) -> Foreign:
 
 def _about(path: Path, values: Mapping[str, Any]) -> About | None:
     return parsed(path, text if isinstance(text := values[NAME], str) else "") if NAME in values else None
-
-
-def loaded(path: Path) -> Mapping[str, Any]:
-    """A torch checkpoint of tensors, numbers and their containers; raises UserError for anything else."""
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():  # not the path, whose suffix torch would go by
-            warnings.simplefilter("ignore")
-            if zipfile.is_zipfile(file):
-                with zipfile.ZipFile(file) as packed:
-                    if any(entry.compress_type for entry in packed.infolist()):
-                        raise ValueError("it is compressed, which torch's own are not")  # it may unpack to anything
-            file.seek(0)
-            values = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(str(path), "does not exist") from None
-    except _DAMAGED as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in reason:
-            reason = "it holds more than tensors, and what it holds is not run"
-        raise UserError(str(path), f"is not a readable torch checkpoint ({reason})") from None
-    if not isinstance(values, Mapping):
-        raise UserError(str(path), f"holds {type(values).__name__}, not a state dict")
-    return values
