@@ -27,13 +27,13 @@ def test_the_code_of_the_page_runs(tmp_path):
 def test_each_touches_at_most_two_files():
     """The registers are where the table says, and there is no other place that lists what they hold."""
     assert [what for what, _, _ in ROWS] == ["a search space", "an elastic dimension", "a kind of block", "a strategy",
-                                          "an export target"]
+                                          "a pretrained source", "an export target"]
     for _, files, count in ROWS:
         found = re.findall(r"`(.*?)`", files)
         assert len(found) == int(count) <= 2
         assert all((ROOT / "src" / "onceforall" / file).is_file() for file in found)
     registers = {"CATALOG": "space/catalog.py", "KINDS": "space/kinds.py", "STRATEGIES": "training/strategy.py",
-                 "TARGETS": "deploy/targets.py"}
+                 "PRETRAINED": "pretrained/sources.py", "TARGETS": "deploy/targets.py"}
     for name, file in registers.items():
         defined = [path for path in (ROOT / "src").rglob("*.py")
                    if re.search(rf"^{name}\b[^=\n]*= ", path.read_text(encoding="utf-8"), re.MULTILINE)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 
 import pytest
@@ -148,6 +149,22 @@ def test_what_is_no_classifier(module, message):
         from_pretrained(module, sizes=[32])
 
 
+class OneSize(Own):
+    """Only for pictures of 64 pixels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.reshape(-1, 3, 64, 64))
+
+
+def test_a_module_that_cannot_be_compared():
+    with pytest.raises(UserError, match="OneSize: does not take pictures of 65 pixels .shape .*; give a network that"):
+        from_pretrained(OneSize(), sizes=[64])
+    with torch.device("meta"):
+        module = Own()
+    with pytest.raises(UserError, match="Own: has no weights: it is on the device meta"):
+        from_pretrained(module, sizes=[64])
+
+
 @pytest.mark.parametrize(("sizes", "message"), [(["64"], "--sizes: 64 is not a whole number"), ([4], "from 8 to 4096")])
 def test_wrong_sizes(sizes, message):
     with pytest.raises(UserError, match=message):
@@ -222,6 +239,19 @@ def test_inspect_shows_the_table(capsys):
     assert " ".join(rows[1]) == "2 1, 2, 3 40 2 mbconv fraction 0.5, 0.667, 1; kernel 3, 5"
     assert "largest     56,510,400 MACs, 2,542,856 parameters" in lines
     assert any(line.startswith("smallest") for line in lines)
+
+
+def test_inspect_takes_the_choices_of_a_run(capsys):
+    words = ["--sizes", "32,64", "--kernels", "5", "--ratios", "1", "--depth", "2", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "torchvision:mobilenet_v3_small", *words])
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert (found["resolution"], found["count"]) == (64, 4)  # two stages have 2 or 3 blocks
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "mobilenet_v3_large", *words])
+    assert ended.value.code == 2
+    assert "--sizes, --kernels, --ratios or --depth: is for a pretrained network" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -25,8 +25,9 @@ from onceforall.deploy.folder import load_subnet
 from onceforall.errors import UserError
 from onceforall.nn import Supernet, extract
 from onceforall.pretrained import sources
-from onceforall.pretrained.reading import from_pretrained
+from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.sources import Source
+from onceforall.pretrained.table import Choices
 from onceforall.recipes.fit import Request, fit, plan, write_start
 from onceforall.recipes.polish import polishing
 from onceforall.report.gather import gather
@@ -77,7 +78,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """A source called tiny."""
     module = Tiny()
     randomise(module)
-    monkeypatch.setitem(sources.SOURCES, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
+    monkeypatch.setitem(sources.PRETRAINED, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
     return module
 
 
@@ -92,7 +93,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         module = Tiny()
         randomise(module)
-        patch.setitem(sources.SOURCES, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
+        patch.setitem(sources.PRETRAINED, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
         fit(request(), folder, Options())
     return folder
 
@@ -111,6 +112,25 @@ def test_the_recipe():
     assert [rate(0) < 1e-4, rate(tuned.epochs - 1)] == [True, pytest.approx(5e-4)]  # a tenth of the steps
     assert plan(request(changes=("stages.shrunk.epochs=1",)), gpu=False).stages["shrunk"].epochs == 1
     assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize(("own", "gpu", "sizes"), [
+    (16, False, (16,)), (128, False, (128,)), (224, False, (64, 80, 96, 112, 128)), (224, True, (128, 160, 192, 224)),
+    (240, True, (144, 176, 208, 240))])
+def test_the_usual_sizes(tiny, monkeypatch, own, gpu, sizes):
+    monkeypatch.setitem(sources.PRETRAINED, "tiny", lambda *_: Source("tiny", tiny, (0.4,) * 3, (0.3,) * 3, own))
+    recipe = plan(request(sizes=None), gpu=gpu)
+    assert recipe.network.space.resolutions == sizes
+    assert recipe.stages["shrunk"].validate_at == sizes[-1:]
+
+
+def test_a_network_without_choices(tmp_path):
+    """Its sizes alone are elastic: too few sub-networks to learn from, and each is measured."""
+    few = request(choices=Choices(kernels=5, ratios=(1.0,), depth=2))
+    summary = fit(few, tmp_path, Options())
+    front = read_record(tmp_path / "search")["front"]
+    assert {row["resolution"] for row in front} <= {12, 16}
+    assert [row["resolution"] for row in summary["subnets"]] == [12, 16]
 
 
 def test_it_starts_with_the_networks_weights(run):
@@ -175,7 +195,7 @@ def test_a_recipe_needs_no_weights(monkeypatch, tiny):
         asked.append(weights)
         return Source("tiny", tiny, (0.4,) * 3, (0.3,) * 3, 16)
 
-    monkeypatch.setitem(sources.SOURCES, "tiny", source)
+    monkeypatch.setitem(sources.PRETRAINED, "tiny", source)
     plan(request(), gpu=False)
     assert asked == [False]
 
@@ -188,7 +208,7 @@ def test_the_same_command_goes_on(run, caplog):
 def test_another_start_in_the_same_folder_is_refused(tmp_path, tiny, monkeypatch):
     recipe = plan(request(), gpu=False)
     recipe.write(tmp_path / "recipe.yaml")
-    monkeypatch.setitem(sources.SOURCES, "tinier", lambda *_: Source("tiny", tiny, (0.4,) * 3, (0.3,) * 3, 16))
+    monkeypatch.setitem(sources.PRETRAINED, "tinier", lambda *_: Source("tiny", tiny, (0.4,) * 3, (0.3,) * 3, 16))
     with pytest.raises(UserError, match="holds a run that starts from tiny, not from tinier; take another output"):
         fit(request(start="tinier"), tmp_path, Options())
     for seed in (1, 2):
@@ -232,6 +252,11 @@ def test_from_a_supernet_of_other_classes(tmp_path, tiny):
     assert found.net.space == net.space
     recipe = plan(request(start=str(tmp_path / "old.safetensors"), sizes=None), gpu=False)
     assert recipe.network.space == net.space
+    wide = replace(net.space, resolutions=(128, 160, 224))
+    save(Trained(fitted(net, wide, 6), wide), tmp_path / "wide.safetensors")
+    for gpu, sizes in ((False, (64, 80, 96, 112, 128)), (True, wide.resolutions)):
+        found = plan(request(start=str(tmp_path / "wide.safetensors"), sizes=None), gpu=gpu)
+        assert found.network.space.resolutions == sizes
     assert recipe.stages["tuned"].bn == "batch"  # a supernet's statistics are those of no sub-network
     write_start(recipe, tmp_path, Processes())
     start = load_supernet(tmp_path / START)
@@ -243,6 +268,7 @@ def test_from_a_supernet_of_other_classes(tmp_path, tiny):
     (["--from", "tinny"], "source: 'tinny' is no source of a pretrained network; did you mean tiny?"),
     (["--from", "tiny", "--recipe", "digits"], "--recipe: digits stands beside --from"),
     (["--from", "tiny", "--sizes", "16,x"], "--sizes: '16,x' is not a list of sizes"),
+    (["--from", "tiny", "--sizes", ""], "--sizes: '' is not a list of sizes"),
     (["--from", "tiny", "--sizes", "4"], "--sizes: 4 is not a whole number from 8 to 4096"),
     (["--from", "tiny", "--ratios", "half"], "--ratios: 'half' is not a list of shares"),
     (["--from", "tiny", "--ratios", "0"], "--ratios: 0 is not a share above 0, at most 1"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from onceforall.data import DataSpec
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.space import search_space
@@ -19,6 +21,7 @@ from onceforall.training.engine.checkpoint import Position
 from onceforall.training.engine.distributed import Processes
 from onceforall.training.evaluate import Compute
 from onceforall.training.loop import Learner, train_step
+from onceforall.training.network import Network
 from onceforall.training.optimizer import OPTIMIZERS, spared
 from onceforall.training.settings import Loss, Optimizer, Schedule
 from onceforall.training.stage import Batches, Stage
@@ -55,6 +58,9 @@ def stage(**changes):
     (lambda: Loss(smoothing=1.0), "smoothing: 1.0 is not below 1"),
     (lambda: Loss(kd="alfa"), "^kd: 'alfa' is no loss; did you mean alpha\\?$"),
     (lambda: stage(batches={"size": 6, "micro": 4}), "^batches.size: 6 is not a multiple of micro, 4$"),
+    (lambda: Network(space=replace(SPACE, in_channels=1), num_classes=2), "space: takes pictures of 1 channels"),
+    (lambda: DataSpec("digits", mean=(0.5,), std=(0.5,)), "mean: and std have three channels"),
+    (lambda: DataSpec("digits", mean=(0.5,) * 3, std=(0.5, 0.5, 0.0)), "mean: and std go together, and std is above 0"),
     (lambda: stage(schedule=Schedule(warmup_epochs=2)), "schedule.warmup_epochs: 2 is above epochs, 1"),
 ])
 def test_what_breaks_a_rule_is_one_line(make, message):

@@ -12,7 +12,7 @@ import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
 from onceforall.cli.source import Cache, Workers, bytes_of, sizes_of
-from onceforall.cli.start import Depth, Kernels, Ratios, Sizes, Start, Unlabelled, choices_of
+from onceforall.cli.start import KERNELS, RATIOS, Depth, Kernels, Ratios, Sizes, Start, Unlabelled, choices_of
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def fit(
     root: Annotated[str | None, typer.Option(help="where a named data set's files are")] = None,
     start: Start = None,
     sizes: Sizes = None,
-    kernels: Kernels = 3,
-    ratios: Ratios = "0.5,0.667,1",
+    kernels: Kernels = KERNELS,
+    ratios: Ratios = RATIOS,
     depth: Depth = None,
     unlabelled: Unlabelled = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="run folder; runs/DATA by default")] = None,
@@ -66,8 +66,8 @@ def fit(
     request = pipeline.Request(
         data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data, flip=flip, seed=seed,
         cache=None if cache is None else bytes_of("--cache", cache), balanced=balanced, polish=polish, start=start,
-        changes=tuple(changes or ()), sizes=sizes_of(sizes, "--sizes") if sizes else None, unlabelled=unlabelled,
-        choices=choices_of(kernels, ratios, depth))
+        changes=tuple(changes or ()), sizes=None if sizes is None else sizes_of(sizes, "--sizes"),
+        unlabelled=unlabelled, choices=choices_of(kernels, ratios, depth))
     folder = output or Path("runs") / _name(request)
     log_to_stderr(processes, quiet=True)
     compute = compute_of(device, 0, type_config, processes, threads=threads)

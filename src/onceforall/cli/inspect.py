@@ -18,8 +18,11 @@ from onceforall.cli.source import (
     Which,
     arch_of,
     is_space,
+    sizes_of,
 )
+from onceforall.cli.start import KERNELS, RATIOS, Depth, Kernels, Ratios, Sizes, choices_of
 from onceforall.cost import layer_macs, layer_params, macs, params
+from onceforall.errors import UserError
 from onceforall.space import Arch, SearchSpace, lower, search_space
 from onceforall.space.rows import listed
 
@@ -33,6 +36,10 @@ def inspect(
     row: FrontRow = None,
     resolution: Resolution = None,
     space_name: SpaceName = None,
+    sizes: Sizes = None,
+    kernels: Kernels = KERNELS,
+    ratios: Ratios = RATIOS,
+    depth: Depth = None,
     json_only: Json = False,
 ) -> None:
     """Show a sub-network's layers, MACs and parameters, and the size of its search space."""
@@ -45,11 +52,14 @@ def inspect(
         from onceforall.pretrained.sources import is_named
         from onceforall.weights.nets import open_weights
         if pretrained := is_named(source):
-            found = outline(source)
+            found = outline(source, sizes=None if sizes is None else sizes_of(sizes, "--sizes"),
+                            choices=choices_of(kernels, ratios, depth))
             space, classes, chosen = found.space, found.num_classes, which.of(found.space)
         else:
             trained = open_weights(source, space=space_name)
             space, classes, chosen = trained.space, trained.num_classes, arch_of(trained, which)
+    if not pretrained and (sizes, kernels, ratios, depth) != (None, KERNELS, RATIOS, None):
+        raise UserError("--sizes, --kernels, --ratios or --depth", "is for a pretrained network", "leave it out")
     about = _about(space, chosen, classes)
     if json_only:
         typer.echo(json.dumps(about, indent=2))

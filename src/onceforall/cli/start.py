@@ -1,4 +1,4 @@
-"""The options of `ofa fit` that say what a run starts from, and what becomes elastic of it."""
+"""The options that say which pretrained network a run starts from, and what becomes elastic of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from onceforall.cli.source import numbers_of
 if TYPE_CHECKING:
     from onceforall.pretrained.table import Choices
 
+KERNELS, RATIOS = 3, "0.5,0.667,1"
 Start = Annotated[str | None, typer.Option("--from", help="pretrained network to start from: timm:NAME, "
                                            "torchvision:NAME, efficientnet_lite0, or a file of weights")]
-Sizes = Annotated[str | None, typer.Option(help="with --from: sizes of pictures in pixels, as 64,96,128")]
-Kernels = Annotated[int, typer.Option(help="with --from: the smallest kernel")]
-Ratios = Annotated[str, typer.Option(help="with --from: shares of a block's hidden channels")]
-Depth = Annotated[int | None, typer.Option(help="with --from: the least blocks of a stage; 1, or 2 where it has more "
-                                           "than 4, by default")]
+Sizes = Annotated[str | None, typer.Option(help="sizes of pictures for a pretrained network in pixels, as 64,96,128")]
+Kernels = Annotated[int, typer.Option(help="the smallest kernel of a pretrained network")]
+Ratios = Annotated[str, typer.Option(help="shares of a block's hidden channels in a pretrained network")]
+Depth = Annotated[int | None, typer.Option(help="the least blocks of a stage in a pretrained network; 1, or 2 where "
+                                           "it has more than 4, by default")]
 Unlabelled = Annotated[str | None, typer.Option(help="folder of further pictures without labels, which the teacher "
                                                 "labels")]
 

@@ -120,6 +120,8 @@ class DataSpec:
         _check_cache(self.cache)
         if (self.mean is None) != (self.std is None) or min(self.std or (1.0,)) <= 0:
             raise UserError("mean", "and std go together, and std is above 0", "give both, or leave both out")
+        if self.mean is not None and self.std is not None and not len(self.mean) == len(self.std) == 3:
+            raise UserError("mean", "and std have three channels")
 
     @property
     def place(self) -> str:

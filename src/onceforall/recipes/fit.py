@@ -58,7 +58,7 @@ class Request:
         balanced: whether every class is drawn equally often.
         changes: settings of the recipe to change, such as `stages.kernel.epochs=3`.
         start: a pretrained network to start from, as `from_pretrained` takes it, or a file of weights.
-        sizes: of a pretrained start in pixels; None: those that a CPU has time for, or on a GPU the source's own.
+        sizes: of a pretrained start in pixels; None: chosen to suit, as `Transfer` says.
         choices: what becomes elastic of it.
         unlabelled: a folder of further pictures, which the tuned network labels while the others are trained.
     """

@@ -17,6 +17,7 @@ from onceforall.training.stage import Batches, Stage
 
 TUNED, SHRUNK = "tuned", "shrunk"  # the stages' folders
 CPU_SIZES = (64, 80, 96, 112, 128)
+GPU_SHARES = (4 / 7, 5 / 7, 6 / 7)  # of the source's own size: 128, 160 and 192 pixels of 224
 BATCH, STEPS = 32, (1200, 4000)  # pictures a step; steps of both stages
 WARM = Schedule(warmup_share=0.1)  # at the full rate from the first step on, what was pretrained is lost
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
@@ -28,7 +29,8 @@ class Transfer:
 
     Args:
         source: a pretrained network, as `from_pretrained` takes it.
-        sizes: pixels; None: those that a CPU has time for, or on a GPU the source's own.
+        sizes: pixels; None: on a GPU the source's own, and three below where it has one; on a CPU those that there is
+            time for, unless the source's own are small, too.
         choices: what becomes elastic.
         scale: factor of all epochs.
         seed: of both stages.
@@ -64,8 +66,8 @@ class Transfer:
             raise UserError("processes", f"{processes} do not divide the recipe's batch of {BATCH}")
         found = outline(self.source, sizes=self.sizes, choices=self.choices)
         space = found.space
-        if self.sizes is None and not gpu and len(space.resolutions) == 1:
-            space = space.at(CPU_SIZES)
+        if self.sizes is None:
+            space = space.at(_usual(space.resolutions, gpu=gpu))
         tuned, shrunk = (self._epochs(*each) for each in zip(STEPS, (pictures, pictures + unlabelled), strict=True))
         common: dict[str, Any] = {
             "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
@@ -84,6 +86,15 @@ class Transfer:
     def _epochs(self, steps: int, pictures: int) -> int:
         """The epochs that have so many steps, or nearly: 2 to 120, times the scale."""
         return max(1, round(self.scale * min(120, max(2, round(steps * BATCH / pictures)))))
+
+
+def _usual(own: tuple[int, ...], *, gpu: bool) -> tuple[int, ...]:
+    """The sizes to train at, in pixels, by those of the source."""
+    if not gpu:
+        return CPU_SIZES if max(own) > max(CPU_SIZES) else own
+    if len(own) > 1:
+        return own
+    return tuple(sorted({*(16 * round(own[0] * share / 16) for share in GPU_SHARES), own[0]}))
 
 
 def _adamw(lr: float) -> Optimizer:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from onceforall.cost import macs, params
 from onceforall.nn import Supernet, extract, sort_channels
-from onceforall.pretrained.reading import from_pretrained
+from onceforall.pretrained.reading import from_pretrained, table_of
+from onceforall.pretrained.steps import Unit
+from onceforall.pretrained.table import DEFAULT
 from onceforall.space import SearchSpace
 
 SIZES, TOLERANCE = (64, 61), 1e-7  # of the logits' norm, in float64
@@ -33,18 +37,22 @@ def check_module(module: nn.Module) -> Supernet:
     randomise(module)
     net = from_pretrained(module, sizes=SIZES[:1]).net  # which compares in float32
     space = net.space
-    images = torch.randn(2, space.in_channels, SIZES[1], SIZES[1], generator=torch.Generator().manual_seed(3))
+    _, units = table_of(module, space.name, SIZES[:1], DEFAULT)
+    generator = torch.Generator().manual_seed(3)
+    pictures = [torch.randn(2, space.in_channels, size, size, generator=generator) for size in SIZES]
     with torch.no_grad():
-        assert module(images).std() > 1e-3, "its logits are all alike: other weights are needed to compare"
-        _check_counts(net, module)
-        net, images = net.double(), images.double()  # deep nets with random weights make rounding large
-        expected = module.double()(images)
-        _compare(net, images, expected, TOLERANCE, "before sorting")
-        # sums in another order are rounded otherwise, and some nets with random weights enlarge that a million times
-        rounding = float((module(images * (1 + UNIT)) - expected).norm() / expected.norm())
-        assert MARGIN * rounding < 0.5, "its logits depend on the last bit of a picture: other weights are needed"
+        assert module(pictures[-1]).std() > 1e-3, "its logits are all alike: other weights are needed to compare"
+        _check_counts(net, module, units)
+        net, module = net.double(), module.double()  # deep nets with random weights make rounding large
+        before = [(images.double(), module(images.double())) for images in pictures]
+        for images, expected in before:
+            _compare(net, images, expected, TOLERANCE, "before sorting")
         sort_channels(net, space.top)
-        _compare(net, images, expected, max(TOLERANCE, MARGIN * rounding), "after sorting")
+        for images, expected in before:
+            # sums in another order are rounded otherwise, which some nets with random weights enlarge a million times
+            rounding = float((module(images * (1 + UNIT)) - expected).norm() / expected.norm())
+            assert MARGIN * rounding < 0.5, "its logits depend on the last bit of a picture: other weights are needed"
+            _compare(net, images, expected, max(TOLERANCE, MARGIN * rounding), "after sorting")
         for arch in (space.smallest, space.middle):
             same = torch.equal(extract(net, arch)(images), net(images, arch))
             assert same, f"{arch} answers otherwise when it is extracted"
@@ -75,8 +83,8 @@ def _compare(net: Supernet, images: Tensor, expected: Tensor, tolerance: float, 
     assert difference <= tolerance, f"the largest sub-network's logits differ by {difference:.2g} of their norm {when}"
 
 
-def _check_counts(net: Supernet, module: nn.Module) -> None:
-    """MACs of the convolutions and linear layers, as hooks see them; parameters where none has a bias beside BN."""
+def _check_counts(net: Supernet, module: nn.Module, units: Mapping[str, Unit]) -> None:
+    """MACs of the convolutions and linear layers, as hooks see them; parameters but for biases that BN makes idle."""
     counted = 0
 
     def add(layer: nn.Module, _: object, out: Tensor) -> None:
@@ -91,7 +99,8 @@ def _check_counts(net: Supernet, module: nn.Module) -> None:
         hook.remove()
     found = macs(net.space, net.space.largest, num_classes=net.num_classes)
     assert found == counted, f"the largest sub-network has {found:,} MACs, and the module {counted:,}"
-    if all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d)):
-        own = sum(parameter.numel() for parameter in module.parameters())
-        found = params(net.space, net.space.largest, num_classes=net.num_classes)
-        assert found == own, f"the largest sub-network has {found:,} parameters, and the module {own:,}"
+    idle = sum(unit.layer.bias.numel() for unit in units.values()
+               if unit.norm is not None and unit.layer.bias is not None)
+    own = sum(parameter.numel() for parameter in module.parameters()) - idle
+    found = params(net.space, net.space.largest, num_classes=net.num_classes)
+    assert found == own, f"the largest sub-network has {found:,} parameters, and the module {own:,}"

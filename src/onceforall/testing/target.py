@@ -16,18 +16,19 @@ from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.deploy.targets import TARGETS
 from onceforall.nn import Supernet
 from onceforall.space import search_space
+from onceforall.space.rows import Padding
 from onceforall.training.evaluate import Evaluator
 from onceforall.weights.nets import Trained, save
 
 PICTURES = 60
-SIZE = 16  # pixels
 
 
 def check_target(name: str, *, precisions: Sequence[str] | None = None) -> None:
     """Check a target that is registered in `TARGETS`.
 
     A small sub-network with random weights is exported, opened again, and verified against torch on random inputs and
-    pictures. int8 is calibrated on random pictures. What a precision loses in accuracy is not judged.
+    pictures; in the first precision also one with TensorFlow's padding, at an odd size. int8 is calibrated on random
+    pictures. What a precision loses in accuracy is not judged.
 
     Args:
         name: of the target.
@@ -39,28 +40,30 @@ def check_target(name: str, *, precisions: Sequence[str] | None = None) -> None:
     """
     target = TARGETS[name]
     assert target.precisions, "a target has at least one precision"
-    with TemporaryDirectory() as place:
-        folder = Path(place) / "subnet"
-        data = _small(folder)
-        for precision in precisions or target.precisions:
-            request = Request(name, precision, max_loss=100, calibration_images=PICTURES)  # type: ignore[arg-type]
-            made = export(folder, request, data)
-            file = request.file(target)
-            assert list(made) == [file], "an export is known by its file's name"
-            assert (folder / file).exists(), "`write` writes the file that it is given"
-            assert read_description(folder).exports[file] == made[file], "model.json says what was exported"
-            found = made[file].verification
-            assert found.pictures is not None, "the test pictures verify"
-            assert found.pictures.images == len(data.test), "all test pictures verify"
+    wanted = precisions or target.precisions
+    for padding, size, some in (("centre", 16, wanted), ("same", 21, wanted[:1])):
+        with TemporaryDirectory() as place:
+            folder = Path(place) / "subnet"
+            data = _small(folder, padding, size)  # type: ignore[arg-type]
+            for precision in some:
+                request = Request(name, precision, max_loss=100, calibration_images=PICTURES)  # type: ignore[arg-type]
+                made = export(folder, request, data)
+                file = request.file(target)
+                assert list(made) == [file], "an export is known by its file's name"
+                assert (folder / file).exists(), "`write` writes the file that it is given"
+                assert read_description(folder).exports[file] == made[file], "model.json says what was exported"
+                found = made[file].verification
+                assert found.pictures is not None, "the test pictures verify"
+                assert found.pictures.images == len(data.test), "all test pictures verify"
 
 
-def _small(folder: Path) -> DataSet:
-    """A sub-network of two blocks in a folder, and random pictures that go with it."""
+def _small(folder: Path, padding: Padding, size: int) -> DataSet:
+    """A sub-network of two blocks in a folder, and random pictures that go with it, of `size` pixels."""
     table = search_space("mobilenet_v3_large_32px", width_mult=0.25)
-    space = replace(table, name="two_blocks", resolutions=(SIZE,), stages=tuple(
+    space = replace(table, name="two_blocks", resolutions=(size,), padding=padding, stages=tuple(
         replace(table.stages[i], depth=(1, 2)) for i in (0, 1)))
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (PICTURES, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (PICTURES, 3, size, size), dtype=torch.uint8, generator=generator)
     pictures = ArrayPictures(images, torch.arange(PICTURES) % 3)
     data = DataSet(pictures, pictures.subset([]), pictures, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
     net = Supernet(space, num_classes=3, generator=generator).eval()

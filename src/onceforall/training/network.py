@@ -44,7 +44,9 @@ class Network(Setting):
                                  "weights of the sub-network tell apart")
 
     @model_validator(mode="after")
-    def _one_of_the_space(self) -> Network:
+    def _fits(self) -> Network:
+        if self.space.in_channels != 3:
+            raise UserError("space", f"takes pictures of {self.space.in_channels} channels; those that train have 3")
         if self.arch is not None:
             Arch.parse(self.space, self.arch)
         return self
