@@ -123,7 +123,7 @@ class Odd(Own):
 
 
 @pytest.mark.parametrize(("what", "message"), [
-    ("group norm", "Odd: extra: has group_norm .in GroupNorm.; no block"),
+    ("group norm", "Odd: extra: has group normalisation .in GroupNorm.; no block"),
     ("pool", "Odd: extra: has max pooling other than 3x3 with stride 2"),
     ("even", r"Odd: extra: has a convolution with kernel \(2, 2\)"),
     ("values", "Odd: Odd: cannot be traced"),
@@ -204,13 +204,22 @@ def test_other_answers_are_refused():
         from_pretrained(net, sizes=[32])
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0_gn", "mixnet_s", "efficientnet_cc_b0_4e", "resnet50_gn",
-                                  "ecaresnet26t", "resnetblur18", "rexnet_100", "repvgg_a0"])
-def test_refused_networks_of_timm(name):
+@pytest.mark.parametrize(("name", "message"), [
+    ("efficientnet_b0_gn", "EfficientNet: bn1: has group normalisation .in GroupNormAct."),
+    ("resnetv2_50d_evos", "has EvoNorm .in EvoNorm2dS0."),
+    ("mixnet_s", "MixedConv2d"), ("tf_efficientnet_cc_b0_4e", "convolutions whose weights depend on the picture"),
+    ("resnet50_gn", "group normalisation"), ("ecaresnet26t", r"layer1.0.se: has channel attention by a convolution"),
+    ("resnetblur18", "blur pooling"), ("botnet26t_256", "stages.2.1: has attention"),
+    ("tresnet_m", "has space-to-depth"), ("gcresnet33ts", "has global context"),
+    ("convnext_atto", "has layer normalisation"),
+    ("rexnet_100", "features.15: has cat"), ("repvgg_a0", "norm that follows no convolution"),
+    ("legacy_seresnet18", "pool0: has max pooling other than 3x3 with stride 2, padding 1, rounded down"),
+])
+def test_refused_networks_of_timm(name, message):
     timm = pytest.importorskip("timm", reason="timm is not installed")
     with torch.device("meta"):
         module = timm.create_model(name, pretrained=False)
-    with pytest.raises(UserError, match="no block here computes that"):
+    with pytest.raises(UserError, match=f"{message}.*no block here computes that"):
         from_pretrained(module, sizes=[64])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onceforall.errors import UserError
-from onceforall.pretrained.steps import GlobalMean, Residual, Squeeze, Step, Unit
+from onceforall.pretrained.units import GlobalMean, Residual, Squeeze, Step, Unit
 from onceforall.space.plan import DEPTHWISE, EXCITE, EXPAND, PROJECT, REDUCE, SE, SHORTCUT
 from onceforall.space.rows import Gate
 

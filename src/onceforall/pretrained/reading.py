@@ -15,9 +15,11 @@ from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
 from onceforall.pretrained.blocks import network_of
+from onceforall.pretrained.refused import first_refused
 from onceforall.pretrained.sources import Source, is_named, source_of
-from onceforall.pretrained.steps import Unit, steps_of
+from onceforall.pretrained.steps import NO_BLOCK, steps_of
 from onceforall.pretrained.table import DEFAULT, Choices, space_of
+from onceforall.pretrained.units import Unit
 from onceforall.space import SearchSpace
 from onceforall.space.plan import CLASSIFIER
 from onceforall.weights.nets import open_weights
@@ -154,6 +156,8 @@ def table_of(module: nn.Module, name: str, sizes: Sequence[int],
     try:
         return space_of(network_of(steps_of(module.eval())), name, sizes, choices)
     except UserError as error:
+        if (known := first_refused(module)) is not None:  # which says more than where reading stopped
+            raise UserError(f"{name}: {known[0]}", f"has {known[1]}", NO_BLOCK) from None
         raise UserError(f"{name}: {error.place}", error.problem, error.remedy) from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,69 +12,7 @@ from torch import fx, nn
 
 from onceforall.errors import UserError
 from onceforall.nn.ops import Pad
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """A convolution or linear layer, with the normalisation and the activation after it.
-
-    `name`: its path in the module; `pool`: "mean" before it or "max" after it; `padded`: zeros are added before it.
-    """
-
-    name: str
-    layer: nn.Conv2d | nn.Linear
-    norm: nn.BatchNorm2d | nn.BatchNorm1d | None = None
-    act: str | None = None
-    pool: str | None = None
-    padded: bool = False
-
-    @property
-    def kernel(self) -> int:
-        return self.layer.kernel_size[0] if isinstance(self.layer, nn.Conv2d) else 1
-
-    @property
-    def stride(self) -> int:
-        return self.layer.stride[0] if isinstance(self.layer, nn.Conv2d) else 1
-
-    @property
-    def groups(self) -> int:
-        return self.layer.groups if isinstance(self.layer, nn.Conv2d) else 1
-
-    @property
-    def inputs(self) -> int:
-        return self.layer.in_channels if isinstance(self.layer, nn.Conv2d) else self.layer.in_features
-
-    @property
-    def outputs(self) -> int:
-        return self.layer.out_channels if isinstance(self.layer, nn.Conv2d) else self.layer.out_features
-
-    @property
-    def depthwise(self) -> bool:
-        return self.groups == self.inputs == self.outputs > 1
-
-
-@dataclass(frozen=True, eq=False)
-class Squeeze:
-    """A squeeze-and-excitation gate."""
-
-    reduce: Unit
-    excite: Unit
-
-
-@dataclass(frozen=True, eq=False)
-class Residual:
-    """A path whose input is added to what it gives, through the `shortcut` where there is one; the activation after."""
-
-    path: tuple[Step, ...]
-    shortcut: Unit | None
-    act: str | None = None
-
-
-class GlobalMean:
-    """The mean over the map."""
-
-
-Step = Unit | Squeeze | Residual | GlobalMean
+from onceforall.pretrained.units import GlobalMean, Residual, Squeeze, Step, Unit
 
 _ACTS: dict[Any, str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hswish", nn.SiLU: "swish", nn.Sigmoid: "sigmoid",
@@ -86,7 +24,9 @@ _NAMES = {"HardSwish": "hswish", "Swish": "swish", "HardSigmoid": "hsigmoid", "S
           "GELU": "gelu", "Mish": "mish"}  # timm's own classes, by their names
 _ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _MULS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+NO_BLOCK = "no block here computes that"
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten)
+_MAX_POOLS = ((3, 2, 1), ((3, 3), (2, 2), (1, 1)))  # kernel, stride, padding
 _NO_WORK = {torch.flatten, F.dropout, "flatten", "contiguous", "view", "reshape", "expand_as"}
 _LEAVES = (Pad, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, nn.MaxPool2d, nn.AvgPool2d,
            nn.AdaptiveAvgPool2d, nn.ZeroPad2d)
@@ -160,8 +100,8 @@ class _Parser:
             _check_none(node, pending)
             steps.append(GlobalMean())
         elif isinstance(module, nn.MaxPool2d):
-            if (module.kernel_size, module.stride, module.padding) not in ((3, 2, 1), ((3, 3), (2, 2), (1, 1))):
-                raise _unknown(node, "max pooling other than 3x3 with stride 2")
+            if (module.kernel_size, module.stride, module.padding) not in _MAX_POOLS or module.ceil_mode:
+                raise _unknown(node, "max pooling other than 3x3 with stride 2, padding 1, rounded down")
             self._pend(node, pending, "pool", "max")
         elif isinstance(module, nn.AvgPool2d):
             self._mean_before(node, module, steps)
@@ -305,5 +245,4 @@ def _unknown(node: fx.Node, what: str) -> UserError:
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     where, kind = list(stack.values())[-1] if stack else ("", None)
     kind = getattr(kind, "__name__", kind)
-    return UserError(where or str(node.target), f"has {what}" + (f" (in {kind})" if kind else ""),
-                     "no block here computes that")
+    return UserError(where or str(node.target), f"has {what}" + (f" (in {kind})" if kind else ""), NO_BLOCK)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onceforall.errors import UserError
 from onceforall.pretrained.blocks import Block, Network
-from onceforall.pretrained.steps import Unit
+from onceforall.pretrained.units import Unit
 from onceforall.space import BlockRow, Head, SearchSpace, StageSpace, Stem
 from onceforall.space.arch import Value
 from onceforall.space.kinds import part_of

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from onceforall.cost import macs, params
 from onceforall.nn import Supernet, extract, sort_channels
 from onceforall.pretrained.reading import from_pretrained, table_of
-from onceforall.pretrained.steps import Unit
 from onceforall.pretrained.table import DEFAULT
+from onceforall.pretrained.units import Unit
 from onceforall.space import SearchSpace
 
 SIZES, TOLERANCE = (64, 61), 1e-7  # of the logits' norm, in float64
