@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onceforall.api import fit, train
     from onceforall.cost import macs, params
-    from onceforall.data import Augment, DataSpec, Pictures
+    from onceforall.data import Augment, DataSpec, Framing, Pictures
     from onceforall.deploy.elastic import Elastic
     from onceforall.deploy.folder import load_subnet
     from onceforall.errors import UserError
@@ -41,7 +41,7 @@ _HOMES = {
     "onceforall.space": ("Arch", "Block", "SearchSpace", "search_space"),
     "onceforall.api": ("fit", "train"),
     "onceforall.cost": ("macs", "params"),
-    "onceforall.data": ("Augment", "DataSpec", "Pictures"),
+    "onceforall.data": ("Augment", "DataSpec", "Framing", "Pictures"),
     "onceforall.deploy.elastic": ("Elastic",),
     "onceforall.deploy.folder": ("load_subnet",),
     "onceforall.weights.nets": ("load",),
@@ -54,10 +54,10 @@ _HOMES = {
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Loss", "Network", "Optimizer", "Pictures",
-           "Recipe", "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher", "UserError",
-           "extract", "fit", "from_pretrained", "load", "load_subnet", "macs", "params", "recalibrate", "search_space",
-           "sort_channels", "train"]
+__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Framing", "Loss", "Network", "Optimizer",
+           "Pictures", "Recipe", "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher",
+           "UserError", "extract", "fit", "from_pretrained", "load", "load_subnet", "macs", "params", "recalibrate",
+           "search_space", "sort_channels", "train"]
 
 
 def __getattr__(name: str) -> Any:

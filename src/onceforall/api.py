@@ -104,7 +104,7 @@ def train(net: Supernet | SearchSpace | Pretrained | str, data: Any, *,
     folder = Path(output)
     with _options(device, threads, listener) as options:
         if isinstance(net, Pretrained):
-            spec = replace(spec, mean=net.mean, std=net.std)
+            spec = replace(spec, mean=net.mean, std=net.std, framing=net.framing)
             net = fitted(net.net, net.net.space, max(2, len(data_of(spec).classes)))
         recipe = Recipe(data=spec, network=_first(net, spec, folder, options.processes), stages=named)
         trainings = recipe.trainings(folder)

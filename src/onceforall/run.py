@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ class Run:
         if given is None:
             check_same(training, data, self.weights.parent)
         if "mean" in facts:  # as in training
-            data = replace(data, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+            data = data.as_for(facts)
         return Evaluator(data, self._compute, calibration_images=training.stage.batches.calibration,
                          workers=training.data.workers, strict=training.data.strict)
 

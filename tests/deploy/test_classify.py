@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onceforall.data import ArrayPictures, DataSpec, FilePictures, eval_batches, load_data, normalize
+from onceforall.data import ArrayPictures, DataSpec, FilePictures, Framing, eval_batches, load_data, normalize
 from onceforall.deploy import classify
 from onceforall.deploy.description import Channels, read_description
 from onceforall.deploy.export import Request, export
@@ -46,9 +46,10 @@ def test_files_are_prepared_as_in_evaluation(digits, tmp_path, width, height, mo
     path = tmp_path / f"picture.{suffix}"
     picture(width, height, mode).save(path)
     files = FilePictures((str(path),), torch.tensor([0]))
-    for resolution in (12, 128):
-        about = Channels.of(replace(digits, test=files, mean=MEAN, std=STD)).at(resolution).model_dump()
-        (batch,) = eval_batches(files, resolution, batch=1)
+    for resolution, framing in ((12, Framing()), (128, Framing()), (128, Framing(0.95, "bicubic"))):
+        data = replace(digits, test=files, mean=MEAN, std=STD, framing=framing)
+        about = Channels.of(data).at(resolution).model_dump()
+        (batch,) = eval_batches(files, resolution, batch=1, framing=framing)
         expected = normalize(batch.images, MEAN, STD)[0].numpy()
         np.testing.assert_allclose(classify.prepare(str(path), about), expected, atol=1e-5)
 
@@ -58,9 +59,10 @@ def test_pictures_in_memory_are_prepared_as_in_evaluation(digits, tmp_path, widt
     image = picture(width, height)
     image.save(tmp_path / "picture.png")
     arrays = ArrayPictures(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], torch.tensor([0]))
-    for resolution in (12, 28, 64):
-        about = Channels.of(replace(digits, test=arrays, mean=MEAN, std=STD)).at(resolution).model_dump()
-        (batch,) = eval_batches(arrays, resolution, batch=1)
+    for resolution, framing in ((12, Framing()), (28, Framing()), (64, Framing()), (64, Framing(0.95, "bicubic"))):
+        data = replace(digits, test=arrays, mean=MEAN, std=STD, framing=framing)
+        about = Channels.of(data).at(resolution).model_dump()
+        (batch,) = eval_batches(arrays, resolution, batch=1, framing=framing)
         expected = normalize(batch.images, MEAN, STD)[0].numpy()
         np.testing.assert_allclose(classify.prepare(str(tmp_path / "picture.png"), about), expected, atol=1e-4)
 

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from onceforall.data import Framing
 from onceforall.errors import UserError
 from onceforall.pretrained.reading import from_pretrained, outline
 from onceforall.pretrained.sources import source_of
@@ -38,6 +39,16 @@ def weights():
 def test_unknown_sources(name, message):
     with pytest.raises(UserError, match=message):
         outline(name)
+
+
+@pytest.mark.parametrize(("name", "framing"), [
+    ("torchvision:mobilenet_v3_large", Framing(224 / 232)), ("efficientnet_lite0", Framing()),
+    ("torchvision:efficientnet_b0", Framing(224 / 256, "bicubic")), ("timm:resnet50.a1_in1k", Framing(0.95, "bicubic")),
+    ("timm:mobilenetv4_conv_small.e2400_r224_in1k", Framing(0.875, "bicubic"))])
+def test_how_a_source_frames_pictures(name, framing):
+    if name.startswith("timm"):
+        pytest.importorskip("timm", reason="timm is not installed")
+    assert outline(name).framing == framing
 
 
 @pytest.mark.parametrize(("name", "message"), [

@@ -20,7 +20,8 @@ from onceforall.api import train
 from onceforall.cli import main
 from onceforall.cli.progress import closing_table
 from onceforall.cost.memory import peak_memory
-from onceforall.data import DataSpec
+from onceforall.data import DataSpec, Framing
+from onceforall.deploy.description import read_description
 from onceforall.deploy.folder import load_subnet
 from onceforall.errors import UserError
 from onceforall.nn import Supernet, extract
@@ -45,6 +46,7 @@ from onceforall.training.setup import Options, data_of
 from onceforall.training.stage import Batches, Stage
 from onceforall.weights.nets import Trained, load_supernet, save
 
+FRAMING = Framing(0.8, "bicubic")
 SETTINGS = ("stages.tuned.batches.calibration=100", "stages.shrunk.batches.calibration=100")
 
 
@@ -73,12 +75,16 @@ class Tiny(nn.Module):
         return self.last(F.adaptive_avg_pool2d(self.blocks(self.stem(images)), 1).flatten(1))
 
 
+def source_of(module: nn.Module) -> Source:
+    return Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16, FRAMING)
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """A source called tiny."""
     module = Tiny()
     randomise(module)
-    monkeypatch.setitem(sources.PRETRAINED, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
+    monkeypatch.setitem(sources.PRETRAINED, "tiny", lambda *_: source_of(module))
     return module
 
 
@@ -93,7 +99,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         module = Tiny()
         randomise(module)
-        patch.setitem(sources.PRETRAINED, "tiny", lambda *_: Source("tiny", module, (0.4,) * 3, (0.3,) * 3, 16))
+        patch.setitem(sources.PRETRAINED, "tiny", lambda *_: source_of(module))
         fit(request(), folder, Options())
     return folder
 
@@ -103,6 +109,7 @@ def test_the_recipe():
     assert list(recipe.stages) == ["tuned", "shrunk"]
     assert (recipe.start, recipe.network.num_classes, recipe.network.space.name) == ("tiny", 10, "tiny")
     assert (recipe.data.mean, recipe.data.std) == ((0.4,) * 3, (0.3,) * 3)
+    assert recipe.data.framing == FRAMING
     assert not recipe.data.augment.flip  # of digits
     tuned, shrunk = recipe.stages.values()
     assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "pictures")
@@ -144,6 +151,21 @@ def test_it_starts_with_the_networks_weights(run):
     trained = load_supernet(run / "tuned")
     assert not torch.equal(trained.stem.conv.weight, start.stem.conv.weight)
     assert torch.equal(trained.get_submodule("stages.0.0.depthwise").conv.kernel_5to3, torch.eye(9))  # not used
+
+
+def test_pictures_are_framed_as_the_sources_wherever_they_are_scored(run, capsys):
+    evaluator = Run(run).evaluator
+    assert evaluator.data.framing == FRAMING
+    about = read_description(run / "subnets" / "smallest")
+    side = about.preprocessing.crop
+    assert (about.preprocessing.resize_shorter_side, about.preprocessing.framing) == (round(side / 0.8), FRAMING)
+    assert from_pretrained(str(run / "shrunk")).framing == FRAMING
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(run / "subnets" / "smallest"), "--data", "digits", "--json"])
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["top1"] == about.accuracy.top1
+    other = evaluator.score_net(load_subnet(run / "subnets" / "smallest"), side, evaluator.data.test).top1
+    assert other == about.accuracy.top1
 
 
 def test_all_of_the_space_is_trained_and_found(run):

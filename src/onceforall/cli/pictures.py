@@ -66,7 +66,6 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
     for a net without names that tells another number of classes apart.
     """
     from onceforall.data import BEFORE, NAMED, Depth, Known, spec_of
-    from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
     from onceforall.nn import Supernet
     from onceforall.training.engine.output import check_same
     from onceforall.training.evaluate import Evaluator
@@ -100,8 +99,7 @@ def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str 
         pictures = _calibrated(pictures, source, training, known)
     _check_classes(pictures, trained, source)
     if training is None or "mean" in trained_on:  # as in training; a foreign file does not say: as both other codes do
-        pictures = replace(pictures, mean=tuple(trained_on.get("mean", IMAGENET_MEAN)),
-                           std=tuple(trained_on.get("std", IMAGENET_STD)))
+        pictures = pictures.as_for(trained_on)
     images = 2000 if training is None else training.stage.batches.calibration
     return Evaluator(pictures, compute, calibration_images=images,
                      workers=spec.workers if workers is None else workers, strict=spec.strict)

@@ -4,17 +4,16 @@ from onceforall.data.batch import Batch, normalize
 from onceforall.data.cache import cache_fits, cache_text, may_cache
 from onceforall.data.dataset import DataSet
 from onceforall.data.depth import BEFORE, Depth
-from onceforall.data.evaluation import CENTRE_SHARE, eval_batches
+from onceforall.data.evaluation import eval_batches
 from onceforall.data.labels import NOTHING, Known
 from onceforall.data.mirrored import mirrored_classes
 from onceforall.data.pictures import ArrayPictures, FilePictures, Pictures, sample
 from onceforall.data.sources import load_data
-from onceforall.data.spec import DEFAULT_CACHE, NAMED, Augment, DataSpec, Loader, spec_of
+from onceforall.data.spec import DEFAULT_CACHE, NAMED, Augment, DataSpec, Framing, Loader, spec_of
 from onceforall.data.training import TrainBatches
 
 __all__ = [
     "BEFORE",
-    "CENTRE_SHARE",
     "DEFAULT_CACHE",
     "NAMED",
     "NOTHING",
@@ -25,6 +24,7 @@ __all__ = [
     "DataSpec",
     "Depth",
     "FilePictures",
+    "Framing",
     "Known",
     "Loader",
     "Pictures",

@@ -44,7 +44,7 @@ def data_set(
     else:
         train, held_out = carve(train, spec.train_portion, what="the held-out split", classes=classes)
     found = _found(spec, (train, held_out, test), classes, origin)
-    return DataSet(train, held_out, test, classes, mean, std, spec, found, depth)
+    return DataSet(train, held_out, test, classes, mean, std, spec, found, depth, framing=spec.framing)
 
 
 def _found(spec: DataSpec, splits: Sequence[Pictures], classes: tuple[str, ...], origin: Origin) -> Found:

@@ -177,7 +177,7 @@ def _cut(pixels: NDArray[np.uint8], aim: Aim | None) -> NDArray[np.uint8]:
     """What `aim` names of pixels (H, W, 3)."""
     if aim is None:
         return pixels.copy()
-    box, (width, height) = aim(pixels.shape[1], pixels.shape[0])
+    box, (width, height), _ = aim(pixels.shape[1], pixels.shape[0])
     left, top, right, bottom = map(round, box)
     return _resized(pixels[top:bottom, left:right], (width, height), "bilinear")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from onceforall.data.depth import USUAL, Depth
 from onceforall.data.found import Found
 from onceforall.data.joined import JoinedPictures
 from onceforall.data.pictures import ArrayPictures, Pictures, sample
-from onceforall.data.spec import Colour, DataSpec
+from onceforall.data.spec import USUAL_FRAMING, Colour, DataSpec, Framing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,6 +34,7 @@ class DataSet:
         found: what was found when it was loaded.
         depth: how deep the pixels of its files are.
         unlabelled: further training pictures, without labels, for what has a teacher; None: there are none.
+        framing: how pictures are scaled and cut when they are scored.
     """
 
     train: Pictures
@@ -45,6 +47,7 @@ class DataSet:
     found: Found | None = None
     depth: Depth = USUAL
     unlabelled: Pictures | None = None
+    framing: Framing = USUAL_FRAMING
 
     @property
     def taught(self) -> Pictures:
@@ -54,7 +57,16 @@ class DataSet:
     @property
     def facts(self) -> dict[str, Any]:
         """What weights files say of the pictures that a net was trained on, as JSON values."""
-        return {"mean": self.mean, "std": self.std, "classes": self.classes, "depth": asdict(self.depth)}
+        return {"mean": self.mean, "std": self.std, "classes": self.classes, "depth": asdict(self.depth),
+                "framing": asdict(self.framing)}
+
+    def as_for(self, facts: Mapping[str, Any]) -> DataSet:
+        """The same pictures, normalised and framed as for a net whose weights file says these facts.
+
+        A foreign file says none of them: its pictures are normalised as ImageNet's.
+        """
+        return replace(self, mean=tuple(facts.get("mean", IMAGENET_MEAN)), std=tuple(facts.get("std", IMAGENET_STD)),
+                       framing=Framing(**facts.get("framing", {})))
 
     def calibration(self, count: int) -> Pictures:
         """Training pictures that BN statistics, or the value ranges of int8, are measured on.

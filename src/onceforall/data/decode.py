@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import ceil
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from onceforall.data.depth import USUAL, Depth, in_eight_bits
 from onceforall.data.orientation import Turn, turn_of
+from onceforall.data.spec import Interpolation
 from onceforall.errors import UserError, printable
 
 MAX_PIXELS = 89_478_485  # PIL's own limit for a decompression bomb: 256 MiB as RGB
@@ -33,8 +34,24 @@ logger = logging.getLogger(__name__)
 
 Box: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
-Aim: TypeAlias = Callable[[int, int], tuple[Box, Size]]
 T = TypeVar("T")
+
+
+class Cut(NamedTuple):
+    """What is taken of a picture.
+
+    Args:
+        box: the part that is cut out: left, top, right, bottom.
+        size: the (width, height) that it is resized to.
+        interpolation: bilinear or bicubic, with antialiasing.
+    """
+
+    box: Box
+    size: Size
+    interpolation: Interpolation = "bilinear"
+
+
+Aim: TypeAlias = Callable[[int, int], Cut]  # of the picture's (width, height)
 
 
 @dataclass(frozen=True)
@@ -77,8 +94,8 @@ class BrokenLog:
 def read_pixels(path: str, aim: Aim | None = None, depth: Depth = USUAL) -> NDArray[np.uint8] | Broken:
     """The picture, upright, as (H, W, 3) uint8, or why it cannot be read.
 
-    `aim(width, height)` gives the box (left, top, right, bottom) to cut and the (width, height) to resize it to;
-    a JPEG is then decoded at the smallest scale (1, 1/2, 1/4, 1/8) that still has as many pixels in the box.
+    `aim(width, height)` says what is taken of it. A JPEG is then decoded at the smallest scale (1, 1/2, 1/4, 1/8) that
+    still has as many pixels in the box.
     """
     return read_with(path, lambda image, turn: pixels_of(image, turn, aim, depth))
 
@@ -102,22 +119,21 @@ def pixels_of(image: Image.Image, turn: Turn, aim: Aim | None, depth: Depth) -> 
     """The pixels of an opened file, as `read_pixels` gives them."""
     if aim is None:
         return np.array(turn.apply(to_rgb(image, depth)))
-    box, size = aim(*turn.size(image.size))
+    box, size, interpolation = aim(*turn.size(image.size))
     shrink = min((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
     upright, box = decoded(image, box, shrink, turn=turn, depth=depth)
-    return _resized(upright, box, size)
+    return _resized(upright, box, size, interpolation)
 
 
 def cut(pixels: NDArray[np.uint8], aim: Aim | None) -> NDArray[np.uint8]:
-    """The box of a picture (H, W, 3) that `aim` names, at the size that it names; None: the whole picture."""
+    """What `aim` says of a picture (H, W, 3); None: the whole picture."""
     if aim is None:
         return pixels
-    box, size = aim(pixels.shape[1], pixels.shape[0])
-    return _resized(Image.fromarray(pixels), box, size)
+    return _resized(Image.fromarray(pixels), *aim(pixels.shape[1], pixels.shape[0]))
 
 
-def _resized(image: Image.Image, box: Box, size: Size) -> NDArray[np.uint8]:
-    return np.array(image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+def _resized(image: Image.Image, box: Box, size: Size, interpolation: Interpolation) -> NDArray[np.uint8]:
+    return np.array(image.resize(size, Image.Resampling[interpolation.upper()], box=box, reducing_gap=2.0))
 
 
 def read_size(path: str) -> Size | None:

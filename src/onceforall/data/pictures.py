@@ -43,9 +43,8 @@ class Pictures(ABC):
 
         Args:
             index: from 0.
-            aim: a function from the picture's (width, height) to the box (left, top, right, bottom) to cut out and the
-                (width, height) to resize it to, as `onceforall.data.decode.cut` does it. None: the whole picture as it
-                is.
+            aim: a function from the picture's (width, height) to what is taken of it; `onceforall.data.decode.cut` does
+                it. None: the whole picture as it is.
 
         Returns:
             The picture, upright, as (H, W, 3) uint8, the same every time; or why it cannot be read.

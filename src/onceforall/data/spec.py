@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -23,8 +23,34 @@ GIVEN = "given:"  # begins the `source` of pictures that one process was given
 MAX_DEFAULT_WORKERS = 16
 DEFAULT_CACHE = 20 * 1024**3  # bytes, of `ofa fit`
 Colour: TypeAlias = tuple[float, float, float]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
 _FORM = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
+
+@dataclass(frozen=True)
+class Framing:
+    """How pictures are scaled and cut when they are scored, and not trained on.
+
+    Args:
+        share: side of the central square that is cut out, as a share of the shorter side; 0.875 is 224 out of 256.
+        interpolation: bilinear or bicubic, both with antialiasing.
+    """
+
+    __pydantic_config__ = _FORM
+
+    share: float = 0.875
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.share <= 1:
+            raise UserError("share", f"{self.share} is not within 0.1..1")
+
+    def shorter_side(self, resolution: int) -> int:
+        """What the shorter side is scaled to before the square of `resolution` pixels is cut out."""
+        return round(resolution / self.share)
+
+
+USUAL_FRAMING = Framing()
 
 @dataclass(frozen=True)
 class Augment:
@@ -90,6 +116,7 @@ class DataSpec:
         source: of "python", a function as module:name that returns (train, test).
         mean: of each channel on [0, 1], which normalising subtracts; None: the pictures' own, or ImageNet's.
         std: of each channel, which it then divides by; None: likewise.
+        framing: how pictures are scaled and cut when they are scored.
         unlabelled: a folder of further pictures, without labels; stages with a teacher train on them, too.
     """
 
@@ -111,6 +138,7 @@ class DataSpec:
     source: str | None = None
     mean: Colour | None = None
     std: Colour | None = None
+    framing: Framing = field(default_factory=Framing)
     unlabelled: str | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from onceforall.data.augment import augment_arrays, flip_and_jitter
 from onceforall.data.batch import Batch, Loaded
 from onceforall.data.cache import cached
 from onceforall.data.crop import Uniform, crop_boxes
-from onceforall.data.decode import Box, Broken, BrokenLog, Size
+from onceforall.data.decode import Aim, Broken, BrokenLog, Cut
 from onceforall.data.pictures import ArrayPictures, Pictures
 from onceforall.data.schedule import Schedule, Step
 from onceforall.data.serve import Server, workers_for
@@ -92,7 +92,7 @@ def _load_each(step: Step, pictures: Pictures, *, augment: Augment) -> Loaded:
 
 
 def _first_readable(
-    pictures: Pictures, index: int, aim: partial[tuple[Box, Size]], broken: list[Broken]
+    pictures: Pictures, index: int, aim: Aim, broken: list[Broken]
 ) -> tuple[int, Tensor] | None:
     """The picture at `index`, or the next readable one, as (index, (3, R, R)); adds what it met to `broken`."""
     for offset in range(min(len(pictures), MAX_REPLACEMENTS)):
@@ -104,6 +104,6 @@ def _first_readable(
     return None
 
 
-def _aim(row: Uniform, augment: Augment, resolution: int, width: int, height: int) -> tuple[Box, Size]:
+def _aim(row: Uniform, augment: Augment, resolution: int, width: int, height: int) -> Cut:
     top, left, cut_height, cut_width = crop_boxes(row, (height, width), augment=augment)[0].tolist()
-    return (left, top, left + cut_width, top + cut_height), (resolution, resolution)
+    return Cut((left, top, left + cut_width, top + cut_height), (resolution, resolution))

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     Values = dict[str, Any]
     Infer = Callable[[np.ndarray], np.ndarray]
 
-_MAX_RATIO, _BILINEAR = 16, Image.Resampling.BILINEAR
+_MAX_RATIO = 16
+_FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
 _MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
 _POINTER = b"version https://git-lfs.github.com/spec/"
 # Pillow hands others (EPS) to other programs
@@ -95,6 +96,7 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
 def _scaled(image: Image.Image, preprocessing: Values) -> np.ndarray:
     """Pixels (H, W, 3) in 0..255, upright, the shorter side as asked for; of extreme shapes only the middle."""
     shorter, rounded = preprocessing["resize_shorter_side"], preprocessing["rounded"]
+    resample = _FILTERS[preprocessing["interpolation"]]
     tag = _orientation(image)
     turn, across, down = _TURNS.get(tag, (None, 0, 0))
     width, height = image.size if tag < 5 else image.size[::-1]
@@ -114,8 +116,8 @@ def _scaled(image: Image.Image, preprocessing: Values) -> np.ndarray:
     # a reduced picture ends within its last pixel, which a turn brings to the front
     box = box * factor + [across * (upright.width - width * factor), down * (upright.height - height * factor)] * 2
     if rounded:
-        return np.asarray(upright.resize(size, _BILINEAR, box=tuple(box), reducing_gap=2.0), np.float32)
-    channels = (channel.convert("F").resize(size, _BILINEAR, box=tuple(box)) for channel in upright.split())
+        return np.asarray(upright.resize(size, resample, box=tuple(box), reducing_gap=2.0), np.float32)
+    channels = (channel.convert("F").resize(size, resample, box=tuple(box)) for channel in upright.split())
     return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
 
 
@@ -200,6 +202,7 @@ def _check(about: Values, session: Any) -> None:
     if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
             and shape == [3, sides[0], sides[0]] and (not isinstance(batch, int) or 1 <= batch <= _MAX_BATCH)
             and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
+            and pre["interpolation"] in list(_FILTERS)
             and depth.keys() == _DEPTH.keys() and all(0 < float(white) < np.inf for white in depth.values())
             and all(isinstance(name, str) for name in about["classes"])
             and (about["input"], about["output"]) == (source.name, target.name)):

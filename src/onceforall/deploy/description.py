@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from onceforall.data import BEFORE, CENTRE_SHARE, DataSet, DataSpec, Depth
+from onceforall.data import BEFORE, DataSet, DataSpec, Depth, Framing
 from onceforall.errors import UserError, within
 from onceforall.files import parse_json, unreadable, write_text
 from onceforall.problems import first_of
@@ -35,13 +35,15 @@ class Channels(_Part):
 
     Args:
         interpolation: how they are scaled.
+        share: side of the central square that is cut out, as a share of the shorter side.
         rounded: whether they are rounded to 8 bits after scaling. Pictures from files are, pictures in memory are not.
         mean: what is subtracted from each channel, of values in [0, 1].
         std: what each channel is divided by then.
         depth: the levels that become white in files of more than 8 bits a channel.
     """
 
-    interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
+    interpolation: Literal["bilinear, antialiased", "bicubic, antialiased"] = "bilinear, antialiased"
+    share: Annotated[float, Field(ge=0.1, le=1)] = 0.875
     rounded: bool
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
@@ -50,11 +52,19 @@ class Channels(_Part):
     @classmethod
     def of(cls, data: DataSet) -> Channels:
         """The way in which evaluation makes the pictures of `data` ready."""
-        return cls(rounded=data.test.rounded, mean=data.mean, std=data.std, depth=data.depth)
+        bicubic = data.framing.interpolation == "bicubic"
+        return cls(interpolation="bicubic, antialiased" if bicubic else "bilinear, antialiased",
+                   share=data.framing.share, rounded=data.test.rounded, mean=data.mean, std=data.std, depth=data.depth)
+
+    @property
+    def framing(self) -> Framing:
+        """How they are scaled and cut."""
+        return Framing(self.share, "bicubic" if self.interpolation.startswith("bicubic") else "bilinear")
 
     def at(self, resolution: int) -> Preprocessing:
         """The same, with the sizes that belong to a resolution."""
-        return Preprocessing(**self.model_dump(), resize_shorter_side=round(resolution / CENTRE_SHARE), crop=resolution)
+        return Preprocessing(**self.model_dump(), crop=resolution,
+                             resize_shorter_side=self.framing.shorter_side(resolution))
 
 
 class Preprocessing(Channels):

@@ -106,5 +106,5 @@ def _answers(net: Subnet, data: DataSet, resolution: int) -> Tensor:
     logits = [net(image) for image in torch.split(random, 1)]
     first = data.test.subset(range(min(_PICTURES, len(data.test))))
     logits += [net(normalize(batch.images, data.mean, data.std))
-               for batch in eval_batches(first, resolution, batch=_PICTURES)]
+               for batch in eval_batches(first, resolution, batch=_PICTURES, framing=data.framing)]
     return torch.cat(logits)

@@ -89,7 +89,7 @@ def save_subnet(found: Extracted, folder: Path, *, source: Path,
     # the old description must not stand beside the new weights
     (folder / ABOUT).unlink(missing_ok=True)
     facts = {"mean": preprocessing.mean, "std": preprocessing.std, "classes": found.classes,
-             "depth": asdict(preprocessing.depth)}
+             "depth": asdict(preprocessing.depth), "framing": asdict(preprocessing.framing)}
     save(Trained(net, space, arch, facts), folder / WEIGHTS)
     about = Description(
         arch=str(arch), foreign=arch.foreign(space), resolution=arch.resolution, space=space.to_dict(),
@@ -156,7 +156,7 @@ def _loaded_by(data: DataSet) -> dict[str, Any] | None:
             and not Path(DEFAULT_ROOT, "train").is_dir():  # which would stand for a folder of pictures
         spec["root"] = DEFAULT_ROOT
     paths = {name: str(Path(spec[name]).absolute()) for name in PATHS if spec[name] is not None}
-    unsaid = {"augment", "workers", "cache", "download", "mean", "std", "unlabelled"}
+    unsaid = {"augment", "workers", "cache", "download", "mean", "std", "framing", "unlabelled"}
     unsaid |= set() if data.spec.score_only else {"score_only"}
     return {name: value for name, value in (spec | paths).items() if name not in unsaid and value is not None}
 

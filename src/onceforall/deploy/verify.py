@@ -157,7 +157,7 @@ def instructions() -> list[str]:
 
 def prepared(pictures: Pictures, data: DataSet, resolution: int, batch: int) -> Iterator[tuple[Images, Tensor]]:
     """Pictures of `data`, ready for the net, in contiguous batches, with their labels."""
-    for loaded in eval_batches(pictures, resolution, batch=batch):
+    for loaded in eval_batches(pictures, resolution, batch=batch, framing=data.framing):
         images = normalize(loaded.images, data.mean, data.std, torch.device("cpu"))
         yield np.ascontiguousarray(images.numpy()), loaded.labels
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
-from onceforall.data.spec import Colour
+from onceforall.data.spec import USUAL_FRAMING, Colour, Framing
 from onceforall.errors import UserError
 from onceforall.nn import Supernet
 from onceforall.nn.ops import ElasticConvNormAct, ElasticLinear
@@ -38,6 +38,7 @@ class Pretrained:
         mean: of each channel of a picture on [0, 1], which normalising subtracts.
         std: of each channel, which it then divides by.
         size: pixels that the network was trained or tested at.
+        framing: how pictures are scaled and cut for it when they are scored.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pretrained:
     mean: Colour
     std: Colour
     size: int
+    framing: Framing
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Outline:
         num_classes: that its classifier tells apart.
         mean: of each channel, as `Pretrained` has it.
         std: likewise.
+        framing: likewise.
         calibrated: whether its BN statistics are those of the largest sub-network. A supernet's are averages over many.
     """
 
@@ -63,11 +66,13 @@ class Outline:
     num_classes: int
     mean: Colour
     std: Colour
+    framing: Framing
     calibrated: bool
 
 
 def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = None, choices: Choices = DEFAULT,
-                    mean: Colour = IMAGENET_MEAN, std: Colour = IMAGENET_STD) -> Pretrained:
+                    mean: Colour = IMAGENET_MEAN, std: Colour = IMAGENET_STD,
+                    framing: Framing = USUAL_FRAMING) -> Pretrained:
     """Read a pretrained network as a supernet.
 
         start = from_pretrained("timm:mobilenetv4_conv_small.e2400_r224_in1k", sizes=[128, 160])
@@ -81,6 +86,7 @@ def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = No
         choices: what becomes elastic.
         mean: of the channels of a module's pictures; a named source says it itself.
         std: likewise.
+        framing: how they are scaled and cut; likewise.
 
     Raises:
         UserError: there is no such source, a layer or block of it has no row, or the supernet does not answer as it
@@ -88,14 +94,15 @@ def from_pretrained(source: str | nn.Module, *, sizes: Sequence[int] | None = No
     """
     sizes = _checked(sizes)
     if isinstance(source, nn.Module):
-        found = Source(type(source).__name__, source, mean, std, 224)
+        found = Source(type(source).__name__, source, mean, std, 224, framing)
     else:
         found = _opened(source, weights=True)
     if isinstance(found.module, Supernet):
         net, space = found.module, _own_space(found.module, sizes, choices)
-        return Pretrained(found.name, fitted(net, space, net.num_classes).eval(), found.mean, found.std, found.size)
-    net = supernet_of(found.module, found.name, sizes or (found.size,), choices)
-    return Pretrained(found.name, net, found.mean, found.std, found.size)
+        net = fitted(net, space, net.num_classes).eval()
+    else:
+        net = supernet_of(found.module, found.name, sizes or (found.size,), choices)
+    return Pretrained(found.name, net, found.mean, found.std, found.size, found.framing)
 
 
 def outline(source: str, *, sizes: Sequence[int] | None = None, choices: Choices = DEFAULT) -> Outline:
@@ -113,9 +120,9 @@ def outline(source: str, *, sizes: Sequence[int] | None = None, choices: Choices
     found = _opened(source, weights=False)
     if isinstance(found.module, Supernet):
         return Outline(_own_space(found.module, sizes, choices), found.module.num_classes, found.mean, found.std,
-                       calibrated=False)
+                       found.framing, calibrated=False)
     space, units = table_of(found.module, found.name, sizes or (found.size,), choices)
-    return Outline(space, units[f"head.{CLASSIFIER}"].outputs, found.mean, found.std, calibrated=True)
+    return Outline(space, units[f"head.{CLASSIFIER}"].outputs, found.mean, found.std, found.framing, calibrated=True)
 
 
 def _opened(source: str, *, weights: bool) -> Source:
@@ -126,7 +133,8 @@ def _opened(source: str, *, weights: bool) -> Source:
     mean, std = (tuple(trained.pictures.get(name, usual))
                  for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
     size = max(trained.space.resolutions) if trained.arch is None else trained.arch.resolution
-    return Source(Path(source).resolve().name[:100], trained.net, mean, std, size)
+    return Source(Path(source).resolve().name[:100], trained.net, mean, std, size,
+                  Framing(**trained.pictures.get("framing", {})))
 
 
 def _checked(sizes: Sequence[int] | None) -> tuple[int, ...] | None:

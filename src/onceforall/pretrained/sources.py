@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from onceforall.data.spec import Colour
+from onceforall.data.spec import USUAL_FRAMING, Colour, Framing
 from onceforall.errors import UserError
 from onceforall.pretrained.state import load
 
@@ -27,6 +27,7 @@ class Source:
         mean: of each channel on [0, 1], which normalising subtracts.
         std: of each channel, which it then divides by.
         size: pixels that it was trained or tested at.
+        framing: how pictures are scaled and cut for it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Source:
     mean: Colour
     std: Colour
     size: int
+    framing: Framing = USUAL_FRAMING
 
 
 Reader = Callable[[str, Path | None, bool], Source]  # the network's name, a weights file, whether weights are wanted
@@ -86,7 +88,8 @@ def _timm(model: str, file: Path | None, weights: bool) -> Source:
     if file is not None:
         load(module, file, name)
     values = module.pretrained_cfg
-    return Source(name, module.eval(), tuple(values["mean"]), tuple(values["std"]), values["input_size"][-1])
+    return Source(name, module.eval(), tuple(values["mean"]), tuple(values["std"]), values["input_size"][-1],
+                  _framing(values["crop_pct"], values["interpolation"]))
 
 
 def _torchvision(model: str, file: Path | None, weights: bool) -> Source:
@@ -102,7 +105,14 @@ def _torchvision(model: str, file: Path | None, weights: bool) -> Source:
     if file is not None:
         load(module, file, name)
     prepared = about.transforms()
-    return Source(name, module.eval(), tuple(prepared.mean), tuple(prepared.std), prepared.crop_size[0])
+    side = prepared.crop_size[0]
+    return Source(name, module.eval(), tuple(prepared.mean), tuple(prepared.std), side,
+                  _framing(side / prepared.resize_size[0], prepared.interpolation.value))
+
+
+def _framing(share: float, interpolation: str) -> Framing:
+    """Bilinear where the source has a kind of its own."""
+    return Framing(share, "bicubic" if interpolation == "bicubic" else "bilinear")
 
 
 def _lite(model: str, file: Path | None, weights: bool) -> Source:

@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -157,16 +158,17 @@ def _check_output(subnet: Path, output: Path) -> None:
 def _spec(request: Request, about: Description) -> DataSpec:
     """The pictures that are asked for, else those of the description; none held out. They are normalised as the
     sub-network's were."""
-    mean, std = about.preprocessing.mean, about.preprocessing.std
+    ready = about.preprocessing
+    settings: dict[str, Any] = {"train_portion": 1.0, "mean": ready.mean, "std": ready.std, "framing": ready.framing}
     if request.data is not None:
-        return spec_of(request.data, request.root, train_portion=1.0, mean=mean, std=std)
+        return spec_of(request.data, request.root, **settings)
     if request.root is not None:
         raise UserError("--root", "is given without --data", f"say which data it holds: {', '.join(NAMED)}")
     spec = about.data_spec()
     if spec is None:
         raise UserError("--data", f"is missing, and {request.subnet / ABOUT} names none",
                         f"give {', '.join(NAMED)} or a folder")
-    return replace(spec, train_portion=1.0, score_only=False, mean=mean, std=std)
+    return replace(spec, score_only=False, **settings)
 
 
 def _pictures(request: Request, preset: Preset, data: DataSet) -> DataSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def write_start(recipe: Recipe, run: Path, processes: Processes) -> None:
         found = from_pretrained(source, sizes=network.space.resolutions)
         seed = next(iter(recipe.stages.values())).seed
         keep_start(fitted(found.net, network.space, network.num_classes, seed=seed), run,
-                   {"mean": found.mean, "std": found.std})
+                   {"mean": found.mean, "std": found.std, "framing": asdict(found.framing)})
     wait(processes)
 
 

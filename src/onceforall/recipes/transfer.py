@@ -73,7 +73,7 @@ class Transfer:
             "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
             "seed": self.seed, "validate_at": (max(space.resolutions),)}
         return Recipe(
-            data=replace(data, mean=found.mean, std=found.std), start=self.source,
+            data=replace(data, mean=found.mean, std=found.std, framing=found.framing), start=self.source,
             network=Network(space=space, num_classes=num_classes, bn_eps=space.bn_eps),
             stages={
                 TUNED: Stage(epochs=tuned, optimizer=_adamw(5e-4), schedule=WARM,

@@ -38,7 +38,7 @@ class Scorer:
         for tensor in net.state_dict().values():
             common.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         calibration = CALIBRATION, data.calibration(evaluator.calibration_images).identity()
-        common.update(repr((data.mean, data.std, data.depth, *calibration)).encode())
+        common.update(repr((data.mean, data.std, data.framing, data.depth, *calibration)).encode())
         self._of = {}
         for split, pictures in self._pictures.items():
             whole = common.copy()

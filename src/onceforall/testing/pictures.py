@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from onceforall.data import Augment, Loader, Pictures, TrainBatches, eval_batches
-from onceforall.data.decode import Broken
+from onceforall.data.decode import Broken, Cut
 
 SIDE = 16  # pixels that pictures are scaled to
 
@@ -44,9 +44,9 @@ def _check_one(pictures: Pictures, index: int) -> None:
     assert pictures.size(index) == (width, height), "size is (width, height)"
     seen: list[tuple[int, int]] = []
 
-    def left_half(width: int, height: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    def left_half(width: int, height: int) -> Cut:
         seen.append((width, height))
-        return (0, 0, max(1, width // 2), height), (3, 5)
+        return Cut((0, 0, max(1, width // 2), height), (3, 5))
 
     part = pictures.read(index, left_half)
     assert seen == [(width, height)], "`aim` is asked once, for (width, height)"

@@ -144,8 +144,8 @@ class Evaluator:
         return self._kept[key][1]
 
     def _batches(self, pictures: Pictures, resolution: int, size: int) -> Iterator[Batch]:
-        return eval_batches(pictures, resolution, batch=size, workers=self.workers, strict=self.strict,
-                            local_world=self.processes.local_world)
+        return eval_batches(pictures, resolution, batch=size, framing=self.data.framing, workers=self.workers,
+                            strict=self.strict, local_world=self.processes.local_world)
 
     def _sample(self, resolution: int) -> list[Tensor]:
         """The calibration pictures at one size, decoded once, in batches of one shape."""

@@ -17,9 +17,16 @@ Kept = tuple[DType, int, bool]
 Positive = Annotated[float, Field(gt=0)]
 
 
+class _Framing(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    share: Annotated[float, Field(ge=0.1, le=1)]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
 class Pictures(BaseModel):
-    """What the net was trained on: mean and standard deviation of a channel on [0, 1], names of the classes, and by
-    the type of deep pixels, such as uint16, the level that is white."""
+    """What the net was trained on: mean and standard deviation of a channel on [0, 1], names of the classes, by the
+    type of deep pixels, such as uint16, the level that is white, and how pictures are framed when they are scored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -27,6 +34,7 @@ class Pictures(BaseModel):
     std: tuple[Positive, Positive, Positive] | None = None
     classes: tuple[str, ...] | None = None
     depth: dict[Literal["uint16", "int32", "float32"], Positive] | None = None
+    framing: _Framing | None = None
 
 
 class About(BaseModel):
