@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +21,8 @@ from torch.nn import functional as F
 from onceforall.api import train
 from onceforall.cli import main
 from onceforall.cli.progress import closing_table
+from onceforall.cost import macs
+from onceforall.cost.measured import Measured
 from onceforall.cost.memory import peak_memory
 from onceforall.data import DataSpec, Framing
 from onceforall.deploy.description import read_description
@@ -34,7 +38,7 @@ from onceforall.recipes.polish import polishing
 from onceforall.report.gather import gather
 from onceforall.run import Run
 from onceforall.searching.record import read_record
-from onceforall.space import Arch
+from onceforall.space import Arch, SearchSpace
 from onceforall.testing.module import randomise
 from onceforall.training.course import course_of
 from onceforall.training.engine.distributed import Processes
@@ -539,3 +543,31 @@ def test_what_a_run_competes_with_costs_as_much(run, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "train", None)  # nothing is trained twice
     script.main()
     assert len(records.read_text().splitlines()) == len(rows)
+
+
+def test_what_each_dimension_adds(run, monkeypatch):
+    """`benchmarks/dimensions.py`: what is not elastic stays at its largest, and the best below a limit is below it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    script, net = import_module("dimensions"), load_supernet(run / "shrunk")
+    largest, smallest = (macs(net.space, arch, num_classes=10) / 1e6
+                         for arch in (net.space.largest, net.space.smallest))
+    rows = list(script.measured(run, [smallest / 2, 1.01 * smallest, 2 * largest]))
+    assert [row["elastic"] for row in rows] == [["resolution", *some] for some in (
+        (), ("fraction",), ("kernel",), ("depth",), ("fraction", "kernel"), ("fraction", "depth"), ("kernel", "depth"),
+        ("fraction", "kernel", "depth"))]
+    assert rows[0]["best"][:2] == [None, None] and rows[-1]["best"][0] is None
+    assert rows[-1]["best"][1][0] == pytest.approx(smallest, abs=0.1)
+    assert all(best[0] <= 2 * largest for row in rows for best in filter(None, row["best"]))
+    part = net.space.largest_of("kernel").largest_of("depth")
+    told = script.OfPart(net_predictor := script.fit_best(rows_of(net.space)).predictor, part)
+    codes = np.array([part.encode(part.smallest), part.encode(part.largest)])
+    whole = np.array([net.space.encode(arch) for arch in (part.smallest, part.largest)])
+    assert told.of(codes).tolist() == net_predictor.of(whole).tolist()
+
+
+def rows_of(space: SearchSpace) -> Measured:
+    """Accuracies that rise with the size of a sub-network."""
+    rng = random.Random(0)
+    archs = [space.sample(rng) for _ in range(30)]
+    return Measured(space, np.array([space.encode(arch) for arch in archs]),
+                    np.array([macs(space, arch) for arch in archs]) / macs(space, space.largest))
