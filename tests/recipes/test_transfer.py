@@ -26,6 +26,8 @@ from onceforall.cost.measured import Measured
 from onceforall.cost.memory import peak_memory
 from onceforall.data import DataSpec, Framing
 from onceforall.deploy.description import read_description
+from onceforall.deploy.export import Request as Export
+from onceforall.deploy.export import export
 from onceforall.deploy.folder import load_subnet
 from onceforall.errors import UserError
 from onceforall.nn import Supernet, extract
@@ -157,7 +159,7 @@ def test_it_starts_with_the_networks_weights(run):
     assert torch.equal(trained.get_submodule("stages.0.0.depthwise").conv.kernel_5to3, torch.eye(9))  # not used
 
 
-def test_pictures_are_framed_as_the_sources_wherever_they_are_scored(run, capsys):
+def test_pictures_are_framed_as_the_sources_wherever_they_are_scored(run, tmp_path, capsys):
     evaluator = Run(run).evaluator
     assert evaluator.data.framing == FRAMING
     about = read_description(run / "subnets" / "smallest")
@@ -170,6 +172,9 @@ def test_pictures_are_framed_as_the_sources_wherever_they_are_scored(run, capsys
     assert json.loads(capsys.readouterr().out)["top1"] == about.accuracy.top1
     other = evaluator.score_net(load_subnet(run / "subnets" / "smallest"), side, evaluator.data.test).top1
     assert other == about.accuracy.top1
+    copy = shutil.copytree(run / "subnets" / "smallest", tmp_path / "smallest")
+    (made,) = export(copy, Export("onnx", max_loss=100), evaluator.data).values()
+    assert made.verification.top1 == about.accuracy.top1
 
 
 def test_all_of_the_space_is_trained_and_found(run):
