@@ -24,7 +24,7 @@ from side_by_side import Work, case, in_turn, parser, report
 from onceforall.data import Augment, FilePictures, Loader, TrainBatches, normalize
 from onceforall.data.crop import crop_boxes, noise
 from onceforall.data.dataset import IMAGENET_MEAN, IMAGENET_STD
-from onceforall.data.decode import Broken, read_pixels
+from onceforall.data.decode import Broken, Cut, read_pixels
 from onceforall.training.engine.memory import keep_large_blocks
 
 BATCH, SCALE, CROPS = 64, (0.08, 1.0), 500
@@ -62,7 +62,7 @@ def pixel_difference(folder: Path, size: int) -> dict[str, float]:
             whole = image.convert("RGB")
         top, left, height, width = crop_boxes(row, (whole.height, whole.width), augment=AUGMENT)[0].tolist()
         box = left, top, left + width, top + height
-        pixels = read_pixels(path, lambda *_, box=box: (box, (size, size)))
+        pixels = read_pixels(path, lambda *_, box=box: Cut(box, (size, size)))
         assert not isinstance(pixels, Broken)
         exact = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box))
         differences.append(np.abs(pixels.astype(int) - exact).ravel())

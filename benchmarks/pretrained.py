@@ -83,7 +83,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     counts: dict[str, int] = {}
     with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         for name, make, size in names(options.only):
             row = row_of(name, make, size, options.limit)

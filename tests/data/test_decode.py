@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onceforall.data.decode import Broken, BrokenLog, read_pixels, read_size
+from onceforall.data.decode import Broken, BrokenLog, Cut, read_pixels, read_size
 from onceforall.errors import UserError
 
 
@@ -103,7 +103,7 @@ def test_a_reduced_jpeg_is_the_picture(tmp_path: Path) -> None:
     pixels = np.stack(waves, axis=2).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
     box = (11, 23, 371, 263)
-    got = read_pixels(str(tmp_path / "a.jpg"), lambda width, height: (box, (90, 60)))
+    got = read_pixels(str(tmp_path / "a.jpg"), lambda width, height: Cut(box, (90, 60)))
     assert isinstance(got, np.ndarray)
     expected = np.asarray(Image.fromarray(pixels).resize((90, 60), Image.Resampling.BILINEAR, box=box))
     assert np.abs(got.astype(int) - expected).max() <= 6

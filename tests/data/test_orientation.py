@@ -15,7 +15,7 @@ from PIL.Image import Transpose
 from PIL.JpegImagePlugin import JpegImageFile
 
 from onceforall.data import Augment, FilePictures, Loader, TrainBatches, eval_batches
-from onceforall.data.decode import BrokenLog, read_pixels, read_size
+from onceforall.data.decode import BrokenLog, Cut, read_pixels, read_size
 from onceforall.data.pictures import ArrayPictures
 from onceforall.data.small import in_memory_if_small
 
@@ -62,9 +62,9 @@ def test_every_tag_of_a_file_without_loss(tmp_path: Path, name: str, options: di
     np.testing.assert_array_equal(read_pixels(path), np.asarray(upright))
     assert read_size(path) == (23, 40)
 
-    def aim(width: int, height: int) -> tuple[tuple[float, ...], tuple[int, int]]:
+    def aim(width: int, height: int) -> Cut:
         assert (width, height) == (23, 40)
-        return (2, 1, 17, 34), (9, 8)
+        return Cut((2, 1, 17, 34), (9, 8))
 
     upright.save(tmp_path / "upright.png")
     np.testing.assert_array_equal(read_pixels(path, aim), read_pixels(str(tmp_path / "upright.png"), aim))
@@ -79,7 +79,7 @@ def test_every_tag_of_a_reduced_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyP
     draft = JpegImageFile.draft
     monkeypatch.setattr(JpegImageFile, "draft", lambda *given: drafted.append(draft(*given)) or drafted[-1])
     box = (100, 203, 740, 843)
-    got = read_pixels(path, lambda width, height: (box, (75, 75)))
+    got = read_pixels(path, lambda width, height: Cut(box, (75, 75)))
     assert isinstance(got, np.ndarray)
     assert [scale[1][2:] for scale in drafted] == [
         ((size[1] / 8, size[0] / 8) if tag > 4 else (size[0] / 8, size[1] / 8))], "it was decoded at full size"
