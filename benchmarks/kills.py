@@ -173,7 +173,7 @@ def kills(folder: Path, count: int, *, processes: int = 1, number: signal.Signal
     length = undisturbed(folder / "whole", processes)
     rng = random.Random(seed)
     done = 0
-    for i in range(2 * count):  # a run may end before it is hit
+    for i in range(5 * count):  # a run may end before it is hit, above all where other programs end meanwhile
         kill = disturbed(folder / f"run{i}", length, rng=rng, processes=processes, number=number, writing=done % 5 == 0,
                          whole=folder / "whole")
         if kill is not None:
