@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
-from onceforall.cli.source import Cache, Workers, bytes_of, sizes_of
-from onceforall.cli.start import KERNELS, RATIOS, Depth, Kernels, Ratios, Sizes, Start, Unlabelled, choices_of
+from onceforall.cli.source import Cache, Workers, bytes_of
+from onceforall.cli.start import (
+    KERNELS,
+    RATIOS,
+    Depth,
+    Kernels,
+    Ratios,
+    Sizes,
+    Start,
+    Unlabelled,
+    choices_of,
+    sizes_or_own,
+)
 from onceforall.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +77,7 @@ def fit(
     request = pipeline.Request(
         data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data, flip=flip, seed=seed,
         cache=None if cache is None else bytes_of("--cache", cache), balanced=balanced, polish=polish, start=start,
-        changes=tuple(changes or ()), sizes=None if sizes is None else sizes_of(sizes, "--sizes"),
+        changes=tuple(changes or ()), sizes=sizes_or_own(sizes),
         unlabelled=unlabelled, choices=choices_of(kernels, ratios, depth))
     folder = output or Path("runs") / _name(request)
     log_to_stderr(processes, quiet=True)

@@ -18,9 +18,8 @@ from onceforall.cli.source import (
     Which,
     arch_of,
     is_space,
-    sizes_of,
 )
-from onceforall.cli.start import KERNELS, RATIOS, Depth, Kernels, Ratios, Sizes, choices_of
+from onceforall.cli.start import KERNELS, RATIOS, Depth, Kernels, Ratios, Sizes, choices_of, sizes_or_own
 from onceforall.cost import layer_macs, layer_params, macs, params
 from onceforall.errors import UserError
 from onceforall.space import Arch, SearchSpace, lower, search_space
@@ -52,8 +51,7 @@ def inspect(
         from onceforall.pretrained.sources import is_named
         from onceforall.weights.nets import open_weights
         if pretrained := is_named(source):
-            found = outline(source, sizes=None if sizes is None else sizes_of(sizes, "--sizes"),
-                            choices=choices_of(kernels, ratios, depth))
+            found = outline(source, sizes=sizes_or_own(sizes), choices=choices_of(kernels, ratios, depth))
             space, classes, chosen = found.space, found.num_classes, which.of(found.space)
         else:
             trained = open_weights(source, space=space_name)

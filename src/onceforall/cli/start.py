@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceforall.cli.source import numbers_of
+from onceforall.cli.source import numbers_of, sizes_of
 
 if TYPE_CHECKING:
     from onceforall.pretrained.table import Choices
@@ -21,6 +21,11 @@ Depth = Annotated[int | None, typer.Option(help="the least blocks of a stage in 
                                            "it has more than 4, by default")]
 Unlabelled = Annotated[str | None, typer.Option(help="folder of further pictures without labels, which the teacher "
                                                 "labels")]
+
+
+def sizes_or_own(text: str | None) -> tuple[int, ...] | None:
+    """What --sizes names; None where it is not given."""
+    return None if text is None else sizes_of(text, "--sizes")
 
 
 def choices_of(kernels: int, ratios: str, depth: int | None) -> Choices:

@@ -48,7 +48,7 @@ def _load(net: nn.Module, file: Path, name: str) -> None:
     theirs, ours = list(state_of(file).values()), net.state_dict()
     shapes = [tuple(tensor.shape) for tensor in theirs]
     if shapes != [tuple(tensor.shape) for tensor in ours.values()]:
-        raise UserError(str(file), f"is not of {name}: its {len(shapes)} arrays are not the network's {len(ours)}",
+        raise UserError(str(file), f"is not of {name}: its {len(shapes)} arrays differ from the network's {len(ours)}",
                         f"give the weights file of {name}")
     for tensor, found in zip(ours.values(), theirs, strict=True):
         tensor.copy_(found)

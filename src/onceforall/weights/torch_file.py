@@ -19,7 +19,6 @@ _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError,
             zipfile.BadZipFile)
 
 
-
 def loaded(path: Path) -> Mapping[str, Any]:
     """A torch checkpoint of tensors, numbers and their containers; raises UserError for anything else."""
     try:
