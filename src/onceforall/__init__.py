@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onceforall.space import Arch, Block, SearchSpace, search_space
     from onceforall.training.network import Network, Teacher
     from onceforall.training.recipe import Recipe
-    from onceforall.training.settings import Loss, Optimizer, Schedule
+    from onceforall.training.settings import Loss, Mixing, Optimizer, Schedule
     from onceforall.training.stage import Batches, Safety, Stage
     from onceforall.weights.nets import load
 
@@ -47,17 +47,17 @@ _HOMES = {
     "onceforall.weights.nets": ("load",),
     "onceforall.pretrained.reading": ("from_pretrained",),
     "onceforall.run": ("Run",),
-    "onceforall.training.settings": ("Loss", "Optimizer", "Schedule"),
+    "onceforall.training.settings": ("Loss", "Mixing", "Optimizer", "Schedule"),
     "onceforall.training.network": ("Network", "Teacher"),
     "onceforall.training.recipe": ("Recipe",),
     "onceforall.training.stage": ("Batches", "Safety", "Stage"),
     "onceforall.nn": ("Subnet", "Supernet", "extract", "recalibrate", "sort_channels"),
 }
 
-__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Framing", "Loss", "Network", "Optimizer",
-           "Pictures", "Recipe", "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet", "Teacher",
-           "UserError", "extract", "fit", "from_pretrained", "load", "load_subnet", "macs", "params", "recalibrate",
-           "search_space", "sort_channels", "train"]
+__all__ = ["Arch", "Augment", "Batches", "Block", "DataSpec", "Elastic", "Framing", "Loss", "Mixing", "Network",
+           "Optimizer", "Pictures", "Recipe", "Run", "Safety", "Schedule", "SearchSpace", "Stage", "Subnet", "Supernet",
+           "Teacher", "UserError", "extract", "fit", "from_pretrained", "load", "load_subnet", "macs", "params",
+           "recalibrate", "search_space", "sort_channels", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from onceforall.training.course import course_of
 from onceforall.training.engine.places import read_config, read_run
 from onceforall.training.engine.run import train
 from onceforall.training.network import Network, Teacher
-from onceforall.training.settings import Loss, Optimizer, Schedule
+from onceforall.training.settings import Loss, Mixing, Optimizer, Schedule
 from onceforall.training.setup import Options
 from onceforall.training.stage import Batches, Safety, Stage, Training
 from onceforall.training.strategy import Moment, Term
@@ -54,8 +54,9 @@ def training(**stage) -> Training:
 
 
 def test_from_python_with_what_is_the_users_own(tmp_path):
-    """Optimiser, loss, schedule and strategy; stopped, and continued by what config.json says."""
-    whole = training(loss=Loss(labels=margin), schedule=Schedule(shape=linear), strategy=smallest_first)
+    """Optimiser, loss, schedule and strategy, of mixed pictures; stopped, and continued by what config.json says."""
+    whole = training(loss=Loss(labels=margin), schedule=Schedule(shape=linear), strategy=smallest_first,
+                     mixing=Mixing(mixup=1, cutmix=1))
     train(whole, tmp_path / "whole")
 
     def stop(record):
@@ -75,7 +76,8 @@ def test_from_python_with_what_is_the_users_own(tmp_path):
     assert not any(torch.equal(a, b) for a, b in zip(nets[0].stages[0][0].parameters(), load_of(whole), strict=True)
                    if a.dim() == 4)
     with pytest.raises(UserError, match='stage.loss.labels is ".*:margin" there, and "cross_entropy" is asked for'):
-        train(training(schedule=Schedule(shape=linear), strategy=smallest_first), tmp_path / "stopped")
+        train(training(schedule=Schedule(shape=linear), strategy=smallest_first, mixing=whole.stage.mixing),
+              tmp_path / "stopped")
 
 
 def load_of(given: Training) -> list[Tensor]:
@@ -194,6 +196,7 @@ def test_keys_of_both_forms():
     (lambda: training(strategy="sandwich"), "subnets_per_step: 1 is below 2, the least of strategy sandwich: "),
     (lambda: training(strategy="sandwich", subnets_per_step=3, teacher="a"), "teacher: stands beside strategy"),
     (lambda: training(loss=Loss(kd_weight=1)), "stage.loss.kd_weight: is 1 without a teacher"),
+    (lambda: training(loss=Loss(label_weight=0)), "^loss.label_weight: is 0 without a teacher, so that there"),
     (lambda: training(delay=0.9, rise=1.0), "rise: 1 after a delay of 0.9 is longer than the stage; give at most 0.1"),
     (lambda: training(sampling="authors", delay=0.5), "sampling: authors draws as their code does, and other settings"),
     (lambda: training(strategy=smallest_first, delay=0.5), "strategy: a function draws by itself, and other settings"),

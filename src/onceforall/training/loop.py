@@ -18,6 +18,7 @@ from onceforall.space import Arch
 from onceforall.training.course import Course
 from onceforall.training.engine.distributed import Processes, average_gradients
 from onceforall.training.evaluate import Compute
+from onceforall.training.mixing import Mixture, mixed
 from onceforall.training.settings import Loss
 from onceforall.training.strategy import Moment, Target, Term
 
@@ -116,17 +117,15 @@ def train_step(learner: Learner, course: Course, images: Tensor, labels: Tensor,
     """
     learner.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), dtype=torch.float64, device=images.device)
-    each = course.stage.batches.each
-    micro = zip(torch.split(images, each), torch.split(labels, each), strict=True)
-    for part, targets in micro:
-        share = len(part) / len(images)
+    for part in mixed(images, labels, course.stage.mixing).split(course.stage.batches.each):
+        share = len(part.images) / len(images)
         wanted = {term.target for term in terms}
-        taught: dict[Target, Tensor] = {"teacher": _teach(learner, part)} if "teacher" in wanted else {}
-        shared = _share(learner, part, [term.arch for term in terms])
+        taught: dict[Target, Tensor] = {"teacher": _teach(learner, part.images)} if "teacher" in wanted else {}
+        shared = _share(learner, part.images, [term.arch for term in terms])
         for term in terms:
             with learner.mark("forward"):
-                logits = learner.compute.run(shared or partial(learner.forward, part), term.arch)
-                loss = term.weight * _loss(course, term, logits, targets, taught)
+                logits = learner.compute.run(shared or partial(learner.forward, part.images), term.arch)
+                loss = term.weight * _loss(course, term, logits, part, taught)
                 if "largest" in wanted and term.arch == course.space.largest:
                     taught["largest"] = torch.softmax(logits.detach(), dim=1)
             with learner.mark("backward"):
@@ -139,15 +138,26 @@ def train_step(learner: Learner, course: Course, images: Tensor, labels: Tensor,
     return total
 
 
-def _loss(course: Course, term: Term, logits: Tensor, labels: Tensor, taught: Mapping[Target, Tensor]) -> Tensor:
+def _loss(course: Course, term: Term, logits: Tensor, batch: Mixture, taught: Mapping[Target, Tensor]) -> Tensor:
     """The loss of one sub-network by its target; `taught`: the probabilities of each target that gives some."""
     settings = course.stage.loss
     if term.target == "largest":
         return settings.of_teacher(logits, taught["largest"])
-    loss = _of_known(settings, logits, labels) if course.unlabelled else settings.of_labels(logits, labels)
+    loss = _of_labels(course, logits, batch)
     if term.target == "teacher":
         return loss + settings.kd_weight * settings.of_teacher(logits, taught["teacher"])
     return loss
+
+
+def _of_labels(course: Course, logits: Tensor, batch: Mixture) -> Tensor:
+    """The weighted loss against the labels of what each picture consists of."""
+    settings = course.stage.loss
+    if not settings.label_weight:
+        return logits.sum() * 0
+    loss = _of_known if course.unlabelled else Loss.of_labels
+    parts = zip(batch.shares, batch.labels.unbind(1), strict=True)
+    return settings.label_weight * sum((share * loss(settings, logits, labels) for share, labels in parts),
+                                       logits.new_zeros(()))
 
 
 def _of_known(settings: Loss, logits: Tensor, labels: Tensor) -> Tensor:

@@ -194,7 +194,9 @@ class Loss(Setting):
                              "classes")
     kd: str | Function = Field(default="cross_entropy", description="loss against a teacher's probabilities: "
                                "cross_entropy; alpha, AlphaNet's alpha-divergence; or a function")
-    kd_weight: float = Field(default=0.0, ge=0, le=1000, description="weight of the teacher's loss beside the labels'")
+    kd_weight: float = Field(default=0.0, ge=0, le=1000, description="weight of the teacher's loss")
+    label_weight: float = Field(default=1.0, ge=0, le=1000, description="weight of the loss against the labels; 0: a "
+                                "teacher alone is learned from")
 
     @model_validator(mode="after")
     def _known(self) -> Loss:
@@ -217,3 +219,16 @@ class Loss(Setting):
     def of_teacher(self, logits: Tensor, probabilities: Tensor) -> Tensor:
         """The loss against a teacher's probabilities (B, K), without its weight."""
         return function_of(self.kd, DISTILLATIONS, place="loss.kd")(logits, probabilities)
+
+
+class Mixing(Setting):
+    """Training pictures that are mixed with another one of their batch.
+
+    A mixture has both pictures' labels, each for its share, and a teacher is shown the mixture. A step draws one of the
+    kinds that have a parameter.
+    """
+
+    mixup: float = Field(default=0.0, ge=0, le=100, description="parameter of the beta distribution of the shares of "
+                         "two pictures that are added up (mixup, Zhang et al. 2018); 0: none; 1: all shares alike")
+    cutmix: float = Field(default=0.0, ge=0, le=100, description="the same of a box that is cut from the other picture "
+                          "(CutMix, Yun et al. 2019)")

@@ -12,7 +12,7 @@ from onceforall.errors import UserError
 from onceforall.functions import check_function, check_named
 from onceforall.space import Arch, SearchSpace
 from onceforall.training.network import Network, Teacher
-from onceforall.training.settings import Function, Listed, Loss, Optimizer, Rate, Schedule, Setting
+from onceforall.training.settings import Function, Listed, Loss, Mixing, Optimizer, Rate, Schedule, Setting
 from onceforall.training.strategy import SELF_TAUGHT, STRATEGIES
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -93,6 +93,7 @@ class Stage(Setting):
     schedule: Schedule = Field(default=Schedule(), description="how the learning rate moves")
     loss: Loss = Field(default=Loss(), description="what the sub-networks are judged by; the losses of a step's "
                        "sub-networks are added up")
+    mixing: Mixing = Field(default=Mixing(), description="pictures that are mixed with others of their batch")
     teacher: Teacher | str | None = Field(default=None, description="what they also learn from: a supernet's largest "
                                           "sub-network; in a run of several stages also the name of an earlier one")
     strategy: str | Function = Field(default="shrinking", description="what a step trains: shrinking, "
@@ -260,6 +261,9 @@ def _check_teacher(stage: Stage) -> None:
                         "leave it out, and kd_weight 0")
     if taught and not weight:
         raise UserError("loss.kd_weight", "is 0 beside a teacher", "give 1, or leave the teacher out")
+    if not taught and not stage.loss.label_weight:
+        raise UserError("loss.label_weight", "is 0 without a teacher, so that there is nothing to learn from",
+                        "give a teacher, or leave it out")
 
 
 def _check_strategy(stage: Stage) -> None:
