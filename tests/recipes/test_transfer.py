@@ -201,6 +201,17 @@ def test_the_summary_says_what_shrinking_keeps(run, capsys):
         pytest.approx(100 * row["largest"], abs=0.05) for row in (shrunk[0], shrunk[1], shrunk[-1])]
 
 
+def test_the_tuned_network_is_scored_at_every_size_and_can_be_shipped(run, tmp_path, capsys):
+    records = [json.loads(line) for line in (run / "tuned/metrics.jsonl").read_text().splitlines()]
+    last = [record["tag"] for record in records if record["kind"] == "valid"][-2:]
+    assert [tag.split("_")[0] for tag in last] == ["12px", "16px"]
+    folder = tmp_path / "tuned-12"
+    with pytest.raises(SystemExit) as ended:
+        main(["extract", str(run / "tuned"), "--arch", "largest", "--resolution", "12", "-o", str(folder)])
+    assert ended.value.code == 0 and "on 359 test pictures" in capsys.readouterr().out
+    assert read_description(folder).arch == str(load_supernet(run / "tuned").space.largest.at(12))
+
+
 def test_the_table_says_what_a_board_needs(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
     space = load_supernet(run / "shrunk").space

@@ -71,17 +71,19 @@ class Transfer:
         tuned, shrunk = (self._epochs(*each) for each in zip(STEPS, (pictures, pictures + unlabelled), strict=True))
         common: dict[str, Any] = {
             "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
-            "seed": self.seed, "validate_at": (max(space.resolutions),)}
+            "seed": self.seed}
         return Recipe(
             data=replace(data, mean=found.mean, std=found.std, framing=found.framing), start=self.source,
             network=Network(space=space, num_classes=num_classes, bn_eps=space.bn_eps),
             stages={
                 TUNED: Stage(epochs=tuned, optimizer=_adamw(5e-4), schedule=WARM,
                              bn="kept" if found.calibrated else "batch", largest_share=1.0,
-                             validate_archs=("largest",), validate_every=max(1, tuned // 2), **common),
+                             validate_archs=("largest",), validate_at=space.resolutions,
+                             validate_every=max(1, tuned // 2), **common),
                 SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=WARM, teacher=TUNED,
                               loss=Loss(kd_weight=1.0), sort="pictures", sampling="spread", largest_share=0.1,
-                              validate_start=True, validate_every=max(1, shrunk // 4), **common)})
+                              validate_at=space.resolutions[-1:], validate_start=True,
+                              validate_every=max(1, shrunk // 4), **common)})
 
     def _epochs(self, steps: int, pictures: int) -> int:
         """The epochs that have so many steps, or nearly: 2 to 120, times the scale."""
