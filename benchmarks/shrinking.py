@@ -6,8 +6,8 @@
 The settings are those of the stage, as `ofa fit --set stages.shrunk.NAME=VALUE` takes them. With --stages the space
 grows as in the paper: so many epochs with elastic kernels alone, then with elastic depth too, then with all. Nothing is
 written into the run's folder. It prints top-1 on the test pictures, or every fifth of them, in per cent as JSON: of the
-smallest sub-network at the smallest and the largest size, of the middle and the largest one, and the mean of eight
-random ones at the largest size.
+smallest sub-network at the smallest and the largest size that the stage trains, of the middle and the largest one, and
+the mean of eight random ones at the largest size.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def shrunk(run: Path, settings: list[str], every: int = 1, epochs: Sequence[int]
     def top1(arch: Arch) -> float:
         return 100 * evaluator.score(net, arch, test).top1
 
-    small, large = space.resolutions[0], space.resolutions[-1]
+    small, large = min(training.part.resolutions), max(training.part.resolutions)
     found = {f"smallest, {small} px": top1(space.smallest.at(small)), "smallest": top1(space.smallest.at(large)),
              "middle": top1(space.middle.at(large)), "largest": top1(space.largest.at(large)),
              "random": mean(top1(space.sample(rng).at(large)) for _ in range(RANDOM))}

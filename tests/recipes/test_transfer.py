@@ -47,7 +47,7 @@ from onceforall.training.engine.distributed import Processes
 from onceforall.training.loop import _of_known
 from onceforall.training.network import Network
 from onceforall.training.recipe import START, Recipe
-from onceforall.training.settings import Loss, Optimizer
+from onceforall.training.settings import Loss, Mixing, Optimizer
 from onceforall.training.setup import Options, data_of
 from onceforall.training.stage import Batches, Stage
 from onceforall.weights.nets import Trained, load_supernet, save
@@ -120,11 +120,18 @@ def test_the_recipe():
     tuned, shrunk = recipe.stages.values()
     assert (tuned.largest_share, tuned.teacher, shrunk.teacher, shrunk.sort) == (1.0, None, "tuned", "pictures")
     assert (tuned.bn, shrunk.bn) == ("kept", "batch")
-    assert 2 <= tuned.epochs < shrunk.epochs <= 120
+    assert 2 <= tuned.epochs < shrunk.epochs == 120
     rate = tuned.rate(steps_per_epoch=10)
     assert [rate(0) < 1e-4, rate(tuned.epochs - 1)] == [True, pytest.approx(5e-4)]  # a tenth of the steps
     assert plan(request(changes=("stages.shrunk.epochs=1",)), gpu=False).stages["shrunk"].epochs == 1
     assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_pictures_that_are_seen_often_are_mixed_and_then_the_teacher_alone_is_learned_from():
+    for scale, mixup, weight in ((1.0, 1.0, 0.0), (0.1, 0.0, 1.0)):
+        tuned, shrunk = plan(request(epochs_scale=scale), gpu=False).stages.values()
+        assert (shrunk.mixing.mixup, shrunk.loss.label_weight, shrunk.loss.kd_weight) == (mixup, weight, 1.0)
+        assert (tuned.mixing.mixup, tuned.loss.label_weight) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("own", "gpu", "sizes"), [
@@ -383,7 +390,7 @@ def test_polish_is_for_one_process(run):
 def test_without_a_teacher_the_largest_sub_network_teaches(tmp_path):
     recipe = Recipe(data=DataSpec("digits"), network=Network(space=from_pretrained(Tiny(), sizes=[16]).net.space,
                                                              num_classes=10, dropout=0.2),
-                    stages={"all": Stage(epochs=1, optimizer=Optimizer(lr=0.01))})
+                    stages={"all": Stage(epochs=1, optimizer=Optimizer(lr=0.01), mixing=Mixing(mixup=0.5))})
     last = recipe.trainings(tmp_path)["all"]
     net = Supernet(last.network.space, 10)
     (tmp_path / "all").mkdir()
@@ -391,6 +398,7 @@ def test_without_a_teacher_the_largest_sub_network_teaches(tmp_path):
     made = polishing(last, tmp_path / "all", net.space.smallest, epochs=3)
     assert (made.stage.epochs, made.stage.loss.kd_weight, made.stage.optimizer.lr) == (3, 1.0, 0.005)
     assert made.teacher.network.dropout == 0 and made.network.dropout == 0.2
+    assert made.stage.mixing == last.stage.mixing
 
 
 def test_polish_is_a_number_of_epochs():

@@ -38,8 +38,8 @@ def polishing(last: Training, stage: Path, arch: Arch, *, epochs: int) -> Traini
     return Training(
         data=last.data, network=last.network.model_copy(update={"weights": weights, "arch": str(arch)}),
         stage=Stage(epochs=epochs, optimizer=optimizer, teacher=teacher,
-                    loss=was.loss.model_copy(update={"kd_weight": 1.0}), batches=was.batches, safety=was.safety,
-                    validate_every=epochs, seed=was.seed))
+                    loss=was.loss.model_copy(update={"kd_weight": 1.0}), mixing=was.mixing, batches=was.batches,
+                    safety=was.safety, validate_every=epochs, seed=was.seed))
 
 
 def polish_all(last: Training, stage: Path, run: Path, options: Options, *, epochs: int) -> None:

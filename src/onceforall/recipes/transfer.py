@@ -12,7 +12,7 @@ from onceforall.pretrained.table import DEFAULT, Choices
 from onceforall.recipes.preset import check_scale
 from onceforall.training.network import Network
 from onceforall.training.recipe import Recipe
-from onceforall.training.settings import Loss, Optimizer, Schedule
+from onceforall.training.settings import Loss, Mixing, Optimizer, Schedule
 from onceforall.training.stage import Batches, Stage
 
 TUNED, SHRUNK = "tuned", "shrunk"  # the stages' folders
@@ -20,6 +20,7 @@ CPU_SIZES = (64, 80, 96, 112, 128)
 GPU_SHARES = (4 / 7, 5 / 7, 6 / 7)  # of the source's own size: 128, 160 and 192 pixels of 224
 BATCH, STEPS = 32, (1800, 5000)  # pictures a step; steps of both stages
 WARM = Schedule(warmup_share=0.1)  # at the full rate from the first step on, what was pretrained is lost
+MANY = 60  # epochs; whatever sees its pictures more often learns them by heart, and mixes them instead
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
 
 
@@ -69,6 +70,9 @@ class Transfer:
         if self.sizes is None:
             space = space.at(_usual(space.resolutions, gpu=gpu))
         tuned, shrunk = (self._epochs(*each) for each in zip(STEPS, (pictures, pictures + unlabelled), strict=True))
+        learning: dict[str, Any] = {"loss": Loss(kd_weight=1.0)}
+        if shrunk > MANY:
+            learning = {"loss": Loss(kd_weight=1.0, label_weight=0.0), "mixing": Mixing(mixup=1.0)}
         common: dict[str, Any] = {
             "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
             "seed": self.seed}
@@ -81,9 +85,9 @@ class Transfer:
                              validate_archs=("largest",), validate_at=space.resolutions,
                              validate_every=max(1, tuned // 2), **common),
                 SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=WARM, teacher=TUNED,
-                              loss=Loss(kd_weight=1.0), sort="pictures", sampling="spread", largest_share=0.1,
+                              sort="pictures", sampling="spread", largest_share=0.1,
                               validate_at=space.resolutions[-1:], validate_start=True,
-                              validate_every=max(1, shrunk // 4), **common)})
+                              validate_every=max(1, shrunk // 4), **learning, **common)})
 
     def _epochs(self, steps: int, pictures: int) -> int:
         """The epochs that have so many steps, or nearly: 2 to 120, times the scale."""
