@@ -20,7 +20,7 @@ CPU_SIZES = (64, 80, 96, 112, 128)
 GPU_SHARES = (4 / 7, 5 / 7, 6 / 7)  # of the source's own size: 128, 160 and 192 pixels of 224
 BATCH, STEPS = 32, (1800, 5000)  # pictures a step; steps of both stages
 WARM = Schedule(warmup_share=0.1)  # at the full rate from the first step on, what was pretrained is lost
-MANY = 60  # epochs; whatever sees its pictures more often learns them by heart, and mixes them instead
+MANY = 60  # epochs; in more of them a network learns its pictures by heart, so they are mixed
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
 
 

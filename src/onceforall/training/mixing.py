@@ -41,7 +41,7 @@ def mixed(images: Tensor, labels: Tensor, mixing: Mixing) -> Mixture:
     kinds = [(kind, alpha) for kind, alpha in (("MixUp", mixing.mixup), ("CutMix", mixing.cutmix)) if alpha]
     if not kinds:
         return Mixture(images, labels[:, None])
-    from torchvision.transforms import v2  # half a second, which other stages need not wait for
+    from torchvision.transforms import v2  # loads torchvision, which other stages do without
 
     kind, alpha = kinds[int(torch.randint(len(kinds), ()))]
     first = torch.zeros(len(images), 1)
