@@ -25,7 +25,6 @@ import matplotlib.pyplot as plt
 import torch
 
 from onceforall.cost import macs
-from onceforall.nn import extract
 from onceforall.recipes.summary import SUMMARY, read_summary
 from onceforall.recipes.transfer import TUNED
 from onceforall.run import Run
@@ -47,19 +46,17 @@ def measured(folder: Path, count: int, limits: Sequence[float]) -> dict[str, Any
     fitting = [(limit, [row for row in rows if row.costs["macs"] < limit * 1e6]) for limit in limits]
     tuned = load_supernet(folder / TUNED)
     evaluator.compute.place(tuned)
-    summary = read_summary(folder / SUMMARY)
-
-    as_trained = run.stages[TUNED].stage.bn != "batch"
+    summary, keeps = read_summary(folder / SUMMARY), run.stages[TUNED].keeps
 
     def point(supernet: Any, arch: Any, *, kept: bool = False) -> list[float]:
         cost = macs(net.space, arch, num_classes=net.num_classes)
-        score = (evaluator.score_net(extract(supernet, arch), arch.resolution, pictures) if kept else
-                 evaluator.score(supernet, arch, pictures))
+        score = evaluator.score(supernet, arch, pictures, kept=kept)
         return [round(cost / 1e6, 2), round(100 * score.top1, 2)]
 
     return {
         "pictures": len(pictures), "torch": torch.__version__,
-        "tuned": [[size, *point(tuned, net.space.largest.at(size), kept=as_trained)] for size in net.space.resolutions],
+        "tuned": [[arch.resolution, *point(tuned, arch, kept=keeps(arch))]
+                  for arch in map(net.space.largest.at, net.space.resolutions)],
         "largest": [[size, *point(net, net.space.largest.at(size))] for size in net.space.resolutions],
         "middle": [net.space.middle.resolution, *point(net, net.space.middle)],
         "below": [[limit, *point(net, max(some, key=lambda row: row.predicted).arch)]

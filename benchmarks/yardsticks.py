@@ -1,11 +1,13 @@
 """Trains what a run of `ofa fit --from` competes with, at the same cost, and scores it on the test pictures.
 
-    python benchmarks/yardsticks.py RUN --records FILE.jsonl [--only all-sizes|each-size|alone ..] [--threads 1]
+    python benchmarks/yardsticks.py RUN --records FILE.jsonl [--only all-sizes|each-size|alone ..]
+        [--subnets smallest|budget-1|.. ..] [--threads 1]
 
 - all-sizes: the full network tuned for all sizes at once, at the cost of both stages together.
 - each-size: the full network tuned once for each size; all of them together cost as much as both stages.
-- alone: each saved sub-network trained by itself from the tuned network under the run's teacher, with the optimiser and
-  the steps of the stage `shrunk`. Each of them takes as many steps as all sub-networks of the run together.
+- alone: each saved sub-network, or those that --subnets names, trained by itself from the tuned network under the run's
+  teacher, with the optimiser and the steps of the stage `shrunk`. Each of them takes as many steps as all sub-networks
+  of the run together.
 
 The cost is that of training in multiply-accumulates: forward and backward passes, and the teacher's. Every network that
 is trained is a line of the records: what it is, pixels, MACs in millions, top-1 in per cent, epochs, and seconds of the
@@ -18,14 +20,14 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from onceforall.cost import macs
-from onceforall.nn import Subnet, extract
+from onceforall.nn import Subnet
 from onceforall.recipes.expected import step_macs
 from onceforall.recipes.polish import polishing
 from onceforall.recipes.summary import SUMMARY, read_summary
@@ -49,7 +51,7 @@ def cost(training: Training) -> float:
     return training.stage.epochs * (3 * learnt + taught)
 
 
-def yardsticks(run: Path, kind: str) -> Iterator[tuple[Training, list[Arch]]]:
+def yardsticks(run: Path, kind: str, subnets: Sequence[str] | None = None) -> Iterator[tuple[Training, list[Arch]]]:
     """What is trained, and the sub-networks of it that are scored."""
     recipe = Recipe.read(run / RECIPE)
     stages, space = recipe.trainings(run), recipe.network.space
@@ -68,6 +70,8 @@ def yardsticks(run: Path, kind: str) -> Iterator[tuple[Training, list[Arch]]]:
     else:
         last = stages[SHRUNK]
         for row in read_summary(run / SUMMARY)["subnets"]:
+            if subnets is not None and Path(row["path"]).name not in subnets:
+                continue
             arch = Arch.parse(space, row["arch"])
             training = polishing(last, run / TUNED, arch, epochs=last.stage.epochs)
             yield with_stage(training, {"optimizer": last.stage.optimizer}), [arch]
@@ -93,8 +97,8 @@ def trained(training: Training, archs: list[Arch], kind: str) -> list[dict[str, 
     for arch in archs:
         if isinstance(net, Subnet):
             alone = evaluator.recalibrated(net, arch.resolution)
-        else:  # with the statistics that it was trained with
-            alone = evaluator.subnet(net, arch) if training.stage.bn == "batch" else extract(net, arch)
+        else:
+            alone = evaluator.subnet(net, arch, kept=training.keeps(arch))
         top1 = evaluator.score_net(alone, arch.resolution, data.test).top1
         rows.append({"kind": kind, "arch": str(arch), "pixels": arch.resolution,
                      "macs": round(macs(space, arch, num_classes=training.network.num_classes) / 1e6, 2),
@@ -108,6 +112,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--records", type=Path, required=True, metavar="FILE.jsonl")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--subnets", nargs="+", metavar="NAME")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -115,7 +120,7 @@ def main() -> None:
     lines = options.records.read_text().splitlines() if options.records.exists() else []
     known = {(row["kind"], row["arch"]) for row in map(json.loads, lines)}
     for kind in options.only:
-        for training, archs in yardsticks(options.run, kind):
+        for training, archs in yardsticks(options.run, kind, options.subnets):
             if any((kind, str(arch)) not in known for arch in archs):
                 with options.records.open("a") as file:
                     for row in trained(training, archs, kind):

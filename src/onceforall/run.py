@@ -222,6 +222,8 @@ class Run:
     def extract(self, arch: Arch | str = "largest") -> Chosen:
         """One sub-network as plain torch layers, its BN recalibrated on the run's training pictures, and scored.
 
+        The network that a stage trained with fixed statistics (`bn` kept or measured) has those.
+
         Args:
             arch: which one; as text also largest, middle or smallest.
 
@@ -234,7 +236,8 @@ class Run:
             assert known is not None  # a file of a sub-network says which
             return Chosen(Scored.of(self.evaluator, net, space, known), self.weights)
         found = space.free.check(Arch.parse(space, arch) if isinstance(arch, str) else arch)
-        return Chosen(Scored.of(self.evaluator, self.evaluator.subnet(net, found), space, found), self.weights)
+        subnet = self.evaluator.subnet(net, found, kept=self.training.keeps(found))
+        return Chosen(Scored.of(self.evaluator, subnet, space, found), self.weights)
 
     def profile(self, output: str | Path | None = None, *, backend: str = "onnxruntime",
                 **changes: Any) -> LatencyTable:

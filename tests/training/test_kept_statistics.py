@@ -93,7 +93,14 @@ def test_what_a_stage_with_kept_statistics_leaves_can_be_recalibrated(folder, tm
     assert (kept - wanted).norm() < 0.2 * (lost - wanted).norm()
     lines = map(json.loads, (tmp_path / "stage1" / METRICS).read_text().splitlines())
     told, = (line["top1"] for line in lines if line["kind"] == "valid")
-    assert told == evaluator.score(after, SPACE.largest, evaluator.data.held_out).top1
+    left = extract(after, SPACE.largest).eval()
+    assert told == evaluator.score_net(left, 16, evaluator.data.held_out).top1
+    shipped = Run(tmp_path / "stage1").extract("largest").net.eval()
+    assert statistics(shipped).keys() == statistics(left).keys()
+    for name, tensor in statistics(left).items():
+        torch.testing.assert_close(statistics(shipped)[name], tensor, rtol=0, atol=0)
+    smaller = Run(tmp_path / "stage1").extract("smallest").net
+    assert not torch.equal(smaller.stem.norm.running_mean, after.stem.norm.running_mean)
 
 
 @pytest.mark.parametrize("bn", ["kept", "measured"])

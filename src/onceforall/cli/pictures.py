@@ -16,6 +16,7 @@ from onceforall.errors import UserError
 if TYPE_CHECKING:
     from onceforall.data import DataSet, DataSpec, Known, Pictures
     from onceforall.deploy.folder import Scored
+    from onceforall.space import Arch
     from onceforall.training.evaluate import Compute, Evaluator
     from onceforall.training.stage import Training
     from onceforall.weights.nets import Trained
@@ -39,7 +40,8 @@ class Asked:
 def scored(asked: Asked, which: Which) -> Scored:
     """Score the sub-network that `which` names.
 
-    One of a supernet is extracted first, and its BN recalibrated. One that stands alone in SOURCE is left as it is.
+    One of a supernet is extracted first, and its BN recalibrated, unless its stage trained it with fixed statistics.
+    One that stands alone in SOURCE is left as it is.
     """
     from onceforall.deploy.folder import Scored
     from onceforall.nn import Supernet
@@ -53,8 +55,18 @@ def scored(asked: Asked, which: Which) -> Scored:
                              workers=asked.workers)
     show_found(evaluator.data)
     compute.place(net)
-    subnet = evaluator.subnet(net, arch) if isinstance(net, Supernet) else net
-    return Scored.of(evaluator, subnet, trained.space, arch)
+    if isinstance(net, Supernet):
+        net = evaluator.subnet(net, arch, kept=_kept(Path(asked.source), arch))
+    return Scored.of(evaluator, net, trained.space, arch)
+
+
+def _kept(source: Path, arch: Arch) -> bool:
+    """Whether SOURCE is a stage that trained the sub-network with fixed statistics."""
+    try:
+        training = run_training(source)
+    except UserError:
+        return False  # the --data given does without
+    return training is not None and training.keeps(arch)
 
 
 def evaluator_of(source: Path, trained: Trained, *, data: str | None, root: str | None,

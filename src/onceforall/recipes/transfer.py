@@ -30,8 +30,8 @@ class Transfer:
 
     Args:
         source: a pretrained network, as `from_pretrained` takes it.
-        sizes: pixels; None: on a GPU the source's own, and three below where it has one; on a CPU those that there is
-            time for, unless the source's own are small, too.
+        sizes: pixels; None: on a GPU the source's own, and three smaller ones where it has only one; on a CPU 64 to
+            128, or the source's own where none of them is larger.
         choices: what becomes elastic.
         scale: factor of all epochs.
         seed: of both stages.

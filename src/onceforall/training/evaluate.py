@@ -74,9 +74,11 @@ class Evaluator:
     _calibration: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
     _kept: dict[tuple[int, int], tuple[Pictures, list[Batch]]] = field(default_factory=dict, repr=False)
 
-    def subnet(self, supernet: Supernet, arch: Arch) -> Subnet:
-        """`arch` extracted and recalibrated at its resolution, in evaluation mode."""
-        return self.recalibrated(extract(supernet, arch), arch.resolution)
+    def subnet(self, supernet: Supernet, arch: Arch, *, kept: bool = False) -> Subnet:
+        """`arch` extracted, in evaluation mode: recalibrated at its resolution, or as it is where its statistics are
+        `kept`."""
+        net = extract(supernet, arch)
+        return net.eval() if kept else self.recalibrated(net, arch.resolution)
 
     def recalibrated(self, net: Subnet, resolution: int) -> Subnet:
         """The net itself with BN statistics of the calibration sample at `resolution`, in evaluation mode."""
@@ -105,9 +107,9 @@ class Evaluator:
         follow_first(spread.values(), self.processes)
         return spread
 
-    def score(self, supernet: Supernet, arch: Arch, pictures: Pictures) -> Score:
-        """Accuracy of a sub-network of the supernet on `pictures`."""
-        return self.score_net(self.subnet(supernet, arch), arch.resolution, pictures)
+    def score(self, supernet: Supernet, arch: Arch, pictures: Pictures, *, kept: bool = False) -> Score:
+        """Accuracy of a sub-network of the supernet on `pictures`; `kept` as in `subnet`."""
+        return self.score_net(self.subnet(supernet, arch, kept=kept), arch.resolution, pictures)
 
     def score_net(self, net: nn.Module, resolution: int, pictures: Pictures) -> Score:
         """Accuracy of a net, as it is, on `pictures` at `resolution`; each process takes its share of them."""

@@ -247,6 +247,11 @@ class Training(Setting):
         subnet = self.network.subnet
         return self.stage.part(self.network.space) if subnet is None else self.network.space.at([subnet.resolution])
 
+    def keeps(self, arch: Arch) -> bool:
+        """Whether a sub-network has the supernet's statistics, since it was trained with fixed ones."""
+        largest = self.part.largest
+        return self.stage.bn != "batch" and arch.at(largest.resolution) == largest
+
     @property
     def validated(self) -> list[Arch]:
         """The sub-networks that are validated, each once."""

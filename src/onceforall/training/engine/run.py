@@ -278,8 +278,8 @@ class _Run:
 
     def _scored(self, epoch: int, arch: Arch, net: nn.Module, *, kind: str, of: int) -> Score:
         began = time.perf_counter()
-        score = (self.evaluator.score(net, arch, self.pictures) if isinstance(net, Supernet) else
-                 self.evaluator.score_net(net, arch.resolution, self.pictures))
+        score = (self.evaluator.score(net, arch, self.pictures, kept=self.training.keeps(arch))
+                 if isinstance(net, Supernet) else self.evaluator.score_net(net, arch.resolution, self.pictures))
         _log.info("epoch %d/%d %s top-1 %.2f %% top-5 %.2f %% loss %.4f", epoch + 1, self.stage.epochs, tag(arch),
                   100 * score.top1, 100 * score.top5, score.loss)
         self.journal.write({"kind": kind, "epoch": epoch, "arch": str(arch), "tag": tag(arch), "of": of,
