@@ -216,7 +216,9 @@ def test_the_tuned_network_is_scored_at_every_size_and_can_be_shipped(run, tmp_p
     with pytest.raises(SystemExit) as ended:
         main(["extract", str(run / "tuned"), "--arch", "largest", "--resolution", "12", "-o", str(folder)])
     assert ended.value.code == 0 and "on 359 test pictures" in capsys.readouterr().out
-    assert read_description(folder).arch == str(load_supernet(run / "tuned").space.largest.at(12))
+    supernet = load_supernet(run / "tuned")
+    assert read_description(folder).arch == str(supernet.space.largest.at(12))
+    assert torch.equal(load_subnet(folder).stem.norm.running_mean, supernet.stem.norm.running_mean)  # not measured anew
 
 
 def test_the_table_says_what_a_board_needs(run, capsys):

@@ -20,7 +20,7 @@ CPU_SIZES = (64, 80, 96, 112, 128)
 GPU_SHARES = (4 / 7, 5 / 7, 6 / 7)  # of the source's own size: 128, 160 and 192 pixels of 224
 BATCH, STEPS = 32, (1800, 5000)  # pictures a step; steps of both stages
 WARM = Schedule(warmup_share=0.1)  # at the full rate from the first step on, what was pretrained is lost
-MANY = 60  # epochs; in more of them a network learns its pictures by heart, so they are mixed
+MANY = 60  # epochs; pictures that are seen more often are mixed, since a network learns them by heart
 AUGMENT = Augment(crop_scale=(0.5, 1.0), brightness=0.0, saturation=0.0)
 
 
@@ -70,9 +70,8 @@ class Transfer:
         if self.sizes is None:
             space = space.at(_usual(space.resolutions, gpu=gpu))
         tuned, shrunk = (self._epochs(*each) for each in zip(STEPS, (pictures, pictures + unlabelled), strict=True))
-        learning: dict[str, Any] = {"loss": Loss(kd_weight=1.0)}
-        if shrunk > MANY:
-            learning = {"loss": Loss(kd_weight=1.0, label_weight=0.0), "mixing": Mixing(mixup=1.0)}
+        often = shrunk > MANY
+        loss, mixing = Loss(kd_weight=1.0, label_weight=0.0 if often else 1.0), Mixing(mixup=1.0 if often else 0.0)
         common: dict[str, Any] = {
             "batches": Batches(size=BATCH // processes, valid=100, calibration=1000, balanced=self.balanced),
             "seed": self.seed}
@@ -84,10 +83,10 @@ class Transfer:
                              bn="kept" if found.calibrated else "batch", largest_share=1.0,
                              validate_archs=("largest",), validate_at=space.resolutions,
                              validate_every=max(1, tuned // 2), **common),
-                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=WARM, teacher=TUNED,
-                              sort="pictures", sampling="spread", largest_share=0.1,
+                SHRUNK: Stage(epochs=shrunk, optimizer=_adamw(1e-3), schedule=WARM, teacher=TUNED, loss=loss,
+                              mixing=mixing, sort="pictures", sampling="spread", largest_share=0.1,
                               validate_at=space.resolutions[-1:], validate_start=True,
-                              validate_every=max(1, shrunk // 4), **learning, **common)})
+                              validate_every=max(1, shrunk // 4), **common)})
 
     def _epochs(self, steps: int, pictures: int) -> int:
         """The epochs that have so many steps, or nearly: 2 to 120, times the scale."""

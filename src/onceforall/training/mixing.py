@@ -44,8 +44,8 @@ def mixed(images: Tensor, labels: Tensor, mixing: Mixing) -> Mixture:
     from torchvision.transforms import v2  # loads torchvision, which other stages do without
 
     kind, alpha = kinds[int(torch.randint(len(kinds), ()))]
-    first = torch.zeros(len(images), 1)
-    first[0] = 1  # as a label of the first picture alone, it ends as the share that a picture keeps of itself
+    first = torch.zeros(len(images), 1)  # labels are mixed as pictures are: this 1 becomes the share that is kept
+    first[0] = 1
     images, kept = getattr(v2, kind)(alpha=alpha)(images, first)
     share = float(kept[0])
     return Mixture(images, torch.stack([labels, labels.roll(1)], 1), (share, 1 - share))

@@ -248,7 +248,7 @@ class Training(Setting):
         return self.stage.part(self.network.space) if subnet is None else self.network.space.at([subnet.resolution])
 
     def keeps(self, arch: Arch) -> bool:
-        """Whether a sub-network has the supernet's statistics, since it was trained with fixed ones."""
+        """Whether a sub-network is used with the supernet's BN statistics: the one that was trained with fixed ones."""
         largest = self.part.largest
         return self.stage.bn != "batch" and arch.at(largest.resolution) == largest
 
