@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,11 +17,13 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from onceforall.cli.tables import show, table
+from onceforall.searching.front import percent
 
 _COUNTED = {"search": "looking for better ones", "score": "measuring sub-networks", "elastic": "storing sub-networks",
             "check": "reading pictures", "verify": "comparing with torch", "explain": "blocks alone in int8"}
 _ENDS = ("smallest", "middle", "largest")
 _FLOAT = 4  # bytes
+_TUNED = "\ntuned-: the full network before shrinking, where nothing above it is as accurate on {} pictures\n"
 
 
 class Progress:
@@ -134,7 +137,8 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
         for row in summary["stages"]))
     polished = any("polished" in row for row in summary["subnets"])
     heads = ("MACs", "parameters", "flash", "RAM", "top-1", *["polished"] * polished, "pixels", "saved in", "arch")
-    subnets = table(heads, (_subnet(row, folder, polished=polished) for row in summary["subnets"]))
+    rows = sorted([*summary["subnets"], *summary.get("tuned", [])], key=itemgetter("macs"))
+    subnets = table(heads, (_subnet(row, folder, polished=polished) for row in rows))
     held_out = summary.get("chosen_on", "held-out") == "held-out"
     pictures = "held-out training" if held_out else "the test"
     chosen = "" if held_out else ", which chose them too, as no pictures are held out: it is too high"
@@ -145,6 +149,7 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     show(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n", stages,
          *_curves(summary["stages"]),
          f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n", subnets,
+         *[_TUNED.format(pictures)] * bool(summary.get("tuned")),
          "\nflash: bytes of the weights; RAM: peak activations of one picture; both in float32, in int8 a quarter\n",
          "\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
 
@@ -152,9 +157,9 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
 def _subnet(row: Mapping[str, Any], folder: Path, *, polished: bool) -> list[str]:
     """A saved sub-network in the closing table."""
     memory = f"{row['memory'] / 1e6:.2f} MB" if "memory" in row else ""  # summaries of earlier versions have none
-    top1 = [row["top1"], row["polished"]["top1"]] if polished else [row["top1"]]
+    top1 = [row["top1"], row.get("polished", {}).get("top1")] if polished else [row["top1"]]
     return [f"{row['macs'] / 1e6:.2f} M", f"{row['params'] / 1e6:.2f} M", f"{row['params'] * _FLOAT / 1e6:.2f} MB",
-            memory, *(f"{100 * share:.2f} %" for share in top1), str(row["resolution"]), str(_saved(row, folder)),
+            memory, *map(percent, top1), str(row["resolution"]), str(_saved(row, folder)),
             row["arch"]]
 
 

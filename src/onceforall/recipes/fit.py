@@ -244,12 +244,11 @@ def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: 
                           "search some more"})
     for folder, training in stages.items():
         train(training, run / folder, options)
-    last = list(stages)[-1]
-    subnets = pick(request, stages[last], run / last, run, options)
+    saved = pick(request, stages, run, options)
     if not options.processes.first:
         return
     names = {row.folder: row.name for row in (*STAGES, WHOLE)}
-    summary = {"stages": [stage_row(names.get(folder, folder), run / folder) for folder in stages], "subnets": subnets,
+    summary = {"stages": [stage_row(names.get(folder, folder), run / folder) for folder in stages], **saved,
                "chosen_on": "held-out" if len(data.held_out) else "test"}
     write_summary(summary, run)
 

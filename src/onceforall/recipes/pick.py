@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onceforall.cost import macs
 from onceforall.cost.memory import peak_memory
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
 from onceforall.deploy.folder import Scored, save_subnet
 from onceforall.nn import Supernet
+from onceforall.recipes.transfer import TUNED
 from onceforall.searching.evolution import Evolution
 from onceforall.searching.front import best_below, with_measured
 from onceforall.searching.score import Scorer, shared
@@ -26,16 +30,28 @@ from onceforall.weights.nets import load_supernet, weights_file
 if TYPE_CHECKING:
     from onceforall.recipes.fit import Request
 
-SEARCH = "search"  # the folder in a run's
+SEARCH, SUBNETS = "search", "subnets"  # folders in a run's
+Row = dict[str, Any]  # a saved sub-network in summary.json
 
 
-def pick(request: Request, training: Training, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+def pick(request: Request, stages: Mapping[str, Training], run: Path, options: Options) -> dict[str, list[Row]]:
     """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
     The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
-    measures; the first one alone gets rows.
+    measures; the first one alone gets rows. The tuned network of a pretrained start is saved, too, at the sizes where
+    no smaller network that is saved does better.
+
+    Args:
+        request: what the user asked for.
+        stages: of the recipe, by their folders. The last one trained the supernet.
+        run: the run's folder.
+        options: how to run.
+
+    Returns:
+        What was saved, by ascending MACs: the sub-networks as `subnets`, and the tuned network as `tuned`.
     """
-    weights = weights_file(stage)
+    last, training = list(stages.items())[-1]
+    weights = weights_file(run / last)
     data, net = data_of(training.data), load_supernet(weights)
     evaluator = Evaluator(data, options.compute, workers=training.data.workers,
                           calibration_images=training.stage.batches.calibration)
@@ -45,21 +61,46 @@ def pick(request: Request, training: Training, stage: Path, run: Path, options: 
                     evolution=Evolution(seed=training.stage.seed), measure=0)
     with shared(scorer) as first:
         if not first:
-            return []
+            return {}
         record = search(net.space, wanted, num_classes=net.num_classes, scorer=scorer, listener=options.listener)
-    chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
-    for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
-        chosen.setdefault(row.arch, f"budget-{i + 1}")
-    rows = {arch: _save(evaluator, net, arch, run / "subnets" / name, source=weights) for arch, name in chosen.items()}
-    front = with_measured(record.front, {arch: row["top1"] for arch, row in rows.items()})
+        chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
+        for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
+            chosen.setdefault(row.arch, f"budget-{i + 1}")
+        held_out = scorer.scores(list(chosen), split=scorer.choosing)
+    subnets = [_save(evaluator, net, arch, run / SUBNETS / name, source=weights) for arch, name in chosen.items()]
+    front = with_measured(record.front, {arch: row["top1"] for arch, row in zip(chosen, subnets, strict=True)})
     replace(record, front=front).write(run / SEARCH)
     write_elastic(net, spread_rows(front, record.objectives, request.elastic), evaluator, run / ELASTIC,
                   listener=options.listener)
-    return sorted(rows.values(), key=lambda row: int(row["macs"]))
+    beside = [(row["macs"], top1) for row, top1 in zip(subnets, held_out, strict=True)]
+    return {"subnets": sorted(subnets, key=itemgetter("macs")),
+            "tuned": save_tuned(evaluator, stages[TUNED], run, beside) if TUNED in stages else []}
 
 
-def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path) -> dict[str, Any]:
-    found = Scored.of(evaluator, evaluator.subnet(net, arch), net.space, arch)
+def save_tuned(evaluator: Evaluator, training: Training, run: Path, beside: Sequence[tuple[int, float]]) -> list[Row]:
+    """Save the tuned network at each size where nothing `beside` it with as many MACs or fewer is as accurate.
+
+    Args:
+        evaluator: of the pictures.
+        training: the stage that tuned it.
+        run: the run's folder.
+        beside: MACs and top-1 in [0, 1] on the held-out pictures.
+    """
+    weights, data = weights_file(run / TUNED), evaluator.data
+    net, known, rows = load_supernet(weights), list(beside), []
+    evaluator.compute.place(net)
+    for arch in map(net.space.largest.at, net.space.resolutions):
+        kept, cost = training.keeps(arch), macs(net.space, arch, num_classes=net.num_classes)
+        top1 = evaluator.score(net, arch, data.held_out if len(data.held_out) else data.test, kept=kept).top1
+        if all(top1 > other for smaller, other in known if smaller <= cost):
+            known.append((cost, top1))
+            rows.append(_save(evaluator, net, arch, run / SUBNETS / f"{TUNED}-{arch.resolution}", source=weights,
+                              kept=kept))
+    return rows
+
+
+def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path, kept: bool = False) -> Row:
+    found = Scored.of(evaluator, evaluator.subnet(net, arch, kept=kept), net.space, arch)
     about = save_subnet(found.extracted, folder, source=source)
     return {"arch": about.arch, "resolution": arch.resolution, "macs": about.macs, "params": about.params,
             "memory": peak_memory(net.space, arch), "top1": found.score.top1,

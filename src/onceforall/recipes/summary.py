@@ -19,6 +19,7 @@ SUMMARY = "summary.json"
 class _Summary(BaseModel):
     stages: list[dict[str, Any]]
     subnets: list[dict[str, Any]]
+    tuned: list[dict[str, Any]] = []  # summaries of earlier versions have none
     chosen_on: str = "held-out"
 
 
