@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from onceforall.recipes import RECIPES, fit, pick
 from onceforall.recipes.preset import STAGES, Preset
 from onceforall.training.evaluate import Evaluator
 from onceforall.training.setup import Options
+from onceforall.training.stage import Training
 from onceforall.weights.nets import weights_file
 
 TINY = Preset("tiny", "folder", "mobilenet_v3_large_32px", 0.15, (12, 16), 16, batch=8, epochs=(1, 1), lr=(0.01, 0.01),
@@ -48,13 +49,14 @@ def monkey() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def _pick(request: fit.Request, training: Any, stage: Path, run: Path, options: Options) -> list[dict[str, Any]]:
+def _pick(request: fit.Request, stages: Mapping[str, Training], run: Path, options: Options) -> dict[str, Any]:
     """Two sub-networks without a search."""
-    weights = weights_file(stage)
+    last, training = list(stages.items())[-1]
+    weights = weights_file(run / last)
     net = pick.load_supernet(weights)
     evaluator = Evaluator(pick.data_of(training.data), options.compute, calibration_images=20)
-    return [pick._save(evaluator, net, arch, run / "subnets" / name, source=weights)
-            for name, arch in (("smallest", net.space.smallest), ("largest", net.space.largest))]
+    return {"subnets": [pick._save(evaluator, net, arch, run / "subnets" / name, source=weights)
+                        for name, arch in (("smallest", net.space.smallest), ("largest", net.space.largest))]}
 
 
 @pytest.fixture(scope="module")

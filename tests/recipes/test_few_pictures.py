@@ -103,7 +103,8 @@ def test_the_closing_table_says_who_chose(tmp_path, capsys, monkeypatch, val, ch
                     | ({"val/ant": val, "val/bee": val} if val else {}))
     row = {"arch": "x", "macs": 1, "params": 1, "top1": 0.5, "resolution": 16, "path": "y"}
     stage = {"name": "whole", "epochs": 1, "seconds": 1, "smallest": 0.5, "middle": 0.5, "largest": 0.5}
-    for name, stand_in in (("train", lambda *_: None), ("pick", lambda *_: [row]), ("stage_row", lambda *_: stage)):
+    picked = {"subnets": [row], "tuned": []}
+    for name, stand_in in (("train", lambda *_: None), ("pick", lambda *_: picked), ("stage_row", lambda *_: stage)):
         monkeypatch.setattr(fitting, name, stand_in)
     heard: list[Any] = []
     (tmp_path / "run").mkdir()
