@@ -528,23 +528,25 @@ def test_a_run_is_scored_and_drawn(run, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     script = import_module("transfer")
     records, picture = tmp_path / "found.json", tmp_path / "found.png"
-    words = ["transfer", str(run), "--records", str(records), "--picture", str(picture), "--count", "3", "--below", "9"]
+    words = ["transfer", str(run), "--records", str(records), "--picture", str(picture), "--count", "3", "--below", "9",
+             "--milliseconds", "1"]
     for _ in range(2):  # the second time from the records
         monkeypatch.setattr("sys.argv", words)
         script.main()
         found = json.loads(capsys.readouterr().out)
         assert found == json.loads(records.read_text())
-    assert [row[0] for row in found["tuned"]] == [12, 16] and len(found["front"]) <= 3
+    assert [row["pixels"] for row in found["tuned"]] == [12, 16] and len(found["front"]) <= 3
     tuned, summary = load_supernet(run / "tuned"), json.loads((run / "summary.json").read_text())
     evaluator = Run(run).evaluator
     for row in found["tuned"]:  # with the statistics that it was trained with
-        net = extract(tuned, tuned.space.largest.at(row[0]))
-        assert row[2] == pytest.approx(100 * evaluator.score_net(net, row[0], evaluator.data.test).top1, abs=0.01)
-    assert [row[:2] for row in found["largest"]] == [row[:2] for row in found["tuned"]]
-    (limit, cost, _), = found["below"]
-    assert limit == 9 and found["front"][0][0] <= cost < 9
-    assert found["middle"][0] == 16
-    assert [row[0] for row in found["saved"]] == [row["macs"] / 1e6 for row in summary["subnets"]]
+        net = extract(tuned, tuned.space.largest.at(row["pixels"]))
+        top1 = evaluator.score_net(net, row["pixels"], evaluator.data.test).top1
+        assert row["top1"] == pytest.approx(100 * top1, abs=0.01) and row["ms"] > 0
+    assert [row["macs"] for row in found["largest"]] == [row["macs"] for row in found["tuned"]]
+    below, = found["below"]
+    assert found["front"][0]["macs"] <= below["macs"] < 9
+    assert found["middle"][0]["pixels"] == 16
+    assert [row["arch"] for row in found["saved"]] == [row["arch"] for row in summary["subnets"]]
     assert Image.open(picture).width > 500
 
 
