@@ -1,10 +1,11 @@
 """Trains what a run of `ofa fit --from` competes with, at the same cost, and scores it on the test pictures.
 
     python benchmarks/yardsticks.py RUN --records FILE.jsonl [--only all-sizes|each-size|alone ..]
-        [--subnets smallest|budget-1|.. ..] [--threads 1]
+        [--sizes 64 ..] [--subnets smallest|budget-1|.. ..] [--threads 1]
 
 - all-sizes: the full network tuned for all sizes at once, at the cost of both stages together.
-- each-size: the full network tuned once for each size; all of them together cost as much as both stages.
+- each-size: the full network tuned once for each size, or for those of --sizes. The networks of all sizes together
+  cost as much as both stages.
 - alone: each saved sub-network, or those that --subnets names, trained by itself from the tuned network under the run's
   teacher, with the optimiser and the steps of the stage `shrunk`. Each of them takes as many steps as all sub-networks
   of the run together.
@@ -51,21 +52,22 @@ def cost(training: Training) -> float:
     return training.stage.epochs * (3 * learnt + taught)
 
 
-def yardsticks(run: Path, kind: str, subnets: Sequence[str] | None = None) -> Iterator[tuple[Training, list[Arch]]]:
+def yardsticks(run: Path, kind: str, *, sizes: Sequence[int] | None = None,
+               subnets: Sequence[str] | None = None) -> Iterator[tuple[Training, list[Arch]]]:
     """What is trained, and the sub-networks of it that are scored."""
     recipe = Recipe.read(run / RECIPE)
     stages, space = recipe.trainings(run), recipe.network.space
     budget = sum(map(cost, stages.values()))
 
-    def tuned(sizes: tuple[int, ...], share: float) -> Training:
-        one = with_stage(stages[TUNED], {"choices": {"resolution": sizes}, "validate_at": sizes[-1:], "epochs": 1})
+    def tuned(some: tuple[int, ...], share: float) -> Training:
+        one = with_stage(stages[TUNED], {"choices": {"resolution": some}, "validate_at": some[-1:], "epochs": 1})
         epochs = max(1, round(share * budget / cost(one)))
         return with_stage(one, {"epochs": epochs, "validate_every": epochs})
 
     if kind == "all-sizes":
         yield tuned(space.resolutions, 1.0), [space.largest.at(size) for size in space.resolutions]
     elif kind == "each-size":
-        for size in space.resolutions:
+        for size in sizes or space.resolutions:
             yield tuned((size,), 1 / len(space.resolutions)), [space.largest.at(size)]
     else:
         last = stages[SHRUNK]
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--records", type=Path, required=True, metavar="FILE.jsonl")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="PIXELS")
     parser.add_argument("--subnets", nargs="+", metavar="NAME")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -120,7 +123,7 @@ def main() -> None:
     lines = options.records.read_text().splitlines() if options.records.exists() else []
     known = {(row["kind"], row["arch"]) for row in map(json.loads, lines)}
     for kind in options.only:
-        for training, archs in yardsticks(options.run, kind, options.subnets):
+        for training, archs in yardsticks(options.run, kind, sizes=options.sizes, subnets=options.subnets):
             if any((kind, str(arch)) not in known for arch in archs):
                 with options.records.open("a") as file:
                     for row in trained(training, archs, kind):

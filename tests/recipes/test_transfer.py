@@ -593,7 +593,9 @@ def test_what_a_run_competes_with_costs_as_much(run, tmp_path, monkeypatch):
     alone = list(script.yardsticks(run, "alone"))
     assert [str(arch) for _, (arch,) in alone] == [row["arch"] for row in saved]
     assert {training.network.weights for training, _ in alone} == {str(run / "tuned/weights.safetensors")}
-    (_, one), = script.yardsticks(run, "alone", ["smallest"])
+    (_, one), = script.yardsticks(run, "alone", subnets=["smallest"])
+    (_, size), = script.yardsticks(run, "each-size", sizes=[16])
+    assert size == each[1][1]
     assert [str(arch) for arch in one] == [saved[0]["arch"]]
     monkeypatch.setattr("sys.argv", ["yardsticks", str(run), "--records", str(records)])
     script.main()
