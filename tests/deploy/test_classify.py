@@ -75,10 +75,12 @@ def class_folders(root: Path, pictures: ArrayPictures, classes: tuple[str, ...])
 
 
 @pytest.mark.slow
-def test_three_packages_are_enough_for_the_accuracy_of_the_description(supernet, weights, digits, tmp_path):
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("litert", "ai-edge-litert")])
+def test_three_packages_are_enough_for_the_accuracy_of_the_description(
+        target, package, supernet, weights, digits, tmp_path):
     """The net's classifier is fitted to the pictures, so that it does not guess."""
     from onceforall.training.evaluate import Evaluator
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip(package.replace("-", "_"))
     class_folders(tmp_path / "data" / "train", digits.train, digits.classes)
     class_folders(tmp_path / "data" / "val", digits.test, digits.classes)
     data = load_data(DataSpec("folder", root=str(tmp_path / "data")))
@@ -88,10 +90,10 @@ def test_three_packages_are_enough_for_the_accuracy_of_the_description(supernet,
     found, folder = Scored.of(evaluator, net, supernet.space, arch), tmp_path / "subnet"
     assert found.score.top1 > 0.3
     save_subnet(found.extracted, folder, source=weights)
-    export(folder, Request("onnx"), data)
-    python = bare_environment(tmp_path / "env")
+    (file,) = export(folder, Request(target), data)
+    python = bare_environment(tmp_path / "env", package)
     result = subprocess.run(
-        [python, "-I", str(folder / "classify.py"), str(folder / "model.onnx"),
+        [python, "-I", str(folder / "classify.py"), str(folder / file),
          "--accuracy", str(tmp_path / "data" / "val")], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     stated = read_description(folder).accuracy
@@ -99,10 +101,10 @@ def test_three_packages_are_enough_for_the_accuracy_of_the_description(supernet,
     assert stated.images == 359
 
 
-def bare_environment(folder: Path) -> str:
+def bare_environment(folder: Path, package: str) -> str:
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
-    found = subprocess.run([python, "-m", "pip", "install", "-q", "onnxruntime", "numpy", "pillow"], check=False,
+    found = subprocess.run([python, "-m", "pip", "install", "-q", package, "numpy", "pillow"], check=False,
                            capture_output=True, text=True)
     if found.returncode:
         pytest.skip(f"packages cannot be installed here: {found.stderr.splitlines()[-1]}")
@@ -129,10 +131,11 @@ def fit_classifier(net, data, resolution: int) -> None:
         net.head.classifier.bias.copy_(solved[-1])
 
 
-def test_a_fixed_batch_and_classes_without_names(folder):
-    pytest.importorskip("onnxruntime")
-    export(folder, Request("onnx", batch=4))
-    infer, about = classify.opened(str(folder / "model.onnx"))
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("litert", "ai_edge_litert")])
+def test_a_fixed_batch_and_classes_without_names(target, package, folder):
+    pytest.importorskip(package)
+    (file,) = export(folder, Request(target, batch=4))
+    infer, about = classify.opened(str(folder / file))
     size = about["preprocessing"]["crop"]
     images = np.random.default_rng(0).standard_normal((6, 3, size, size), dtype=np.float32)
     assert infer(images).shape == (6, 10)
@@ -142,12 +145,15 @@ def test_a_fixed_batch_and_classes_without_names(folder):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"", "is no ONNX file that runs here"), (b"\x08\x08" + b"x" * 99, "is no ONNX file that runs here")])
-def test_other_files_are_refused(tmp_path, content, message):
-    pytest.importorskip("onnxruntime")
-    (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(classify.RefusedError, match=message):
-        classify.opened(str(tmp_path / "model.onnx"))
+    (b"", "is no {} file that runs here"), (b"\x08\x08" + b"x" * 99, "is no {} file that runs here"),
+    (b"\x1c\x00\x00\x00TFL3" + b"x" * 99, "is no {} file that runs here")])
+@pytest.mark.parametrize(("form", "file", "package"), [
+    ("ONNX", "model.onnx", "onnxruntime"), ("LiteRT", "model.tflite", "ai_edge_litert")])
+def test_other_files_are_refused(tmp_path, content, message, form, file, package):
+    pytest.importorskip(package)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(classify.RefusedError, match=message.format(form)):
+        classify.opened(str(tmp_path / file))
 
 
 def test_an_onnx_file_of_others_is_refused(folder, tmp_path):

@@ -185,8 +185,9 @@ def test_answers_that_are_no_numbers_differ(folder, value):
 
 
 @pytest.mark.parametrize(("request_", "message"), [
-    (Request("tflite"), "--to: 'tflite' is not one of onnx, openvino, torch-export, executorch"),
-    (Request("torch-export", "int8"), "--int8: torch-export has fp32, fp16 only; take --to onnx, openvino, executorch"),
+    (Request("tflite"), "--to: 'tflite' is not one of onnx, openvino, torch-export, executorch, litert"),
+    (Request("torch-export", "int8"), "--int8: torch-export has fp32, fp16 only; take --to onnx, openvino, executorch, "
+     "litert"),
     (Request("onnx", "int8"), "--int8: needs training pictures to calibrate with"),
     (Request("openvino", "int8", batch=0), "--batch: 'dynamic' is not possible in int8 here"),
     (Request("onnx", batch=99_999_999), "--batch: 99999999 is not a number from 0 to 4,096"),

@@ -237,6 +237,24 @@ def test_a_block_that_loses_is_found_and_kept(uneven, digits, tmp_path):
 
 
 @pytest.mark.slow
+def test_litert_keeps_a_block(uneven, digits, tmp_path):
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    folder = tmp_path / "subnet"
+    shutil.copytree(uneven, folder)
+    request = Request("litert", "int8", max_loss=100, calibration_images=30)
+    stored, top1 = [], []
+    for keep in ((), ("stages.0.0",)):
+        ((file, made),) = export(folder, replace(request, keep=keep), digits).items()
+        details = litert.Interpreter(str(folder / file)).get_tensor_details()
+        stored.append({row["name"].removesuffix(".weight") for row in details
+                       if row["name"].endswith(".weight") and row["dtype"] == np.int8})
+        top1.append(made.verification.top1)
+    layers = {layer.name for layer in load_subnet(folder).plan.layers()}
+    assert stored == [layers, layers - {f"stages.0.0.{role}" for role in ("expand", "depthwise", "project")}]
+    assert top1[1] > top1[0] + 0.01
+
+
+@pytest.mark.slow
 def test_executorch_keeps_a_block(uneven, digits, tmp_path, monkeypatch):
     """Without float32 beside it, which `test_export.py` has, and which takes as long to write."""
     written = export_module._written

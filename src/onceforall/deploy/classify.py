@@ -1,6 +1,7 @@
-"""Tells what pictures show, with an exported ONNX file: Python 3.8, numpy, pillow and onnxruntime are all it needs.
+"""Tells what pictures show, with an exported file. Python 3.8, numpy, pillow and a runtime are all it needs.
 
-    python classify.py model.onnx picture.jpg ...
+    python classify.py model.onnx picture.jpg ...      (with the package onnxruntime)
+    python classify.py model.tflite picture.jpg ...    (with the package ai-edge-litert)
     python classify.py model.onnx --accuracy FOLDER    (top-1 over FOLDER/<class>/*)
 """
 
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
     Values = dict[str, Any]
     Infer = Callable[[np.ndarray], np.ndarray]
+    # what runs images (B, 3, H, W); batch, channels, height, width; names of input and output; what the file says
+    Opened = tuple[Infer, tuple[Any, ...], tuple[str, str], Values]
 
+TFLITE = ".tflite"
+_NAME = "onceforall"  # of the metadata
 _MAX_RATIO = 16
 _FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
 _MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
@@ -150,62 +155,102 @@ def _rgb(image: Image.Image, depth: Values) -> Image.Image:
 
 
 def _content(path: str) -> bytes:
-    """The bytes of an ONNX file, which are not those of a pointer to it."""
+    """The bytes of an exported file, which are not those of a pointer to it."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise RefusedError(path, f"cannot be read ({error.strerror})", "give an ONNX file that can") from None
+        raise RefusedError(path, f"cannot be read ({error.strerror})", "give an exported file that can") from None
     if content.startswith(_POINTER):
         raise RefusedError(path, "is a pointer of Git LFS, not the file itself", "`git lfs pull` fetches the file")
     return content
 
 
 def opened(path: str) -> tuple[Infer, Values]:
-    """An exported ONNX file ready to run, and what it says of itself.
+    """An exported ONNX or LiteRT file ready to run, and what it says of itself.
 
     Raises RefusedError for a file that is none.
     """
-    ort = import_module("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    content = _content(path)
+    form, package, reader = _FORMS[path.lower().endswith(TFLITE)]
+    target, runtime, content = form.lower(), import_module(package), _content(path)
     try:
-        if _ELSEWHERE.search(content):
-            raise ValueError("it leaves its numbers to other files")
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        about = json.loads(session.get_modelmeta().custom_metadata_map["onceforall"])
-        _check(about, session)
+        run, source, names, about = reader(runtime, path, content)
+        _check(about, source, names)
     except (KeyError, json.JSONDecodeError):
-        raise RefusedError(path, "does not say how to feed it", "`ofa export --to onnx` writes one that does") from None
+        raise RefusedError(path, "does not say how to feed it", f"`ofa export --to {target}` writes one that does"
+                           ) from None
     except Exception as error:  # noqa: BLE001  # onnxruntime's own have no common class
-        raise RefusedError(path, f"is no ONNX file that runs here ({str(error).splitlines()[0]})",
-                           "`ofa export --to onnx` writes one") from None
-    batch = session.get_inputs()[0].shape[0]
+        raise RefusedError(path, f"is no {form} file that runs here ({str(error).splitlines()[0]})",
+                           f"`ofa export --to {target}` writes one") from None
+    batch = source[0]
 
     def infer(images: np.ndarray) -> np.ndarray:
-        if not isinstance(batch, int):
-            return np.asarray(session.run([about["output"]], {about["input"]: images})[0])
+        if not batch:
+            return run(images)
         padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.float32)])
-        parts = [session.run([about["output"]], {about["input"]: padded[i:i + batch]})[0]
-                 for i in range(0, len(padded), batch)]
+        parts = [run(padded[i:i + batch]) for i in range(0, len(padded), batch)]
         return np.concatenate(parts)[:len(images)]
 
     return infer, about
 
 
-def _check(about: Values, session: Any) -> None:
-    """Refuse what no export says, before pictures are scaled to any size it asks for."""
-    pre, (source, *_), (target, *_) = about["preprocessing"], session.get_inputs(), session.get_outputs()
+def _onnx(ort: Any, path: str, content: bytes) -> Opened:
+    if _ELSEWHERE.search(content):
+        raise ValueError("it leaves its numbers to other files")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map[_NAME])
+    (source, *_), (target, *_) = session.get_inputs(), session.get_outputs()
+    batch, *shape = source.shape
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run([target.name], {source.name: images})[0])
+
+    return run, (batch if isinstance(batch, int) else 0, *shape), (source.name, target.name), about
+
+
+def _litert(runtime: Any, _path: str, content: bytes) -> Opened:
+    interpreter = runtime.Interpreter(model_content=content)
+    schema = import_module("ai_edge_litert.schema_py_generated")
+    model = schema.Model.GetRootAs(content)
+    found = {model.Metadata(i).Name(): model.Metadata(i).Buffer() for i in range(model.MetadataLength())}
+    about = json.loads(bytes(model.Buffers(found[_NAME.encode()]).DataAsNumpy()))
+    (source, *_), (target, *_) = interpreter.get_input_details(), interpreter.get_output_details()
+    batch, height, width, channels = (int(side) for side in source["shape_signature"])
+    ready = 0
+
+    def run(images: np.ndarray) -> np.ndarray:
+        nonlocal ready
+        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        if len(rows) != ready:
+            interpreter.resize_tensor_input(source["index"], rows.shape)
+            interpreter.allocate_tensors()
+            ready = len(rows)
+        interpreter.set_tensor(source["index"], rows)
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(target["index"]))
+
+    return run, (max(batch, 0), channels, height, width), (source["name"], target["name"]), about
+
+
+_FORMS = (("ONNX", "onnxruntime", _onnx), ("LiteRT", "ai_edge_litert.interpreter", _litert))
+
+
+def _check(about: Values, source: tuple[Any, ...], names: tuple[str, str]) -> None:
+    """Refuse what no export says, before pictures are scaled to any size it asks for.
+
+    `source`: batch, 0 for any; channels, height and width. `names`: of the input and the output.
+    """
+    pre, (batch, *shape) = about["preprocessing"], source
     sides, colours = (pre["crop"], pre["resize_shorter_side"]), [*pre["mean"], *pre["std"]]
     depth = pre.get("depth", _DEPTH)
-    batch, *shape = source.shape
     if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
-            and shape == [3, sides[0], sides[0]] and (not isinstance(batch, int) or 1 <= batch <= _MAX_BATCH)
+            and shape == [3, sides[0], sides[0]] and 0 <= batch <= _MAX_BATCH
             and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
             and pre["interpolation"] in list(_FILTERS)
             and depth.keys() == _DEPTH.keys() and all(0 < float(white) < np.inf for white in depth.values())
             and all(isinstance(name, str) for name in about["classes"])
-            and (about["input"], about["output"]) == (source.name, target.name)):
+            and (about["input"], about["output"]) == names):
         raise ValueError("what it says of its input is not so")
 
 

@@ -174,7 +174,8 @@ class Int8(_Part):
 class Export(_Part):
     """One exported file: what it is for, how it is called, and how it was verified.
 
-    `batch` 0 is any; `int8` is None in other precisions, and where an older version wrote the file.
+    `batch` 0 is any; `layout` is the order of the images' axes; `int8` is None in other precisions, and where an older
+    version wrote the file.
     """
 
     target: str
@@ -182,6 +183,7 @@ class Export(_Part):
     batch: Annotated[int, Field(ge=0)]
     input: str
     output: str
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
     size: int
     sha256: dict[str, str]
     opset: int | None = None

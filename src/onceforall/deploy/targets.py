@@ -60,6 +60,8 @@ TARGETS = {
     # XNNPACK widens to 16 bits before it multiplies, so its sums never saturate
     "executorch": Target("onceforall.deploy.to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"),
                          "executorch", fixed=("fp32", "int8")),
+    "litert": Target("onceforall.deploy.to_litert", ".tflite", ("fp32", "fp16", "int8"),
+                     ("ai_edge_litert", "ai_edge_quantizer"), "litert", fixed=("int8",)),
 }
 
 

@@ -1,0 +1,80 @@
+"""LiteRT (TensorFlow Lite): the .tflite file is written from the plan; int8 by AI Edge Quantizer."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from onceforall.deploy.job import INPUT, NAME, OUTPUT, Images, Infer, Job
+from onceforall.nn.litert_graph import SIGNATURE, graph
+from onceforall.space import Layer
+from onceforall.space.parts import parts
+
+LAYOUT = "NHWC"
+
+
+def write(job: Job, path: Path) -> dict[str, Any]:
+    """The net as one .tflite file, whose images are (batch, height, width, channels); its metadata says how to feed
+    it."""
+    state = job.net.state_dict()
+
+    def values(layer: Layer, kind: str) -> NDArray[np.float32]:
+        name = f"{layer.name}.conv.{kind}" if f"{layer.name}.conv.{kind}" in state else f"{layer.name}.{kind}"
+        found: NDArray[np.float32] = state[name].numpy()
+        return found
+
+    about = json.dumps({**json.loads(job.metadata), "layout": LAYOUT})
+    content = graph([part for _, part in parts(job.net.plan)], values, batch=job.batch, half=job.precision == "fp16",
+                    names=(INPUT, OUTPUT), metadata=(NAME, about))
+    path.write_bytes(_quantised(content, job) if job.precision == "int8" else content)
+    return {"layout": LAYOUT}
+
+
+def opened(path: Path, threads: int) -> Infer:
+    """The file in LiteRT's interpreter on the CPU."""
+    interpreter = Interpreter(str(path), num_threads=threads)
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    batch = 0
+
+    def infer(images: Images) -> Images:
+        nonlocal batch
+        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        if len(rows) != batch:
+            interpreter.resize_tensor_input(source, rows.shape)
+            interpreter.allocate_tensors()
+            batch = len(rows)
+        interpreter.set_tensor(source, rows)
+        interpreter.invoke()
+        logits: Images = interpreter.get_tensor(target)
+        return logits
+
+    return infer
+
+
+def _quantised(content: bytes, job: Job) -> bytes:
+    """Weights and activations in int8, between images and logits in float32."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    recipe = RecipeManager()
+    recipe.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
+    kept = [(".*", kind) for kind in (TFLOperationName.INPUT, TFLOperationName.OUTPUT)]
+    kept += [(rf"^{re.escape(name)}([./;]|$)", TFLOperationName.ALL_SUPPORTED) for name in job.keep]
+    for pattern, kind in kept:
+        recipe.add_quantization_config(pattern, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    images = [{INPUT: np.ascontiguousarray(batch.transpose(0, 2, 3, 1))} for batch in job.calibration]
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()), catch_warnings():  # sizes, a bar, a hint
+        simplefilter("ignore")
+        quantizer = Quantizer(bytearray(content), recipe.get_quantization_recipe())
+        ranges = quantizer.calibrate({SIGNATURE: images}, num_threads=1)
+        return bytes(quantizer.quantize(ranges).quantized_model)
