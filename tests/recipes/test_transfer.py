@@ -36,7 +36,6 @@ from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.sources import Source
 from onceforall.pretrained.table import Choices
 from onceforall.recipes.fit import Request, fit, plan, write_start
-from onceforall.recipes.pick import save_tuned
 from onceforall.recipes.polish import polishing
 from onceforall.report.gather import gather
 from onceforall.run import Run
@@ -222,33 +221,20 @@ def test_the_tuned_network_is_scored_at_every_size_and_can_be_shipped(run, tmp_p
     assert torch.equal(load_subnet(folder).stem.norm.running_mean, supernet.stem.norm.running_mean)  # not measured anew
 
 
-def test_the_tuned_network_is_saved_where_nothing_smaller_is_as_accurate(run, tmp_path, capsys):
-    evaluator, training, supernet = Run(run).evaluator, Run(run).stages["tuned"], load_supernet(run / "tuned")
-    (small, low), (large, high) = ((macs(supernet.space, arch, num_classes=10),
-                                    evaluator.score(supernet, arch, evaluator.data.held_out, kept=True).top1)
-                                   for arch in map(supernet.space.largest.at, (12, 16)))
-    assert low > 0 and small < large
-    (tmp_path / "tuned").symlink_to(run / "tuned")
-
-    def saved(*beside: tuple[int, float]) -> list[dict[str, Any]]:
-        return save_tuned(evaluator, training, tmp_path, beside)
-
-    def sizes(*beside: tuple[int, float]) -> list[int]:
-        return [row["resolution"] for row in saved(*beside)]
-
-    assert sizes() == sizes((small, low - 0.001)) == [12, 16][:1 + (high > low)]
-    assert sizes((small, low)) == [16][:high > low]  # as good is enough
-    assert sizes((small, low), (large, 1.0)) == [] and sizes((large + 1, 1.0)) == sizes()
-    row = saved()[0]
-    about = read_description(tmp_path / "subnets" / "tuned-12")
-    score = evaluator.score(supernet, supernet.space.largest.at(12), evaluator.data.test, kept=True)
-    assert row["path"] == "subnets/tuned-12" and row["top1"] == about.accuracy.top1 == score.top1
+def test_the_tuned_network_is_saved_at_every_size(run, capsys):
+    evaluator, supernet = Run(run).evaluator, load_supernet(run / "tuned")
     summary = json.loads((run / "summary.json").read_text())
-    assert {row["path"] for row in summary["tuned"]} == {
-        f"subnets/{path.name}" for path in (run / "subnets").glob("tuned-*")}
-    closing_table({**summary, "tuned": [row]}, run)
+    assert [row["path"] for row in summary["tuned"]] == ["subnets/tuned-12", "subnets/tuned-16"]
+    for row in summary["tuned"]:
+        arch = supernet.space.largest.at(row["resolution"])
+        score = evaluator.score(supernet, arch, evaluator.data.test, kept=True)
+        assert row["top1"] == read_description(run / row["path"]).accuracy.top1 == score.top1
+        assert (row["arch"], row["macs"]) == (str(arch), macs(supernet.space, arch, num_classes=10))
+    closing_table(summary, run)
     out = capsys.readouterr().out
-    assert "subnets/tuned-12" in out and "tuned-: the full network before shrinking" in out
+    shown = [line.split()[0] for line in out.splitlines() if "/subnets/" in line and " M " in line]
+    assert len(shown) == len(summary["subnets"]) + 2 and shown == sorted(shown, key=float)
+    assert "tuned-: the full network as it was before shrinking" in out
 
 
 def test_the_table_says_what_a_board_needs(run, capsys):

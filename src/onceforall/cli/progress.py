@@ -23,7 +23,7 @@ _COUNTED = {"search": "looking for better ones", "score": "measuring sub-network
             "check": "reading pictures", "verify": "comparing with torch", "explain": "blocks alone in int8"}
 _ENDS = ("smallest", "middle", "largest")
 _FLOAT = 4  # bytes
-_TUNED = "\ntuned-: the full network before shrinking, where nothing above it is as accurate on {} pictures\n"
+_TUNED = "\ntuned-: the full network as it was before shrinking\n"
 
 
 class Progress:
@@ -149,7 +149,7 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     show(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n", stages,
          *_curves(summary["stages"]),
          f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n", subnets,
-         *[_TUNED.format(pictures)] * bool(summary.get("tuned")),
+         *[_TUNED] * bool(summary.get("tuned")),
          "\nflash: bytes of the weights; RAM: peak activations of one picture; both in float32, in int8 a quarter\n",
          "\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onceforall.cost import macs
 from onceforall.cost.memory import peak_memory
 from onceforall.deploy.elastic_file import ELASTIC
 from onceforall.deploy.elastic_write import spread_rows, write_elastic
@@ -38,8 +37,8 @@ def pick(request: Request, stages: Mapping[str, Training], run: Path, options: O
     """Search the trained supernet, and save the smallest, the best found for each budget, and the largest.
 
     The held-out pictures choose, or the test pictures where there are none; the test pictures score. Every process
-    measures; the first one alone gets rows. The tuned network of a pretrained start is saved, too, at the sizes where
-    no smaller network that is saved does better.
+    measures; the first one alone gets rows. The tuned network of a pretrained start is saved, too, at every size: where
+    pictures are few it may be the better one.
 
     Args:
         request: what the user asked for.
@@ -63,40 +62,25 @@ def pick(request: Request, stages: Mapping[str, Training], run: Path, options: O
         if not first:
             return {}
         record = search(net.space, wanted, num_classes=net.num_classes, scorer=scorer, listener=options.listener)
-        chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
-        for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
-            chosen.setdefault(row.arch, f"budget-{i + 1}")
-        held_out = scorer.scores(list(chosen), split=scorer.choosing)
-    subnets = [_save(evaluator, net, arch, run / SUBNETS / name, source=weights) for arch, name in chosen.items()]
-    front = with_measured(record.front, {arch: row["top1"] for arch, row in zip(chosen, subnets, strict=True)})
+    chosen: dict[Arch, str] = {net.space.smallest: "smallest", net.space.largest: "largest"}
+    for i, row in enumerate(best_below(record.front, "macs", request.budgets)):
+        chosen.setdefault(row.arch, f"budget-{i + 1}")
+    rows = {arch: _save(evaluator, net, arch, run / SUBNETS / name, source=weights) for arch, name in chosen.items()}
+    front = with_measured(record.front, {arch: row["top1"] for arch, row in rows.items()})
     replace(record, front=front).write(run / SEARCH)
     write_elastic(net, spread_rows(front, record.objectives, request.elastic), evaluator, run / ELASTIC,
                   listener=options.listener)
-    beside = [(row["macs"], top1) for row, top1 in zip(subnets, held_out, strict=True)]
-    return {"subnets": sorted(subnets, key=itemgetter("macs")),
-            "tuned": save_tuned(evaluator, stages[TUNED], run, beside) if TUNED in stages else []}
+    return {"subnets": sorted(rows.values(), key=itemgetter("macs")),
+            "tuned": _save_tuned(evaluator, stages[TUNED], run) if TUNED in stages else []}
 
 
-def save_tuned(evaluator: Evaluator, training: Training, run: Path, beside: Sequence[tuple[int, float]]) -> list[Row]:
-    """Save the tuned network at each size where nothing `beside` it with as many MACs or fewer is as accurate.
-
-    Args:
-        evaluator: of the pictures.
-        training: the stage that tuned it.
-        run: the run's folder.
-        beside: MACs and top-1 in [0, 1] on the held-out pictures.
-    """
-    weights, data = weights_file(run / TUNED), evaluator.data
-    net, known, rows = load_supernet(weights), list(beside), []
+def _save_tuned(evaluator: Evaluator, training: Training, run: Path) -> list[Row]:
+    """Save the network that a stage tuned, as it was before shrinking, at every size."""
+    weights = weights_file(run / TUNED)
+    net = load_supernet(weights)
     evaluator.compute.place(net)
-    for arch in map(net.space.largest.at, net.space.resolutions):
-        kept, cost = training.keeps(arch), macs(net.space, arch, num_classes=net.num_classes)
-        top1 = evaluator.score(net, arch, data.held_out if len(data.held_out) else data.test, kept=kept).top1
-        if all(top1 > other for smaller, other in known if smaller <= cost):
-            known.append((cost, top1))
-            rows.append(_save(evaluator, net, arch, run / SUBNETS / f"{TUNED}-{arch.resolution}", source=weights,
-                              kept=kept))
-    return rows
+    return [_save(evaluator, net, arch, run / SUBNETS / f"{TUNED}-{arch.resolution}", source=weights,
+                  kept=training.keeps(arch)) for arch in map(net.space.largest.at, net.space.resolutions)]
 
 
 def _save(evaluator: Evaluator, net: Supernet, arch: Arch, folder: Path, *, source: Path, kept: bool = False) -> Row:
