@@ -134,7 +134,8 @@ def _panel(axes: Axes, found: dict[str, Any], cost: str) -> None:
     axes.set_facecolor(PAPER)
     for name, style in STYLES.items():
         if rows := sorted(found[name], key=itemgetter(cost)):
-            axes.plot([row[cost] for row in rows], [row["top1"] for row in rows], **style)
+            line = {"linestyle": ""} if (name, cost) == ("front", "ms") else {}  # it is a front in MACs
+            axes.plot([row[cost] for row in rows], [row["top1"] for row in rows], **style | line)
     for row in found["tuned"]:
         axes.annotate(f"{row['pixels']} px", (row[cost], row["top1"]), (4, -11), textcoords="offset points",
                       color=ALONE, fontsize=7.5)
