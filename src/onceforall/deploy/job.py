@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onceforall.deploy.description import Description, Precision
 from onceforall.nn import Subnet
+from onceforall.space import Layer
 
 INPUT, OUTPUT = "images", "logits"
 NAME = "onceforall"  # of the metadata in an exported file
@@ -40,6 +41,12 @@ class Job:
     calibration: Sequence[Images] = ()
     full_range: bool = False
     keep: tuple[str, ...] = ()
+
+    def numbers(self, layer: Layer, kind: str) -> NDArray[np.float32]:
+        """The "weight" or the "bias" of a layer, in torch's order of axes."""
+        module = self.net.get_submodule(layer.name)
+        found: NDArray[np.float32] = getattr(getattr(module, "conv", module), kind).detach().numpy()
+        return found
 
     @property
     def metadata(self) -> str:

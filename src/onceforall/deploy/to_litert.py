@@ -12,11 +12,9 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from numpy.typing import NDArray
 
 from onceforall.deploy.job import INPUT, NAME, OUTPUT, Images, Infer, Job
 from onceforall.nn.litert_graph import SIGNATURE, graph
-from onceforall.space import Layer
 from onceforall.space.parts import parts
 
 LAYOUT = "NHWC"
@@ -25,16 +23,9 @@ LAYOUT = "NHWC"
 def write(job: Job, path: Path) -> dict[str, Any]:
     """The net as one .tflite file, whose images are (batch, height, width, channels); its metadata says how to feed
     it."""
-    state = job.net.state_dict()
-
-    def values(layer: Layer, kind: str) -> NDArray[np.float32]:
-        name = f"{layer.name}.conv.{kind}" if f"{layer.name}.conv.{kind}" in state else f"{layer.name}.{kind}"
-        found: NDArray[np.float32] = state[name].numpy()
-        return found
-
     about = json.dumps({**json.loads(job.metadata), "layout": LAYOUT})
-    content = graph([part for _, part in parts(job.net.plan)], values, batch=job.batch, half=job.precision == "fp16",
-                    names=(INPUT, OUTPUT), metadata=(NAME, about))
+    content = graph([part for _, part in parts(job.net.plan)], job.numbers, batch=job.batch,
+                    half=job.precision == "fp16", names=(INPUT, OUTPUT), metadata=(NAME, about))
     path.write_bytes(_quantised(content, job) if job.precision == "int8" else content)
     return {"layout": LAYOUT}
 

@@ -33,11 +33,10 @@ def write(job: Job, path: Path) -> dict[str, Any]:
 
 def onnx_model(job: Job) -> onnx.ModelProto:
     """The net in float32 or float16, before any quantisation."""
-    state, half = job.net.state_dict(), job.precision == "fp16"
+    half = job.precision == "fp16"
 
     def tensor(layer: Layer, kind: str, shape: tuple[int, ...]) -> TensorProto:
-        name = f"{layer.name}.conv.{kind}" if f"{layer.name}.conv.{kind}" in state else f"{layer.name}.{kind}"
-        values = np.ascontiguousarray(state[name].numpy().reshape(shape))
+        values = np.ascontiguousarray(job.numbers(layer, kind).reshape(shape))
         return numpy_helper.from_array(values.astype(np.float16) if half else values)
 
     model = graph([part for _, part in parts(job.net.plan)], tensor, batch=job.batch, half=half, names=(INPUT, OUTPUT))
