@@ -217,7 +217,13 @@ def _litert(runtime: Any, _path: str, content: bytes) -> Opened:
     about = json.loads(bytes(model.Buffers(found[_NAME.encode()]).DataAsNumpy()))
     (source, *_), (target, *_) = interpreter.get_input_details(), interpreter.get_output_details()
     batch, height, width, channels = (int(side) for side in source["shape_signature"])
-    ready = 0
+    return litert_run(interpreter), (max(batch, 0), channels, height, width), (source["name"], target["name"]), about
+
+
+def litert_run(interpreter: Any) -> Infer:
+    """Images (B, 3, H, W) to logits (B, classes), by LiteRT's interpreter of a file."""
+    (source, *_), (target, *_) = interpreter.get_input_details(), interpreter.get_output_details()
+    ready = 0  # the batch that it has room for
 
     def run(images: np.ndarray) -> np.ndarray:
         nonlocal ready
@@ -230,7 +236,7 @@ def _litert(runtime: Any, _path: str, content: bytes) -> Opened:
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(target["index"]))
 
-    return run, (max(batch, 0), channels, height, width), (source["name"], target["name"]), about
+    return run
 
 
 _FORMS = (("ONNX", "onnxruntime", _onnx), ("LiteRT", "ai_edge_litert.interpreter", _litert))

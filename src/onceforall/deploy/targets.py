@@ -57,7 +57,7 @@ TARGETS = {
     "openvino": Target("onceforall.deploy.to_openvino", ".xml", ("fp32", "fp16", "int8"),
                        ("openvino", "onnx", "nncf"), "openvino", fixed=("int8",), full_range=True),
     "torch-export": Target("onceforall.deploy.to_torch", ".pt2", ("fp32", "fp16")),
-    # XNNPACK widens to 16 bits before it multiplies, so its sums never saturate
+    # XNNPACK, which LiteRT uses too, widens to 16 bits before it multiplies, so its sums never saturate
     "executorch": Target("onceforall.deploy.to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"),
                          "executorch", fixed=("fp32", "int8")),
     "litert": Target("onceforall.deploy.to_litert", ".tflite", ("fp32", "fp16", "int8"),

@@ -13,7 +13,8 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from onceforall.deploy.job import INPUT, NAME, OUTPUT, Images, Infer, Job
+from onceforall.deploy.classify import litert_run
+from onceforall.deploy.job import INPUT, NAME, OUTPUT, Infer, Job
 from onceforall.nn.litert_graph import SIGNATURE, graph
 from onceforall.space.parts import parts
 
@@ -32,23 +33,7 @@ def write(job: Job, path: Path) -> dict[str, Any]:
 
 def opened(path: Path, threads: int) -> Infer:
     """The file in LiteRT's interpreter on the CPU."""
-    interpreter = Interpreter(str(path), num_threads=threads)
-    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    batch = 0
-
-    def infer(images: Images) -> Images:
-        nonlocal batch
-        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-        if len(rows) != batch:
-            interpreter.resize_tensor_input(source, rows.shape)
-            interpreter.allocate_tensors()
-            batch = len(rows)
-        interpreter.set_tensor(source, rows)
-        interpreter.invoke()
-        logits: Images = interpreter.get_tensor(target)
-        return logits
-
-    return infer
+    return litert_run(Interpreter(str(path), num_threads=threads))
 
 
 def _quantised(content: bytes, job: Job) -> bytes:

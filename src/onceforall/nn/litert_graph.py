@@ -136,7 +136,7 @@ class _Writer:
         covered = max((side - 1) * layer.conv_stride + layer.kernel - size, 0)
         if (covered // 2, covered - covered // 2) == (start, end):
             return x, _SAME, side
-        out = self.node(_OP.PAD, f"{layer.name}.padded", [x, self.edges(layer, start, end)],
+        out = self.node(_OP.PAD, f"{layer.name}.padded", [x, self.edges(f"{layer.name}.zeros", start, end)],
                         (batch, size + start + end, size + start + end, channels), schema.PadOptionsT())
         return out, _VALID, side
 
@@ -150,7 +150,7 @@ class _Writer:
         side, padding = -(-size // stride), _SAME
         if edge and (side - 1) * stride + window - size != 2 * edge:  # the rule "same" would begin elsewhere
             lowest = self.constant(f"{layer.name}.lowest", np.array(np.finfo(np.float32).min, np.float32))
-            x = self.node(_OP.PADV2, f"{layer.name}.edge", [x, self.edges(layer, edge, edge), lowest],
+            x = self.node(_OP.PADV2, f"{layer.name}.edge", [x, self.edges(f"{layer.name}.edges", edge, edge), lowest],
                           (batch, size + 2 * edge, size + 2 * edge, channels), schema.PadV2OptionsT())
             side, padding = (size + 2 * edge - window) // stride + 1, _VALID
         return self.node(code, f"{layer.name}.pool", [x], (batch, side, side, channels), schema.Pool2DOptionsT(
@@ -187,9 +187,8 @@ class _Writer:
     def number(self, name: str, value: float) -> int:
         return self.constant(name, np.array([value], np.float32))
 
-    def edges(self, layer: Layer, start: int, end: int) -> int:
-        sides = np.array([[0, 0], [start, end], [start, end], [0, 0]], np.int32)
-        return self.constant(f"{layer.name}.edges{len(self.tensors)}", sides)
+    def edges(self, name: str, start: int, end: int) -> int:
+        return self.constant(name, np.array([[0, 0], [start, end], [start, end], [0, 0]], np.int32))
 
     def bias(self, layer: Layer) -> int:
         there = layer.bias or layer.norm
