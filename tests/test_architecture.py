@@ -67,7 +67,7 @@ import torch, torchvision, onceforall
 def no_library(*_, **__):
     raise OSError
 ctypes.CDLL = no_library
-optional = ("deploy.to_executorch", "deploy.to_openvino", "deploy.to_litert", "nn.litert_graph")
+optional = ("deploy.to_executorch", "deploy.to_openvino", "deploy.to_litert", "deploy.to_ncnn", "nn.litert_graph")
 for module in pkgutil.walk_packages(onceforall.__path__, "onceforall."):
     if not module.name.endswith(optional):
         importlib.import_module(module.name)

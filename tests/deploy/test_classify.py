@@ -19,9 +19,11 @@ from onceforall.data import ArrayPictures, DataSpec, FilePictures, Framing, eval
 from onceforall.deploy import classify
 from onceforall.deploy.description import Channels, read_description
 from onceforall.deploy.export import Request, export
-from onceforall.deploy.folder import Scored, save_subnet
+from onceforall.deploy.folder import Scored, open_subnet, save_subnet
+from onceforall.deploy.targets import TARGETS
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.3, 0.25)
+PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert", "ncnn": "ncnn", "openvino": "openvino"}
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -75,7 +77,7 @@ def class_folders(root: Path, pictures: ArrayPictures, classes: tuple[str, ...])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("litert", "ai-edge-litert")])
+@pytest.mark.parametrize(("target", "package"), PACKAGES.items())
 def test_three_packages_are_enough_for_the_accuracy_of_the_description(
         target, package, supernet, weights, digits, tmp_path):
     """The net's classifier is fitted to the pictures, so that it does not guess."""
@@ -131,15 +133,22 @@ def fit_classifier(net, data, resolution: int) -> None:
         net.head.classifier.bias.copy_(solved[-1])
 
 
-@pytest.mark.parametrize(("target", "package"), [("onnx", "onnxruntime"), ("litert", "ai_edge_litert")])
-def test_a_fixed_batch_and_classes_without_names(target, package, folder):
-    pytest.importorskip(package)
-    (file,) = export(folder, Request(target, batch=4))
+@pytest.mark.parametrize(("target", "batch"), [
+    *((name, 1 if name == "ncnn" else 4) for name in PACKAGES), ("torch-export", 4), ("torch-export", None),
+    ("openvino", None), ("executorch", 4)])
+def test_a_fixed_batch_and_classes_without_names(target, batch, folder):
+    for package in TARGETS[target].packages:
+        pytest.importorskip(package)
+    (file,) = export(folder, Request(target, batch=batch))
     infer, about = classify.opened(str(folder / file))
+    assert (folder / "classify.py").is_file()
     size = about["preprocessing"]["crop"]
     images = np.random.default_rng(0).standard_normal((6, 3, size, size), dtype=np.float32)
     assert infer(images).shape == (6, 10)
     np.testing.assert_allclose(infer(images)[5:], infer(images[5:]), rtol=1e-5, atol=1e-6)
+    with torch.inference_mode():
+        expected = open_subnet(folder)[0](torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(infer(images), expected, atol=1e-4 * np.abs(expected).max())
     assert classify.ranked(np.array([0.0, 3.0, 1.0]), ["a"], 2) == [
         ("1", pytest.approx(0.8438, abs=1e-4)), ("2", pytest.approx(0.1142, abs=1e-4))]
 
@@ -148,12 +157,33 @@ def test_a_fixed_batch_and_classes_without_names(target, package, folder):
     (b"", "is no {} file that runs here"), (b"\x08\x08" + b"x" * 99, "is no {} file that runs here"),
     (b"\x1c\x00\x00\x00TFL3" + b"x" * 99, "is no {} file that runs here")])
 @pytest.mark.parametrize(("form", "file", "package"), [
-    ("ONNX", "model.onnx", "onnxruntime"), ("LiteRT", "model.tflite", "ai_edge_litert")])
+    ("ONNX", "model.onnx", "onnxruntime"), ("LiteRT", "model.tflite", "ai_edge_litert"),
+    ("ncnn", "model.ncnn.param", "ncnn"), ("OpenVINO", "model.xml", "openvino"), ("torch-export", "model.pt2", "torch"),
+    ("ExecuTorch", "model.pte", "executorch")])
 def test_other_files_are_refused(tmp_path, content, message, form, file, package):
     pytest.importorskip(package)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(classify.RefusedError, match=message.format(form)):
         classify.opened(str(tmp_path / file))
+
+
+def test_ncnn_files_need_their_description(folder, tmp_path):
+    pytest.importorskip("ncnn")
+    (file,) = export(folder, Request("ncnn"))
+    for name in (file, "model.ncnn.bin"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(classify.RefusedError, match="is no ncnn file that runs here .*model.json"):
+        classify.opened(str(tmp_path / file))
+    about = json.loads((folder / "model.json").read_text()) | {"exports": {}}
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(classify.RefusedError, match="does not say how to feed it"):
+        classify.opened(str(tmp_path / file))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "picture.jpg").write_bytes(b"x")
+    with pytest.raises(classify.RefusedError, match=r"picture.jpg: is no export; give a file named \*.onnx, "):
+        classify.opened(str(tmp_path / "picture.jpg"))
 
 
 def test_an_onnx_file_of_others_is_refused(folder, tmp_path):

@@ -185,11 +185,13 @@ def test_answers_that_are_no_numbers_differ(folder, value):
 
 
 @pytest.mark.parametrize(("request_", "message"), [
-    (Request("tflite"), "--to: 'tflite' is not one of onnx, openvino, torch-export, executorch, litert"),
+    (Request("tflite"), "--to: 'tflite' is not one of onnx, openvino, torch-export, executorch, litert, ncnn"),
     (Request("torch-export", "int8"), "--int8: torch-export has fp32, fp16 only; take --to onnx, openvino, executorch, "
      "litert"),
     (Request("onnx", "int8"), "--int8: needs training pictures to calibrate with"),
     (Request("openvino", "int8", batch=0), "--batch: 'dynamic' is not possible in int8 here"),
+    (Request("ncnn", batch=2), "--batch: 2 is not possible: this form takes one picture at a time; leave it out"),
+    (Request("ncnn", batch=0), "--batch: dynamic is not possible"),
     (Request("onnx", batch=99_999_999), "--batch: 99999999 is not a number from 0 to 4,096"),
     (Request("onnx", threads=0), "--threads: 0 is not a number from 1 to "),
     (Request("onnx", max_loss=float("nan")), "--max-loss: nan is not a number from 0 to 100"),

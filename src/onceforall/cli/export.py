@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="an extracted sub-network, as `ofa extract` writes it; "
                                            "for elastic a run")],
-    to: Annotated[list[str], typer.Option(help="onnx, openvino, torch-export, executorch, litert, given again for "
-                                          "more; or elastic: many sub-networks of a run in one file")],
+    to: Annotated[list[str], typer.Option(help="onnx, openvino, torch-export, executorch, litert, ncnn, given again "
+                                          "for more; or elastic: many sub-networks of a run in one file")],
     fp16: Annotated[bool, typer.Option("--fp16", help="numbers of 16 bits")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="integers of 8 bits, calibrated on training pictures; weights of "
                                        "7 bits, which every processor computes exactly")] = False,

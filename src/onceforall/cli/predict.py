@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def predict(
     source: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="an extracted sub-network, computed by torch, "
-                                           "or an exported .onnx or .tflite file, by its runtime")],
+                                           "or an exported file, by its runtime")],
     pictures: Annotated[list[Path], typer.Argument(help="picture files, or folders of them")],
     top: Annotated[int, typer.Option(min=1, help="classes to name")] = 5,
     json_only: Json = False,
@@ -49,19 +49,20 @@ def predict(
 
 
 def _opened(source: Path) -> tuple[Infer, dict[str, Any]]:
-    from onceforall.deploy.classify import TFLITE, RefusedError, opened
+    from onceforall.deploy.classify import FORMS, RefusedError, ending_of, opened
 
-    if source.is_file() and source.suffix in (".onnx", TFLITE):
+    ending = ending_of(str(source))
+    if source.is_file() and ending:
+        package = FORMS[ending][1]
         try:
             return opened(str(source))
         except ImportError:
-            package, extra = ("ai-edge-litert", "litert") if source.suffix == TFLITE else ("onnxruntime", "onnx")
-            raise UserError(str(source), f"needs the package {package}", f"pip install 'onceforall[{extra}]'") from None
+            raise UserError(str(source), f"needs the package {package}", f"pip install {package}") from None
         except RefusedError as error:
             raise UserError(*error.args) from None
     if not source.is_dir():
-        raise UserError(str(source), "is neither an extracted sub-network's folder nor an .onnx or .tflite file",
-                        "`ofa extract` writes the folder, `ofa export --to onnx` or `--to litert` the file")
+        raise UserError(str(source), f"is neither an extracted sub-network's folder nor an export ({', '.join(FORMS)})",
+                        "`ofa extract` writes the folder, `ofa export` the files")
     import torch
 
     from onceforall.deploy.folder import open_subnet

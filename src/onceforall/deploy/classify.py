@@ -1,8 +1,10 @@
 """Tells what pictures show, with an exported file. Python 3.8, numpy, pillow and a runtime are all it needs.
 
-    python classify.py model.onnx picture.jpg ...      (with the package onnxruntime)
-    python classify.py model.tflite picture.jpg ...    (with the package ai-edge-litert)
+    python classify.py model.onnx picture.jpg ...
     python classify.py model.onnx --accuracy FOLDER    (top-1 over FOLDER/<class>/*)
+
+The packages that runtimes come in: onnxruntime for .onnx, ai-edge-litert for .tflite, ncnn for .param (which needs
+model.json beside it), openvino for .xml, torch for .pt2, torch and executorch for .pte.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import struct
 import sys
 import unicodedata
 import zlib
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from math import ceil
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     # what runs images (B, 3, H, W); batch, channels, height, width; names of input and output; what the file says
     Opened = tuple[Infer, tuple[Any, ...], tuple[str, str], Values]
 
-TFLITE = ".tflite"
 _NAME = "onceforall"  # of the metadata
 _MAX_RATIO = 16
 _FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
@@ -165,21 +167,31 @@ def _content(path: str) -> bytes:
     return content
 
 
-def opened(path: str) -> tuple[Infer, Values]:
-    """An exported ONNX or LiteRT file ready to run, and what it says of itself.
+def ending_of(path: str) -> str:
+    """The ending by which `FORMS` knows a file, empty where it knows none."""
+    return next((ending for ending in FORMS if path.lower().endswith(ending)), "")
 
-    Raises RefusedError for a file that is none.
+
+def opened(path: str) -> tuple[Infer, Values]:
+    """An exported file ready to run, and what it says of itself.
+
+    Raises:
+        RefusedError: the file is no export that runs here.
+        ImportError: its runtime is missing.
     """
-    form, package, reader = _FORMS[path.lower().endswith(TFLITE)]
-    target, runtime, content = form.lower(), import_module(package), _content(path)
+    if not ending_of(path):
+        raise RefusedError(path, "is no export", f"give a file named *{', *'.join(FORMS)}")
+    form, _, module, reader = FORMS[ending_of(path)]
+    target, runtime, content = form.lower(), import_module(module), _content(path)
     try:
         run, source, names, about = reader(runtime, path, content)
         _check(about, source, names)
     except (KeyError, json.JSONDecodeError):
         raise RefusedError(path, "does not say how to feed it", f"`ofa export --to {target}` writes one that does"
                            ) from None
-    except Exception as error:  # noqa: BLE001  # onnxruntime's own have no common class
-        raise RefusedError(path, f"is no {form} file that runs here ({str(error).splitlines()[0]})",
+    except Exception as error:  # noqa: BLE001  # the runtimes' own have no common class
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RefusedError(path, f"is no {form} file that runs here ({problem})",
                            f"`ofa export --to {target}` writes one") from None
     batch = source[0]
 
@@ -239,7 +251,100 @@ def litert_run(interpreter: Any) -> Infer:
     return run
 
 
-_FORMS = (("ONNX", "onnxruntime", _onnx), ("LiteRT", "ai_edge_litert.interpreter", _litert))
+def _ncnn(runtime: Any, path: str, content: bytes) -> Opened:
+    word, _, _, _, source, *sides = content.decode("ascii").splitlines()[2].split()
+    if word != "Input":
+        raise ValueError("it does not begin with its input")
+    width, height, channels = (int(side.partition("=")[2]) for side in sides)
+    about = json.loads(Path(path).with_name("model.json").read_text(encoding="utf-8"))
+    made = about["exports"][os.path.basename(path)]
+    run = ncnn_run(runtime, path, made["input"], made["output"])
+    return run, (1, channels, height, width), (source, made["output"]), {**about, **made}
+
+
+def ncnn_run(runtime: Any, path: str, source: str, target: str, threads: int = 0) -> Infer:
+    """Images (B, 3, H, W) to logits (B, classes), one after another, by ncnn, from the input to the output so named.
+
+    Numbers of 32 bits are computed with as they are; otherwise as ncnn prefers on this processor.
+    """
+    numbers = path[:-len("param")] + "bin"
+    with open(numbers, "rb") as file:
+        whole = file.read(4) == bytes(4)  # what stands before weights of 32 bits
+    net = runtime.Net()
+    net.opt.use_vulkan_compute = False
+    net.opt.num_threads = threads or net.opt.num_threads
+    if whole:
+        for name in dir(net.opt):
+            if name.startswith(("use_fp16_", "use_bf16_")):
+                setattr(net.opt, name, False)
+    if net.load_param(path) or net.load_model(numbers):
+        raise ValueError("ncnn cannot load it")
+
+    def run(images: np.ndarray) -> np.ndarray:
+        rows = []
+        for image in images:
+            extractor = net.create_extractor()
+            extractor.input(source, runtime.Mat(np.ascontiguousarray(image)).clone())  # ncnn may write in a map
+            failed, out = extractor.extract(target)
+            if failed:
+                raise ValueError("ncnn cannot compute it")
+            rows.append(np.array(out))
+        return np.stack(rows)
+
+    return run
+
+
+def _openvino(runtime: Any, path: str, _content: bytes) -> Opened:
+    core = _core(runtime)
+    model = core.read_model(path)
+    if not model.has_rt_info([_NAME]):
+        raise KeyError(_NAME)
+    about = json.loads(model.get_rt_info([_NAME]).astype(str))
+    net = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # some processors take bfloat16
+    (source,), (target,) = net.inputs, net.outputs
+    batch, *shape = source.partial_shape
+    sizes = (0 if batch.is_dynamic else batch.get_length(), *(side.get_length() for side in shape))
+    return (lambda images: np.array(net(images)[0])), sizes, (source.any_name, target.any_name), about
+
+
+@lru_cache(maxsize=None)  # noqa: UP033  # Python 3.8
+def _core(runtime: Any) -> Any:
+    """OpenVINO's Core. It stays, since two that are dropped break the handling of signals (OpenVINO 2026.4)."""
+    return runtime.Core()
+
+
+def _torch(torch: Any, path: str, _content: bytes) -> Opened:
+    extra = {_NAME: ""}
+    program = torch.export.load(path, extra_files=extra)
+    about, net = json.loads(extra[_NAME]), program.module()
+    (source,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    batch, *shape = source.meta["val"].shape
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(net(torch.from_numpy(images)).numpy())
+
+    return run, (batch if isinstance(batch, int) else 0, *shape), (about["input"], about["output"]), about
+
+
+def _executorch(runtime: Any, path: str, _content: bytes) -> Opened:
+    program, torch = runtime.Runtime.get().load_program(path), import_module("torch")
+    about = json.loads(program.load_method(_NAME).execute([])[0])
+    method = program.load_method("forward")
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.array(method.execute([torch.from_numpy(np.ascontiguousarray(images))])[0].numpy())
+
+    return run, tuple(method.metadata.input_tensor_meta(0).sizes()), (about["input"], about["output"]), about
+
+
+# a file's ending: the form, the package that its runtime comes in, the runtime's module, and what opens the file
+FORMS = {".onnx": ("ONNX", "onnxruntime", "onnxruntime", _onnx),
+         ".tflite": ("LiteRT", "ai-edge-litert", "ai_edge_litert.interpreter", _litert),
+         ".ncnn.param": ("ncnn", "ncnn", "ncnn", _ncnn),
+         ".xml": ("OpenVINO", "openvino", "openvino", _openvino),
+         ".pt2": ("torch-export", "torch", "torch", _torch),
+         ".pte": ("ExecuTorch", "executorch", "executorch.runtime", _executorch)}
 
 
 def _check(about: Values, source: tuple[Any, ...], names: tuple[str, str]) -> None:

@@ -130,7 +130,7 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
             calibration_images=sum(map(len, job.calibration)) or None, int8=request.int8, verification=found,
             versions={package: version(package) for package in target.packages or ("torch",)}, **facts)
         _moved(files, folder)
-    if request.target in ("onnx", "litert"):
+    if target.suffix in classify.FORMS:
         copyfile(classify.__file__, folder / "classify.py")
     about = about.model_copy(update={"exports": {**about.exports, name: made}})
     about.write(folder)

@@ -22,6 +22,7 @@ class Target:
         packages: what its module imports.
         extra: which of this project's extras brings them.
         fixed: precisions that need a batch of a known size.
+        single: whether it takes one picture at a time.
         full_range: whether its int8 may have weights of 8 bits, which are wrong on some processors.
     """
 
@@ -32,6 +33,7 @@ class Target:
     extra: str = ""
     fixed: tuple[str, ...] = ()
     full_range: bool = False
+    single: bool = False
 
     def module(self) -> ModuleType:
         """The target's module; raises UserError where a package is missing."""
@@ -45,9 +47,12 @@ class Target:
 
         Raises UserError for a batch that is not possible.
         """
+        if self.single and asked not in (None, 1):
+            raise UserError("--batch", f"{asked or 'dynamic'} is not possible: this form takes one picture at a time",
+                            "leave it out")
         if precision in self.fixed and asked == 0:
             raise UserError("--batch", f"'dynamic' is not possible in {precision} here", "give a number, such as 1")
-        return asked if asked is not None else int(precision in self.fixed)
+        return asked if asked is not None else int(self.single or precision in self.fixed)
 
 
 TARGETS = {
@@ -62,6 +67,7 @@ TARGETS = {
                          "executorch", fixed=("fp32", "int8")),
     "litert": Target("onceforall.deploy.to_litert", ".tflite", ("fp32", "fp16", "int8"),
                      ("ai_edge_litert", "ai_edge_quantizer"), "litert", fixed=("int8",)),
+    "ncnn": Target("onceforall.deploy.to_ncnn", ".ncnn.param", ("fp32", "fp16"), ("ncnn",), "ncnn", single=True),
 }
 
 
