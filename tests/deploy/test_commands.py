@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import pytest
 from PIL import Image
 
 from onceforall.cli import main
 from onceforall.deploy.description import read_description
+from onceforall.deploy.targets import TARGETS
 
 
 def ofa(capsys, *words) -> tuple[int, str, str]:
@@ -138,3 +141,14 @@ def test_mistakes_are_one_line(folder, pictures, capsys, words, message):
     assert message in err
     assert err.count("\n") == 1
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_the_forms_and_what_they_need(capsys, monkeypatch):
+    monkeypatch.setattr("onceforall.deploy.targets.find_spec", lambda name: None if name == "nncf" else find_spec(name))
+    code, out, _ = ofa(capsys, "export", "--list")
+    rows = {line.split()[0]: line for line in out.splitlines()}
+    assert code == 0
+    assert list(rows) == ["--to", *TARGETS]
+    assert "nncf is missing" in rows["openvino"]
+    assert f"torch {version('torch')}" in rows["torch-export"]
+    assert "pip install 'onceforall[ncnn]'" in rows["ncnn"]

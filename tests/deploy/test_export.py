@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
@@ -211,3 +212,11 @@ def test_a_missing_package_says_what_brings_it(folder, monkeypatch):
     needed("onnx")
     with pytest.raises(UserError, match=r"needs the package nncf; pip install 'onceforall\[openvino\]'"):
         export(folder, Request("openvino"))
+
+
+def test_a_package_of_another_version_says_so(folder, monkeypatch):
+    needed("onnx")
+    monkeypatch.setattr("onceforall.deploy.targets.version",
+                        lambda name: "1.2" if name == "onnxruntime" else version(name))
+    with pytest.raises(UserError, match=r"needs onnxruntime >=1.18, and 1.2 is here; pip install 'onceforall\[onnx\]'"):
+        export(folder, Request("onnx"))

@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from onceforall.searching.front import Row
 
 
+def _list(wanted: bool) -> None:
+    """Print the forms, the packages that each needs, with their versions, and what brings them; then end."""
+    if not wanted:
+        return
+    from onceforall.cli.tables import show, table
+    from onceforall.deploy.targets import TARGETS
+
+    show(table(("--to", "file", "precisions", "packages here", "what brings them"), (
+        (name, f"*{target.suffix}", ", ".join(target.precisions),
+         ", ".join(f"{package} {found or 'is missing'}" for package, found in target.versions().items()), target.remedy)
+        for name, target in TARGETS.items())))
+    raise typer.Exit
+
+
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="an extracted sub-network, as `ofa extract` writes it; "
                                            "for elastic a run")],
@@ -43,6 +57,8 @@ def export(
     threads: Annotated[int, typer.Option(help="of one forward pass, when latency is measured")] = 1,
     front: Annotated[Path | None, typer.Option(help="front of `ofa search` for elastic; DIR/search by default")] = None,
     rows: Annotated[int, typer.Option(min=1, help="sub-networks for elastic, spread over the front")] = 12,
+    _: Annotated[bool, typer.Option("--list", is_eager=True, callback=_list, help="show the forms and what each needs, "
+                                    "and do nothing else")] = False,
     json_only: Json = False,
 ) -> None:
     """Write files for other runtimes into DIR, each compared with torch before it is called done."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -128,7 +127,7 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
             target=request.target, precision=request.precision, batch=batch, input=INPUT, output=OUTPUT,
             size=sum(file.stat().st_size for file in files), sha256={file.name: sha256(file) for file in files},
             calibration_images=sum(map(len, job.calibration)) or None, int8=request.int8, verification=found,
-            versions={package: version(package) for package in target.packages or ("torch",)}, **facts)
+            versions=target.versions(), **facts)
         _moved(files, folder)
     if target.suffix in classify.FORMS:
         copyfile(classify.__file__, folder / "classify.py")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from importlib.metadata import requires, version
 from importlib.util import find_spec
 from types import ModuleType
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from onceforall.errors import UserError
 
@@ -35,11 +42,24 @@ class Target:
     full_range: bool = False
     single: bool = False
 
+    def versions(self) -> dict[str, str]:
+        """The installed versions of its packages; empty where one is missing."""
+        needed = self.packages or ("torch",)
+        return {name: version(name) if find_spec(name) else "" for name in needed}
+
+    @property
+    def remedy(self) -> str:
+        """The command that installs its packages."""
+        return f"pip install 'onceforall{f'[{self.extra}]' if self.extra else ''}'"
+
     def module(self) -> ModuleType:
-        """The target's module; raises UserError where a package is missing."""
-        missing = [name for name in self.packages if find_spec(name) is None]
-        if missing:
-            raise UserError("--to", f"needs the package {missing[0]}", f"pip install 'onceforall[{self.extra}]'")
+        """The target's module; raises UserError where a package is missing or too old."""
+        for name, found in self.versions().items():
+            if not found:
+                raise UserError("--to", f"needs the package {name}", self.remedy)
+            wanted = _requirements()[canonicalize_name(name)]
+            if not wanted.contains(found, prereleases=True):
+                raise UserError("--to", f"needs {name} {wanted}, and {found} is here", self.remedy)
         return import_module(self.home)
 
     def batch(self, precision: str, asked: int | None) -> int:
@@ -53,6 +73,13 @@ class Target:
         if precision in self.fixed and asked == 0:
             raise UserError("--batch", f"'dynamic' is not possible in {precision} here", "give a number, such as 1")
         return asked if asked is not None else int(self.single or precision in self.fixed)
+
+
+@cache
+def _requirements() -> defaultdict[str, SpecifierSet]:
+    """The versions of packages that this project takes, by their names; any version of others."""
+    found = map(Requirement, requires("onceforall") or ())
+    return defaultdict(SpecifierSet, {canonicalize_name(row.name): row.specifier for row in found})
 
 
 TARGETS = {
