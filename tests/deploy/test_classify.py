@@ -18,6 +18,7 @@ from PIL import Image
 from onceforall.data import ArrayPictures, DataSpec, FilePictures, Framing, eval_batches, load_data, normalize
 from onceforall.deploy import classify
 from onceforall.deploy.description import Channels, read_description
+from onceforall.deploy.ends import Ends
 from onceforall.deploy.export import Request, export
 from onceforall.deploy.folder import Scored, open_subnet, save_subnet
 from onceforall.deploy.targets import TARGETS
@@ -80,7 +81,8 @@ def class_folders(root: Path, pictures: ArrayPictures, classes: tuple[str, ...])
 @pytest.mark.parametrize(("target", "package"), PACKAGES.items())
 def test_three_packages_are_enough_for_the_accuracy_of_the_description(
         target, package, supernet, weights, digits, tmp_path):
-    """The net's classifier is fitted to the pictures, so that it does not guess."""
+    """The net's classifier is fitted to the pictures, so that it does not guess. Enlarged pictures of 8 pixels have
+    values between bytes, so that a file that takes bytes has an accuracy of its own."""
     from onceforall.training.evaluate import Evaluator
     pytest.importorskip(package.replace("-", "_"))
     class_folders(tmp_path / "data" / "train", digits.train, digits.classes)
@@ -92,15 +94,18 @@ def test_three_packages_are_enough_for_the_accuracy_of_the_description(
     found, folder = Scored.of(evaluator, net, supernet.space, arch), tmp_path / "subnet"
     assert found.score.top1 > 0.3
     save_subnet(found.extracted, folder, source=weights)
-    (file,) = export(folder, Request(target), data)
+    requests = Request(target), Request(target, pixels=TARGETS[target].pixels, softmax=True)
+    files = [file for request in requests for file in export(folder, request, data)]
     python = bare_environment(tmp_path / "env", package)
-    result = subprocess.run(
-        [python, "-I", str(folder / "classify.py"), str(folder / file),
-         "--accuracy", str(tmp_path / "data" / "val")], check=False, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    stated = read_description(folder).accuracy
-    assert result.stdout == f"top-1 {100 * stated.top1:.2f} % on {stated.images} pictures\n"
-    assert stated.images == 359
+    about = read_description(folder)
+    assert about.exports[files[0]].verification.top1 == about.accuracy.top1
+    for file in files:
+        stated = about.exports[file].verification
+        result = subprocess.run(
+            [python, "-I", str(folder / "classify.py"), str(folder / file),
+             "--accuracy", str(tmp_path / "data" / "val")], check=False, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == f"top-1 {100 * stated.top1:.2f} % on 359 pictures\n"
 
 
 def bare_environment(folder: Path, package: str) -> str:
@@ -133,22 +138,32 @@ def fit_classifier(net, data, resolution: int) -> None:
         net.head.classifier.bias.copy_(solved[-1])
 
 
+@pytest.mark.parametrize("ends", [{}, {"pixels": True, "softmax": True}], ids=["plain", "pixels"])
 @pytest.mark.parametrize(("target", "batch"), [
     *((name, 1 if name == "ncnn" else 4) for name in PACKAGES), ("torch-export", 4), ("torch-export", None),
     ("openvino", None), ("executorch", 4)])
-def test_a_fixed_batch_and_classes_without_names(target, batch, folder):
+def test_every_form_answers(target, batch, ends, folder):
     for package in TARGETS[target].packages:
         pytest.importorskip(package)
-    (file,) = export(folder, Request(target, batch=batch))
+    ends = {name: value for name, value in ends.items() if getattr(TARGETS[target], name)}
+    (file,) = export(folder, Request(target, batch=batch, **ends))
     infer, about = classify.opened(str(folder / file))
     assert (folder / "classify.py").is_file()
     size = about["preprocessing"]["crop"]
+    form = Ends(about["preprocessing"]["mean"], about["preprocessing"]["std"], **ends)
     images = np.random.default_rng(0).standard_normal((6, 3, size, size), dtype=np.float32)
-    assert infer(images).shape == (6, 10)
-    np.testing.assert_allclose(infer(images)[5:], infer(images[5:]), rtol=1e-5, atol=1e-6)
+    fed = form.fed(images)
+    assert (fed.dtype, about.get("type")) == ((np.uint8, "uint8") if "pixels" in ends else (np.float32, "float32"))
+    np.testing.assert_allclose(infer(fed)[5:], infer(fed[5:]), rtol=1e-5, atol=1e-5)
     with torch.inference_mode():
-        expected = open_subnet(folder)[0](torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(infer(images), expected, atol=1e-4 * np.abs(expected).max())
+        expected = open_subnet(folder)[0](torch.from_numpy(form.seen(images))).numpy()
+    found = infer(fed)
+    if "softmax" in ends:  # the logits but for a constant
+        found, expected = (values - values.mean(1, keepdims=True) for values in (found, expected))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_classes_without_names():
     assert classify.ranked(np.array([0.0, 3.0, 1.0]), ["a"], 2) == [
         ("1", pytest.approx(0.8438, abs=1e-4)), ("2", pytest.approx(0.1142, abs=1e-4))]
 

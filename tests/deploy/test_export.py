@@ -192,6 +192,7 @@ def test_answers_that_are_no_numbers_differ(folder, value):
     (Request("onnx", "int8"), "--int8: needs training pictures to calibrate with"),
     (Request("openvino", "int8", batch=0), "--batch: 'dynamic' is not possible in int8 here"),
     (Request("ncnn", batch=2), "--batch: 2 is not possible: this form takes one picture at a time; leave it out"),
+    (Request("ncnn", pixels=True), "--input: is not possible with ncnn; leave it out; model.json"),
     (Request("ncnn", batch=0), "--batch: dynamic is not possible"),
     (Request("onnx", batch=99_999_999), "--batch: 99999999 is not a number from 0 to 4,096"),
     (Request("onnx", threads=0), "--threads: 0 is not a number from 1 to "),

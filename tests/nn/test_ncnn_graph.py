@@ -21,7 +21,7 @@ def answer(text: str, content: bytes, images: torch.Tensor, folder) -> np.ndarra
     """The graph's output for images (B, C, H, W)."""
     (folder / "x.param").write_text(text)
     (folder / "x.bin").write_bytes(content)
-    return ncnn_run(ncnn, str(folder / "x.param"), "images", "out", threads=1)(images.numpy())
+    return ncnn_run(ncnn, str(folder / "x.param"), threads=1)(images.numpy())
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,6 +49,9 @@ def export(
                                                    "stages.0.0; given again, or with commas, for more")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="write nothing; show what int8 of each block alone "
                                           "loses")] = False,
+    takes: Annotated[Literal["float32", "uint8"], typer.Option("--input", help="normalised images, or RGB bytes, which "
+                                                               "the file normalises itself")] = "float32",
+    softmax: Annotated[bool, typer.Option("--softmax", help="probabilities in place of logits")] = False,
     batch: Annotated[str | None, typer.Option(help="pictures of one inference: a number, or dynamic for any")] = None,
     data: DataName = None,
     root: Root = None,
@@ -67,7 +70,8 @@ def export(
     from onceforall.deploy.export import export as run
 
     if "elastic" in to:
-        if len(to) > 1 or fp16 or int8 or full_range or keep or explain or batch is not None:
+        others = (fp16, int8, full_range, keep, explain, softmax, takes == "uint8", batch is not None)
+        if len(to) > 1 or any(others):
             raise UserError("--to", "'elastic' stands beside other targets or their options", "give it alone")
         _elastic(folder, front, rows=rows, data=data, root=root, json_only=json_only)
         return
@@ -77,8 +81,8 @@ def export(
         raise UserError("--int8", "stands beside --fp16", "give one of them")
     precision: Precision = "int8" if int8 else "fp16" if fp16 else "fp32"
     kept = tuple(name.strip() for names in keep or () for name in names.split(","))
-    requests = [Request(name, precision, _batch(batch), threads, calibration_images, max_loss, full_range, kept)
-                for name in to]
+    requests = [Request(name, precision, _batch(batch), threads, calibration_images, max_loss, full_range, kept,
+                        pixels=takes == "uint8", softmax=softmax) for name in to]
     for request in requests:
         request.check()
     pictures, made = _pictures(folder, data, root), {}
@@ -98,6 +102,7 @@ def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Ex
     """Export a sub-network in the forms that another one was exported in, as far as it is not, and note how they
     answer."""
     from onceforall.deploy.description import read_description
+    from onceforall.deploy.ends import PROBABILITIES
     from onceforall.deploy.export import Request
     from onceforall.deploy.export import export as run
 
@@ -105,7 +110,8 @@ def export_again(source: Path, folder: Path, progress: Progress) -> dict[str, Ex
     wanted = [Request(made.target, made.precision, made.batch, made.verification.latency.threads,
                       made.calibration_images or Request.calibration_images,
                       full_range=made.int8 is not None and made.int8.form == "full-range",
-                      keep=() if made.int8 is None else tuple(made.int8.keep))
+                      keep=() if made.int8 is None else tuple(made.int8.keep), pixels=made.type == "uint8",
+                      softmax=made.output == PROBABILITIES)
               for name, made in read_description(source).exports.items() if name not in there]
     pictures, out = _pictures(folder, None, None) if wanted else None, {}
     for request in wanted:

@@ -29,7 +29,7 @@ def predict(
     rows, broken = [], []
     for path, named in _files(pictures).items():
         try:
-            logits = infer(prepare(path, about["preprocessing"])[None])[0]
+            logits = infer(prepare(path, about["preprocessing"], about.get("type", "float32"))[None])[0]
         except RefusedError as error:
             if named:
                 broken.append(error)

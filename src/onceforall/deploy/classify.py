@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Values = dict[str, Any]
     Infer = Callable[[np.ndarray], np.ndarray]
-    # what runs images (B, 3, H, W); batch, channels, height, width; names of input and output; what the file says
+    # what runs images; their shape, 0 for any batch; names of input and output; what the file says of itself
     Opened = tuple[Infer, tuple[Any, ...], tuple[str, str], Values]
 
 _NAME = "onceforall"  # of the metadata
@@ -76,10 +76,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def prepare(path: str, preprocessing: Values) -> np.ndarray:
+def prepare(path: str, preprocessing: Values, kind: str = "float32") -> np.ndarray:
     """A picture file as the net's input (3, crop, crop): see `onceforall.deploy.description.Preprocessing`.
 
-    Raises RefusedError for a file that is no picture.
+    Of the kind "uint8" it is the picture's bytes (crop, crop, 3), not normalised. Raises RefusedError for a file that
+    is no picture.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read without end
@@ -95,7 +96,10 @@ def prepare(path: str, preprocessing: Values) -> np.ndarray:
                            "leave it out") from None
     crop = preprocessing["crop"]
     top, left = (round((extent - crop) / 2) for extent in scaled.shape[:2])
-    values = scaled[top:top + crop, left:left + crop] / np.float32(255)
+    values = scaled[top:top + crop, left:left + crop]
+    if kind == "uint8":
+        return np.asarray(np.rint(values), np.uint8)
+    values = values / np.float32(255)
     values = (values - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
@@ -173,7 +177,7 @@ def ending_of(path: str) -> str:
 
 
 def opened(path: str) -> tuple[Infer, Values]:
-    """An exported file ready to run, and what it says of itself.
+    """What an exported file answers to pictures as `prepare` makes them, as logits, and what it says of itself.
 
     Raises:
         RefusedError: the file is no export that runs here.
@@ -196,13 +200,15 @@ def opened(path: str) -> tuple[Infer, Values]:
     batch = source[0]
 
     def infer(images: np.ndarray) -> np.ndarray:
-        if not batch:
-            return run(images)
-        padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), np.float32)])
-        parts = [run(padded[i:i + batch]) for i in range(0, len(padded), batch)]
-        return np.concatenate(parts)[:len(images)]
+        given = run(images) if not batch else _in_batches(run, images, batch)
+        return given if about["output"] != "probabilities" else np.log(np.maximum(given, np.finfo(np.float32).tiny))
 
     return infer, about
+
+
+def _in_batches(run: Infer, images: np.ndarray, batch: int) -> np.ndarray:
+    padded = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), images.dtype)])
+    return np.concatenate([run(padded[i:i + batch]) for i in range(0, len(padded), batch)])[:len(images)]
 
 
 def _onnx(ort: Any, path: str, content: bytes) -> Opened:
@@ -229,17 +235,18 @@ def _litert(runtime: Any, _path: str, content: bytes) -> Opened:
     about = json.loads(bytes(model.Buffers(found[_NAME.encode()]).DataAsNumpy()))
     (source, *_), (target, *_) = interpreter.get_input_details(), interpreter.get_output_details()
     batch, height, width, channels = (int(side) for side in source["shape_signature"])
-    return litert_run(interpreter), (max(batch, 0), channels, height, width), (source["name"], target["name"]), about
+    shape = (height, width, channels) if source["dtype"] == np.uint8 else (channels, height, width)
+    return litert_run(interpreter), (max(batch, 0), *shape), (source["name"], target["name"]), about
 
 
 def litert_run(interpreter: Any) -> Infer:
-    """Images (B, 3, H, W) to logits (B, classes), by LiteRT's interpreter of a file."""
+    """Images (B, 3, H, W), or bytes (B, H, W, 3), to what a file answers (B, classes), by LiteRT's interpreter."""
     (source, *_), (target, *_) = interpreter.get_input_details(), interpreter.get_output_details()
     ready = 0  # the batch that it has room for
 
     def run(images: np.ndarray) -> np.ndarray:
         nonlocal ready
-        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        rows = channels_last(images)
         if len(rows) != ready:
             interpreter.resize_tensor_input(source["index"], rows.shape)
             interpreter.allocate_tensors()
@@ -251,19 +258,23 @@ def litert_run(interpreter: Any) -> Infer:
     return run
 
 
+def channels_last(images: np.ndarray) -> np.ndarray:
+    """Images (B, H, W, 3), of those (B, 3, H, W), or of bytes, which are so already."""
+    return np.ascontiguousarray(images if images.dtype == np.uint8 else images.transpose(0, 2, 3, 1))
+
+
 def _ncnn(runtime: Any, path: str, content: bytes) -> Opened:
-    word, _, _, _, source, *sides = content.decode("ascii").splitlines()[2].split()
+    word, _, _, _, _, *sides = content.decode("ascii").splitlines()[2].split()
     if word != "Input":
         raise ValueError("it does not begin with its input")
     width, height, channels = (int(side.partition("=")[2]) for side in sides)
     about = json.loads(Path(path).with_name("model.json").read_text(encoding="utf-8"))
     made = about["exports"][os.path.basename(path)]
-    run = ncnn_run(runtime, path, made["input"], made["output"])
-    return run, (1, channels, height, width), (source, made["output"]), {**about, **made}
+    return ncnn_run(runtime, path), (1, channels, height, width), (made["input"], made["output"]), {**about, **made}
 
 
-def ncnn_run(runtime: Any, path: str, source: str, target: str, threads: int = 0) -> Infer:
-    """Images (B, 3, H, W) to logits (B, classes), one after another, by ncnn, from the input to the output so named.
+def ncnn_run(runtime: Any, path: str, threads: int = 0) -> Infer:
+    """Images (B, 3, H, W) to what a file answers (B, classes), one after another, by ncnn.
 
     Numbers of 32 bits are computed with as they are; otherwise as ncnn prefers on this processor.
     """
@@ -279,6 +290,7 @@ def ncnn_run(runtime: Any, path: str, source: str, target: str, threads: int = 0
                 setattr(net.opt, name, False)
     if net.load_param(path) or net.load_model(numbers):
         raise ValueError("ncnn cannot load it")
+    (source,), (target,) = net.input_names(), net.output_names()
 
     def run(images: np.ndarray) -> np.ndarray:
         rows = []
@@ -350,13 +362,14 @@ FORMS = {".onnx": ("ONNX", "onnxruntime", "onnxruntime", _onnx),
 def _check(about: Values, source: tuple[Any, ...], names: tuple[str, str]) -> None:
     """Refuse what no export says, before pictures are scaled to any size it asks for.
 
-    `source`: batch, 0 for any; channels, height and width. `names`: of the input and the output.
+    `source`: batch, 0 for any; channels, height and width, of bytes height, width and channels. `names`: of the input
+    and the output.
     """
     pre, (batch, *shape) = about["preprocessing"], source
     sides, colours = (pre["crop"], pre["resize_shorter_side"]), [*pre["mean"], *pre["std"]]
     depth = pre.get("depth", _DEPTH)
     if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
-            and shape == [3, sides[0], sides[0]] and 0 <= batch <= _MAX_BATCH
+            and shape in ([3, sides[0], sides[0]], [sides[0], sides[0], 3]) and 0 <= batch <= _MAX_BATCH
             and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
             and pre["interpolation"] in list(_FILTERS)
             and depth.keys() == _DEPTH.keys() and all(0 < float(white) < np.inf for white in depth.values())
@@ -431,7 +444,7 @@ def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int, lis
     for number, place in folders.items():
         for path in pictures_in(place, left):
             try:
-                images = prepare(path, about["preprocessing"])[None]
+                images = prepare(path, about["preprocessing"], about.get("type", "float32"))[None]
             except RefusedError as error:
                 broken.append(str(error))
                 continue
@@ -452,7 +465,7 @@ def main() -> None:
     try:
         infer, about = opened(arguments.model)
         for path in arguments.pictures:
-            logits = infer(prepare(path, about["preprocessing"])[None])[0]
+            logits = infer(prepare(path, about["preprocessing"], about.get("type", "float32"))[None])[0]
             print(lines(path, ranked(logits, about["classes"], 5)))
         if arguments.accuracy is not None:
             top1, count, left = accuracy(infer, about, arguments.accuracy)

@@ -174,7 +174,8 @@ class Int8(_Part):
 class Export(_Part):
     """One exported file: what it is for, how it is called, and how it was verified.
 
-    `batch` 0 is any; `layout` is the order of the images' axes; `int8` is None in other precisions, and where an older
+    `batch` 0 is any; `type` is that of the images' numbers, of which "uint8" are an app's own pixels, and `layout` the
+    order of their axes; `output` is "logits" or "probabilities"; `int8` is None in other precisions, and where an older
     version wrote the file.
     """
 
@@ -183,6 +184,7 @@ class Export(_Part):
     batch: Annotated[int, Field(ge=0)]
     input: str
     output: str
+    type: Literal["float32", "uint8"] = "float32"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     size: int
     sha256: dict[str, str]

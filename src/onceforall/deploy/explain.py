@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from onceforall.data import DataSet, sample
 from onceforall.deploy.blocks import block_names, within
+from onceforall.deploy.ends import Images
 from onceforall.deploy.export import Request, calibration, opened_subnet
-from onceforall.deploy.job import Images, Infer, Job
+from onceforall.deploy.job import Infer, Job
 from onceforall.deploy.verify import answered, prepared
 from onceforall.errors import UserError
 from onceforall.functions import Listener, tell
@@ -70,7 +71,7 @@ def explain(folder: Path, request: Request, data: DataSet | None = None, *,
     wanted = [block for block in blocks if not within(block, request.keep)]
     for done, block in enumerate(wanted, 1):
         keep = (*request.keep, _MEAN, *(other for other in blocks if other != block))
-        job = Job(fold(net), about, "int8", batch, batches, request.full_range, keep)
+        job = Job(fold(net), about, "int8", batch, calibration=batches, full_range=request.full_range, keep=keep)
         with TemporaryDirectory(prefix="ofa-explain-") as place:
             path = Path(place) / request.file(target)
             target.module().write(job, path)

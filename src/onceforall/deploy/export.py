@@ -14,8 +14,9 @@ from onceforall.deploy import classify
 from onceforall.deploy.blocks import check_names
 from onceforall.deploy.card import write_card
 from onceforall.deploy.description import Description, Export, Int8, Precision, sha256
+from onceforall.deploy.ends import Ends, Fed
 from onceforall.deploy.folder import open_subnet
-from onceforall.deploy.job import INPUT, OUTPUT, Images, Infer, Job
+from onceforall.deploy.job import INPUT, Infer, Job
 from onceforall.deploy.targets import Target, target_named
 from onceforall.deploy.verify import Verifier, check, prepared
 from onceforall.errors import UserError
@@ -42,6 +43,8 @@ class Request:
         max_loss: points of top-1 that fp16 and int8 may lose.
         full_range: whether int8 weights have 8 bits, for processors with VNNI, and not 7, which suits all.
         keep: layers, blocks and stages that int8 leaves in float.
+        pixels: whether the file takes RGB bytes (batch, height, width, 3), and normalises them itself.
+        softmax: whether it gives probabilities, and not logits.
     """
 
     target: str
@@ -52,6 +55,8 @@ class Request:
     max_loss: float = 1.0
     full_range: bool = False
     keep: tuple[str, ...] = ()
+    pixels: bool = False
+    softmax: bool = False
 
     def check(self) -> Target:
         """The target; raises UserError where a value is none, or what it needs is not installed."""
@@ -67,6 +72,10 @@ class Request:
         if self.full_range and not target.full_range:
             raise UserError("--full-range", f"is not possible: {self.target} has one form of int8, which saturates "
                             "on no processor", "leave it out")
+        for name, given, able in (("--input", self.pixels, target.pixels), ("--softmax", self.softmax, target.softmax)):
+            if given and not able:
+                raise UserError(name, f"is not possible with {self.target}", "leave it out; model.json says what the "
+                                "app has to do")
         target.batch(self.precision, self.batch)
         target.module()
         return target
@@ -74,7 +83,12 @@ class Request:
     def file(self, target: Target) -> str:
         """The name of the file."""
         precision = "" if self.precision == "fp32" else f"_{self.precision}"
-        return f"model{precision}{'_full' * self.full_range}{target.suffix}"
+        return (f"model{precision}{'_full' * self.full_range}{'_uint8' * self.pixels}{'_softmax' * self.softmax}"
+                f"{target.suffix}")
+
+    def ends(self, about: Description) -> Ends:
+        """What the file takes and gives."""
+        return Ends(about.preprocessing.mean, about.preprocessing.std, self.pixels, self.softmax)
 
     @property
     def int8(self) -> Int8 | None:
@@ -106,17 +120,18 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
     target = request.check()
     net, about = opened_subnet(folder, request)
     batch = target.batch(request.precision, request.batch)
-    job = Job(fold(net), about, request.precision, batch, calibration(request, data, about, batch), request.full_range,
-              request.keep)
+    ends = request.ends(about)
+    job = Job(fold(net), about, request.precision, batch, ends, calibration(request, data, about, batch),
+              request.full_range, request.keep)
     name, rejected = request.file(target), folder / REJECTED
     with TemporaryDirectory(prefix=".export-", dir=_writable(folder)) as place, \
             TemporaryDirectory(prefix=".export-", dir=folder) as beside:
         fp32 = None
         if request.precision != "fp32":
-            single = Job(fold(net), about, batch=batch)
+            single = Job(fold(net), about, batch=batch, ends=ends)
             _, fp32 = _written(target, single, Path(beside) / f"model{target.suffix}", folder, request.threads)
         facts, infer = _written(target, job, Path(place) / name, folder, request.threads)
-        found = Verifier(net, about, data, batch, request.threads, listener)(infer, fp32)
+        found = Verifier(net, about, data, ends, batch, request.threads, listener)(infer, fp32)
         files = sorted(Path(place).iterdir())
         try:
             check(found, request.precision, rejected / name, max_loss=request.max_loss, full_range=request.full_range)
@@ -124,10 +139,11 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
             _moved(files, rejected)
             raise
         made = Export(
-            target=request.target, precision=request.precision, batch=batch, input=INPUT, output=OUTPUT,
+            target=request.target, precision=request.precision, batch=batch, input=INPUT, output=ends.output,
+            type=ends.kind,
             size=sum(file.stat().st_size for file in files), sha256={file.name: sha256(file) for file in files},
             calibration_images=sum(map(len, job.calibration)) or None, int8=request.int8, verification=found,
-            versions=target.versions(), **facts)
+            versions=target.versions(), **{"layout": ends.layout, **facts})
         _moved(files, folder)
     if target.suffix in classify.FORMS:
         copyfile(classify.__file__, folder / "classify.py")
@@ -153,8 +169,8 @@ def _written(target: Target, job: Job, path: Path, folder: Path, threads: int) -
     return facts, target.module().opened(path, threads)
 
 
-def calibration(request: Request, data: DataSet | None, about: Description, batch: int) -> list[Images]:
-    """Batches of one size of normalised training pictures for int8, none for other precisions.
+def calibration(request: Request, data: DataSet | None, about: Description, batch: int) -> list[Fed]:
+    """Batches of one size of training pictures for int8, as the file takes them; none for other precisions.
 
     Raises UserError where there are too few.
     """
@@ -164,7 +180,8 @@ def calibration(request: Request, data: DataSet | None, about: Description, batc
         raise UserError("--int8", "needs training pictures to calibrate with, and there are none", "give --data")
     size = batch or _CALIBRATION_BATCH
     chosen = data.calibration(max(size, request.calibration_images))
-    batches = [images for images, _ in prepared(chosen, data, about.resolution, size) if len(images) == size]
+    feed = request.ends(about).fed
+    batches = [feed(images) for images, _ in prepared(chosen, data, about.resolution, size) if len(images) == size]
     if not batches:
         raise UserError("--int8", f"needs at least {size} training pictures to calibrate with", "give other --data")
     return batches

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceforall.deploy.description import Description, Precision
+from onceforall.deploy.ends import PLAIN, Ends, Fed, Images
 from onceforall.nn import Subnet
 from onceforall.space import Layer
 
-INPUT, OUTPUT = "images", "logits"
+INPUT = "images"
 NAME = "onceforall"  # of the metadata in an exported file
-Images: TypeAlias = NDArray[np.float32]
-Infer: TypeAlias = Callable[[Images], Images]  # normalised images (B, 3, H, W), contiguous, to logits (B, classes)
+Infer: TypeAlias = Callable[[Fed], Images]  # what the file takes, contiguous, to what it gives (B, classes): see `Ends`
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,8 @@ class Job:
         about: what its folder says of it.
         precision: fp32, fp16 or int8.
         batch: pictures of one inference; 0: any number.
-        calibration: batches of normalised training pictures for int8; empty for other precisions.
+        ends: what the file takes and gives.
+        calibration: batches of training pictures for int8, as the file takes them; empty for other precisions.
         full_range: whether int8 weights have 8 bits, and not 7.
         keep: layers and blocks that int8 leaves in float.
     """
@@ -38,7 +39,8 @@ class Job:
     about: Description
     precision: Precision = "fp32"
     batch: int = 0
-    calibration: Sequence[Images] = ()
+    ends: Ends = PLAIN
+    calibration: Sequence[Fed] = ()
     full_range: bool = False
     keep: tuple[str, ...] = ()
 
@@ -51,6 +53,7 @@ class Job:
     @property
     def metadata(self) -> str:
         """What the file itself says, as JSON: how to feed it, and what its outputs mean."""
-        return json.dumps({"arch": self.about.arch, "input": INPUT, "output": OUTPUT, "precision": self.precision,
+        return json.dumps({"arch": self.about.arch, "input": INPUT, "output": self.ends.output,
+                           "type": self.ends.kind, "precision": self.precision,
                            "preprocessing": self.about.preprocessing.model_dump(), "classes": self.about.classes})
 

@@ -30,6 +30,8 @@ class Target:
         extra: which of this project's extras brings them.
         fixed: precisions that need a batch of a known size.
         single: whether it takes one picture at a time.
+        pixels: whether its files can take bytes and normalise them.
+        softmax: whether its files can give probabilities.
         full_range: whether its int8 may have weights of 8 bits, which are wrong on some processors.
     """
 
@@ -41,6 +43,8 @@ class Target:
     fixed: tuple[str, ...] = ()
     full_range: bool = False
     single: bool = False
+    pixels: bool = False
+    softmax: bool = False
 
     def versions(self) -> dict[str, str]:
         """The installed versions of its packages; empty where one is missing."""
@@ -84,17 +88,20 @@ def _requirements() -> defaultdict[str, SpecifierSet]:
 
 TARGETS = {
     "onnx": Target("onceforall.deploy.to_onnx", ".onnx", ("fp32", "fp16", "int8"), ("onnx", "onnxruntime"), "onnx",
-                   full_range=True),
+                   full_range=True, pixels=True, softmax=True),
     # int8 with an open batch ends its CPU plugin on processors with AMX: openvinotoolkit/openvino#37577
     "openvino": Target("onceforall.deploy.to_openvino", ".xml", ("fp32", "fp16", "int8"),
-                       ("openvino", "onnx", "nncf"), "openvino", fixed=("int8",), full_range=True),
-    "torch-export": Target("onceforall.deploy.to_torch", ".pt2", ("fp32", "fp16")),
+                       ("openvino", "onnx", "nncf"), "openvino", fixed=("int8",), full_range=True, pixels=True,
+                       softmax=True),
+    "torch-export": Target("onceforall.deploy.to_torch", ".pt2", ("fp32", "fp16"), pixels=True, softmax=True),
     # XNNPACK, which LiteRT uses too, widens to 16 bits before it multiplies, so its sums never saturate
     "executorch": Target("onceforall.deploy.to_executorch", ".pte", ("fp32", "int8"), ("executorch", "torchao"),
-                         "executorch", fixed=("fp32", "int8")),
+                         "executorch", fixed=("fp32", "int8"), pixels=True, softmax=True),
     "litert": Target("onceforall.deploy.to_litert", ".tflite", ("fp32", "fp16", "int8"),
-                     ("ai_edge_litert", "ai_edge_quantizer"), "litert", fixed=("int8",)),
-    "ncnn": Target("onceforall.deploy.to_ncnn", ".ncnn.param", ("fp32", "fp16"), ("ncnn",), "ncnn", single=True),
+                     ("ai_edge_litert", "ai_edge_quantizer"), "litert", fixed=("int8",), pixels=True, softmax=True),
+    # its maps are floats: an app's bytes become one by `Mat::from_pixels` and `substract_mean_normalize`
+    "ncnn": Target("onceforall.deploy.to_ncnn", ".ncnn.param", ("fp32", "fp16"), ("ncnn",), "ncnn", single=True,
+                   softmax=True),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpoo
 from executorch.runtime import Runtime
 
 from onceforall.deploy.blocks import within
-from onceforall.deploy.job import NAME, Images, Infer, Job
-from onceforall.deploy.to_torch import program
+from onceforall.deploy.ends import Fed, Images
+from onceforall.deploy.job import NAME, Infer, Job
+from onceforall.deploy.to_torch import program, wrapped
 
 
 def write(job: Job, path: Path) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def opened(path: Path, threads: int) -> Infer:
     _unsafe_reset_threadpool(threads)
     method = Runtime.get().load_program(path).load_method("forward")
 
-    def infer(images: Images) -> Images:
+    def infer(images: Fed) -> Images:
         logits: Images = method.execute([torch.from_numpy(np.ascontiguousarray(images))])[0].numpy().copy()
         return logits
 
@@ -48,13 +48,17 @@ def _quantised(exported: torch.export.ExportedProgram, job: Job) -> torch.export
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(lambda node: not _kept(node, job.keep))
+    quantizer.set_filter_function(lambda node: not _kept(node, job))
     prepared = prepare_pt2e(exported.module(), quantizer)
     for images in job.calibration:
         prepared(torch.from_numpy(images))
     return torch.export.export(convert_pt2e(prepared), (torch.from_numpy(job.calibration[0]),))
 
 
-def _kept(node: torch.fx.Node, keep: Sequence[str]) -> bool:
-    """Whether the node was traced in a module that `keep` leaves in float."""
-    return any(within(path, keep) for path, _ in node.meta.get("nn_module_stack", {}).values())
+def _kept(node: torch.fx.Node, job: Job) -> bool:
+    """Whether the node stays in float: it was traced in a module that the job keeps, or stands before or behind the
+    net."""
+    paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    if not wrapped(job):
+        return any(within(path, job.keep) for path in paths)
+    return paths == [""] or any(within(path.removeprefix("net."), job.keep) for path in paths)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from onceforall.deploy.classify import litert_run
-from onceforall.deploy.job import INPUT, NAME, OUTPUT, Infer, Job
-from onceforall.nn.litert_graph import SIGNATURE, graph
+from onceforall.deploy.classify import channels_last, litert_run
+from onceforall.deploy.ends import PROBABILITIES
+from onceforall.deploy.job import INPUT, NAME, Infer, Job
+from onceforall.nn.litert_graph import ENDS, SIGNATURE, graph
 from onceforall.space.parts import parts
 
 LAYOUT = "NHWC"
@@ -26,7 +26,8 @@ def write(job: Job, path: Path) -> dict[str, Any]:
     it."""
     about = json.dumps({**json.loads(job.metadata), "layout": LAYOUT})
     content = graph([part for _, part in parts(job.net.plan)], job.numbers, batch=job.batch,
-                    half=job.precision == "fp16", names=(INPUT, OUTPUT), metadata=(NAME, about))
+                    half=job.precision == "fp16", names=(INPUT, job.ends.output), metadata=(NAME, about),
+                    pixels=job.ends.affine, softmax=job.ends.softmax)
     path.write_bytes(_quantised(content, job) if job.precision == "int8" else content)
     return {"layout": LAYOUT}
 
@@ -45,10 +46,11 @@ def _quantised(content: bytes, job: Job) -> bytes:
     recipe = RecipeManager()
     recipe.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
     kept = [(".*", kind) for kind in (TFLOperationName.INPUT, TFLOperationName.OUTPUT)]
-    kept += [(rf"^{re.escape(name)}([./;]|$)", TFLOperationName.ALL_SUPPORTED) for name in job.keep]
+    kept += [(rf"^{re.escape(name)}([./;]|$)", TFLOperationName.ALL_SUPPORTED)
+             for name in (*job.keep, *ENDS, PROBABILITIES)]
     for pattern, kind in kept:
         recipe.add_quantization_config(pattern, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    images = [{INPUT: np.ascontiguousarray(batch.transpose(0, 2, 3, 1))} for batch in job.calibration]
+    images = [{INPUT: channels_last(batch)} for batch in job.calibration]
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()), catch_warnings():  # sizes, a bar, a hint
         simplefilter("ignore")
         quantizer = Quantizer(bytearray(content), recipe.get_quantization_recipe())

@@ -15,8 +15,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onceforall.deploy.blocks import within
-from onceforall.deploy.job import INPUT, NAME, OUTPUT, Images, Infer, Job
-from onceforall.nn.onnx_graph import OPSET, graph
+from onceforall.deploy.ends import Fed, Images
+from onceforall.deploy.job import INPUT, NAME, Infer, Job
+from onceforall.nn.onnx_graph import ENDS, OPSET, graph
 from onceforall.space import Layer
 from onceforall.space.parts import parts
 
@@ -39,7 +40,8 @@ def onnx_model(job: Job) -> onnx.ModelProto:
         values = np.ascontiguousarray(job.numbers(layer, kind).reshape(shape))
         return numpy_helper.from_array(values.astype(np.float16) if half else values)
 
-    model = graph([part for _, part in parts(job.net.plan)], tensor, batch=job.batch, half=half, names=(INPUT, OUTPUT))
+    model = graph([part for _, part in parts(job.net.plan)], tensor, batch=job.batch, half=half,
+                  names=(INPUT, job.ends.output), pixels=job.ends.affine, softmax=job.ends.softmax)
     helper.set_model_props(model, {NAME: job.metadata})
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -51,9 +53,9 @@ def opened(path: Path, threads: int) -> Infer:
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def infer(images: Images) -> Images:
-        logits: Images = session.run([OUTPUT], {INPUT: images})[0]
-        return logits
+    def infer(images: Fed) -> Images:
+        given: Images = session.run(None, {INPUT: images})[0]
+        return given
 
     return infer
 
@@ -62,9 +64,9 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
     """Calibration batches as the quantiser asks for them."""
 
     def __init__(self, job: Job) -> None:
-        self._batches: Iterator[Images] = iter(job.calibration)
+        self._batches: Iterator[Fed] = iter(job.calibration)
 
-    def get_next(self) -> dict[str, Images] | None:
+    def get_next(self) -> dict[str, Fed] | None:
         images = next(self._batches, None)
         return None if images is None else {INPUT: images}
 
@@ -79,6 +81,6 @@ def _quantise(model: onnx.ModelProto, job: Job, path: Path) -> None:
     with TemporaryDirectory(prefix="ofa-export-") as folder:
         floats = Path(folder) / "float.onnx"
         quant_pre_process(model, floats, skip_optimization=True, skip_symbolic_shape=True)
-        kept = [node.name for node in model.graph.node if within(node.name.partition("/")[0], job.keep)]
+        kept = [node.name for node in model.graph.node if within(node.name.partition("/")[0], (*job.keep, *ENDS))]
         quantize_static(floats, path, _Batches(job), per_channel=True, weight_type=QuantType.QInt8,
                         activation_type=QuantType.QUInt8, reduce_range=not job.full_range, nodes_to_exclude=kept)

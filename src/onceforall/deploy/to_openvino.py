@@ -12,9 +12,11 @@ from typing import Any
 import openvino
 from openvino.passes import ConstantFolding, Manager
 
-from onceforall.deploy.job import INPUT, NAME, Images, Infer, Job
+from onceforall.deploy.ends import Fed, Images
+from onceforall.deploy.job import INPUT, NAME, Infer, Job
 from onceforall.deploy.to_onnx import onnx_model
 from onceforall.latency.openvino_core import core
+from onceforall.nn.onnx_graph import ENDS
 
 
 def write(job: Job, path: Path) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def opened(path: Path, threads: int) -> Infer:
                "INFERENCE_PRECISION_HINT": "f32"}
     request = core().compile_model(path, "CPU", options).create_infer_request()
 
-    def infer(images: Images) -> Images:
+    def infer(images: Fed) -> Images:
         logits: Images = request.infer({INPUT: images})[0].copy()
         return logits
 
@@ -53,7 +55,7 @@ def _quantised(model: openvino.Model, job: Job) -> openvino.Model:
         overflow_fix=OverflowFix.DISABLE if job.full_range else OverflowFix.ENABLE,
         # the mean of each picture's range, NNCF's own choice, cuts off too much: three times the error on digits
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX)
-    kept = [rf"^{re.escape(name)}[./]" for name in job.keep]  # an operation is called layer/operation
+    kept = [rf"^{re.escape(name)}[./]" for name in (*job.keep, *ENDS)]  # an operation is called layer/operation
     with redirect_stdout(sys.stderr):  # its progress
         # mixed: weights symmetric, activations not, as hard swish's are not
         return nncf.quantize(model, nncf.Dataset(list(job.calibration)), preset=nncf.QuantizationPreset.MIXED,

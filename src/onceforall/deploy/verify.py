@@ -14,7 +14,8 @@ from torch import Tensor
 
 from onceforall.data import DataSet, Pictures, eval_batches, normalize
 from onceforall.deploy.description import Comparison, Description, Latency, Verification
-from onceforall.deploy.job import Images, Infer
+from onceforall.deploy.ends import PLAIN, Ends, Fed, Images
+from onceforall.deploy.job import Infer
 from onceforall.errors import UserError
 from onceforall.functions import Listener, tell
 from onceforall.latency import runner
@@ -70,12 +71,14 @@ class _Tally:
 class Verifier:
     """Compares exports of `net` with it, on random inputs and on the test pictures of `data` where there is some.
 
-    `batch`: pictures of one inference, 0 for any number; `threads`: of one forward pass, when latency is measured.
+    `ends`: what they take and give. `batch`: pictures of one inference, 0 for any number. `threads`: of one forward
+    pass, when latency is measured.
     """
 
     net: Subnet
     about: Description
     data: DataSet | None
+    ends: Ends = PLAIN
     batch: int = 0
     threads: int = 1
     listener: Listener | None = None
@@ -99,9 +102,10 @@ class Verifier:
         for _ in range(0, _RANDOM, self.batch or _BATCH):
             images = source.standard_normal((self.batch or _RANDOM, 3, size, size), dtype=np.float32)
             expected = self._torch(images)
-            found.add(answered(infer, images, self.batch), expected)
+            found.add(answered(infer, self.ends.fed(images), self.batch), expected)
             with torch.inference_mode():
-                rounded.add(expected, exact(torch.from_numpy(images).double()).numpy())
+                sharp = exact(torch.from_numpy(self.ends.seen(images)).double()).numpy()
+            rounded.add(expected, self.ends.given(sharp))
         return found.comparison, rounded.comparison.relative_error
 
     def _on_pictures(self, infer: Infer) -> _Tally:
@@ -109,30 +113,31 @@ class Verifier:
         if self.data is None:
             return found
         for images, labels in prepared(self.data.test, self.data, self.about.resolution, self.batch or _BATCH):
-            found.add(answered(infer, images, self.batch), self._torch(images), labels)
+            found.add(answered(infer, self.ends.fed(images), self.batch), self._torch(images), labels)
             tell(self.listener, "verify", done=found.images, of=len(self.data.test))
         return found
 
     def _torch(self, images: Images) -> Images:
+        """What a file is to give for normalised images (B, 3, H, W)."""
         with torch.inference_mode():
-            logits: Images = self.net(torch.from_numpy(images).to(memory_format=torch.channels_last)).numpy()
-        return logits
+            seen = torch.from_numpy(self.ends.seen(images)).to(memory_format=torch.channels_last)
+            return self.ends.given(self.net(seen).numpy())
 
     def _latency(self, infer: Infer, fp32: Infer | None) -> Latency:
         """Medians over rounds. The nets take turns in a round, so that a change of the machine's load meets all of
         them."""
         size = self.about.resolution
         images = runner.pictures((self.batch or 1, 3, size, size))
-        own = torch.from_numpy(images).to(memory_format=torch.channels_last)
+        own, fed = torch.from_numpy(images).to(memory_format=torch.channels_last), self.ends.fed(images)
         machine = runner.machine(self.threads)
 
         def forward() -> object:
             with torch.inference_mode():
                 return self.net(own)
 
-        runs: dict[str, Callable[[], object]] = {"ms": lambda: infer(images), "torch_ms": forward}
+        runs: dict[str, Callable[[], object]] = {"ms": lambda: infer(fed), "torch_ms": forward}
         if fp32 is not None:
-            runs["fp32_ms"] = lambda: fp32(images)
+            runs["fp32_ms"] = lambda: fp32(fed)
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(_ROUNDS):
             for name, run in runs.items():
@@ -141,12 +146,12 @@ class Verifier:
                        threads=self.threads, rounds=_ROUNDS, device=machine["device"])
 
 
-def answered(infer: Infer, images: Images, batch: int) -> Images:
-    """The export's logits; a last batch that is too small for it is filled up. `batch` 0 is any."""
+def answered(infer: Infer, images: Fed, batch: int) -> Images:
+    """What the export gives; a last batch that is too small for it is filled up. `batch` 0 is any."""
     short = batch - len(images)
     if short <= 0:
         return infer(images)
-    return infer(np.concatenate([images, np.zeros((short, *images.shape[1:]), np.float32)]))[:len(images)]
+    return infer(np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)]))[:len(images)]
 
 
 def instructions() -> list[str]:

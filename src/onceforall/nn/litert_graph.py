@@ -15,18 +15,21 @@ from onceforall.space.parts import Part, Pool, input_shape
 from onceforall.space.plan import CLASSIFIER, EXCITE, REDUCE
 
 SIGNATURE, FORMAT = "serving_default", b"TFL3"
+ENDS = "input", "output"  # what the tensors before and behind the parts are named after
 Values = Callable[[Layer, str], NDArray[np.float32]]
 Numbers = NDArray[Any]
 _OP, _ACT = schema.BuiltinOperator, schema.ActivationFunctionType
 _FUSED = {None: _ACT.NONE, "relu": _ACT.RELU, "relu6": _ACT.RELU6}
-_TYPES = {"float32": schema.TensorType.FLOAT32, "float16": schema.TensorType.FLOAT16, "int32": schema.TensorType.INT32}
+_TYPES = {"float32": schema.TensorType.FLOAT32, "float16": schema.TensorType.FLOAT16, "int32": schema.TensorType.INT32,
+          "uint8": schema.TensorType.UINT8}
 _ACTS = {"relu": (_OP.RELU, None), "relu6": (_OP.RELU6, None), "hswish": (_OP.HARD_SWISH, schema.HardSwishOptionsT),
          "sigmoid": (_OP.LOGISTIC, None), "gelu": (_OP.GELU, schema.GeluOptionsT)}  # GELU's own is the exact one
 _VALID, _SAME = schema.Padding.VALID, schema.Padding.SAME
 
 
 def graph(parts: Sequence[Part], values: Values, *, batch: int = 1, half: bool = False,
-          names: tuple[str, str] = ("images", "out"), metadata: tuple[str, str] | None = None) -> bytes:
+          names: tuple[str, str] = ("images", "out"), metadata: tuple[str, str] | None = None,
+          pixels: tuple[Numbers, Numbers] | None = None, softmax: bool = False) -> bytes:
     """The parts one after another, from input (batch, side, side, channels), normalisation folded into convolutions.
 
     Args:
@@ -36,15 +39,27 @@ def graph(parts: Sequence[Part], values: Values, *, batch: int = 1, half: bool =
         half: whether weights are stored as float16. They are widened before they are used.
         names: of the input and the output.
         metadata: a name and a text that the file holds beside the graph.
+        pixels: by what bytes are multiplied, and what is added to them then, for each channel; None where the input is
+            floats.
+        softmax: whether the output is probabilities.
 
     Returns:
         The file's bytes.
     """
     writer = _Writer(values, open_batch=not batch, half=half)
     channels, side, _ = input_shape(parts[0])
-    x = source = writer.tensor(names[0], (batch or 1, side, side, channels))
+    shape = (batch or 1, side, side, channels)
+    x = source = writer.tensor(names[0], shape, "float32" if pixels is None else "uint8")
+    if pixels is not None:
+        scale, shift = (writer.constant(f"{ENDS[0]}.{name}", value)
+                        for name, value in zip(("scale", "shift"), pixels, strict=True))
+        floats = writer.node(_OP.CAST, f"{ENDS[0]}.floats", [x], shape, schema.CastOptionsT(
+            inDataType=schema.TensorType.UINT8, outDataType=schema.TensorType.FLOAT32))
+        x = writer.add(f"{ENDS[0]}.shifted", writer.mul(f"{ENDS[0]}.scaled", floats, scale), shift)
     for part in parts:
         x = writer.part(x, part)
+    if softmax:
+        x = writer.node(_OP.SOFTMAX, f"{ENDS[1]}.softmax", [x], writer.shape(x), schema.SoftmaxOptionsT(beta=1.0))
     writer.tensors[x].name = names[1]
     buffers, model = writer.buffers, schema.ModelT()
     model.version, model.description, model.buffers = 3, "onceforall", buffers

@@ -27,7 +27,7 @@ _ADD, _MUL = "BinaryOp 0=0", "BinaryOp 0=2"
 
 
 def graph(parts: Sequence[Part], values: Values, *, half: bool = False,
-          names: tuple[str, str] = ("images", "out")) -> tuple[str, bytes]:
+          names: tuple[str, str] = ("images", "out"), softmax: bool = False) -> tuple[str, bytes]:
     """The parts one after another, from one input (channels, side, side), normalisation folded into convolutions.
 
     Args:
@@ -35,6 +35,7 @@ def graph(parts: Sequence[Part], values: Values, *, half: bool = False,
         values: gives the numbers of a layer, "weight" as torch has them, or "bias".
         half: whether weights are stored as float16.
         names: of the input and the output.
+        softmax: whether the output is probabilities.
 
     Returns:
         The text of the .param file, and the bytes of the .bin file.
@@ -44,6 +45,8 @@ def graph(parts: Sequence[Part], values: Values, *, half: bool = False,
     x = writer.node(f"Input 0={width} 1={height} 2={channels}", names[0], name=names[0])
     for part in parts:
         x = writer.part(x, part)
+    if softmax:
+        x = writer.node("Softmax 0=0", "output", x)
     return writer.text(x, names[1]), b"".join(writer.numbers)
 
 

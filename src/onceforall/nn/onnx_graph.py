@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onceforall.space import BlockPlan, Layer
@@ -13,32 +15,52 @@ from onceforall.space.parts import Part, Pool, input_shape
 from onceforall.space.plan import CLASSIFIER, EXCITE, REDUCE
 
 NAMES = "images", "out"
+ENDS = "input", "output"  # what the nodes before and behind the parts are named after
 OPSET, IR_VERSION = 17, 8  # the newest that onnxruntime 1.13 of 2022 reads, for boards
 Tensors = Callable[[Layer, str, tuple[int, ...]], TensorProto]
+Affine = tuple[NDArray[np.float32], NDArray[np.float32]]
 _ACTS: dict[str, tuple[str, dict[str, float]]] = {
     "relu": ("Relu", {}), "hswish": ("HardSwish", {}), "hsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
     "sigmoid": ("Sigmoid", {})}
 
 
 def graph(parts: Sequence[Part], tensors: Tensors, *, batch: int = 1, half: bool = False,
-          names: tuple[str, str] = NAMES) -> ModelProto:
+          names: tuple[str, str] = NAMES, pixels: Affine | None = None, softmax: bool = False) -> ModelProto:
     """The parts one after another, from input (batch, channels, side, side), normalisation folded into convolutions.
 
-    `tensors(layer, kind, shape)` gives an initialiser, `kind` being "weight" or "bias"; its name is overwritten.
-    `batch` 0 is any. `half`: the initialisers are float16, and so is everything between input and output, which are
-    called `names`. A node's name is that of its layer or block, a slash, and its output.
+    A node's name is that of its layer or block, a slash, and its output.
+
+    Args:
+        parts: of a plan.
+        tensors: `tensors(layer, kind, shape)` gives an initialiser, `kind` being "weight" or "bias". Its name is
+            overwritten.
+        batch: pictures of one inference; 0: any number.
+        half: whether the initialisers are float16, and everything between input and output is.
+        names: of the input and the output.
+        pixels: by what bytes (batch, side, side, channels) are multiplied, and what is added to them then, for each
+            channel; None where the input is floats.
+        softmax: whether the output is probabilities.
     """
     writer = _Writer(tensors, half=half)
-    x = writer.node("input", "Cast", names[0], to=TensorProto.FLOAT16) if half else names[0]
+    x, kind, shape = names[0], TensorProto.FLOAT, input_shape(parts[0])
+    if pixels is not None:
+        x, kind = writer.node(ENDS[0], "Transpose", x, perm=[0, 3, 1, 2]), TensorProto.UINT8
+        shape = *shape[1:], shape[0]
+    if half or pixels is not None:
+        x = writer.node(ENDS[0], "Cast", x, to=TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+    for operator, values in zip(("Mul", "Add"), pixels or (), strict=False):
+        x = writer.node(ENDS[0], operator, x, writer.constant(ENDS[0], values.reshape(1, -1, 1, 1)))
     for part in parts:
         x = writer.part(x, part)
     if half:
-        writer.node("output", "Cast", x, to=TensorProto.FLOAT)
+        x = writer.node(ENDS[1], "Cast", x, to=TensorProto.FLOAT)
+    if softmax:
+        writer.node(ENDS[1], "Softmax", x, axis=1)
     writer.nodes[-1].output[0] = names[1]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch or "batch", *shape])
-              for name, shape in zip(names, (input_shape(parts[0]), _result(parts[-1])), strict=True)]
+    infos = [helper.make_tensor_value_info(name, of, [batch or "batch", *sides])
+             for name, of, sides in zip(names, (kind, TensorProto.FLOAT), (shape, _result(parts[-1])), strict=True)]
     return helper.make_model(
-        helper.make_graph(writer.nodes, "onceforall", values[:1], values[1:], writer.initialisers),
+        helper.make_graph(writer.nodes, "onceforall", infos[:1], infos[1:], writer.initialisers),
         opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onceforall")
 
 
@@ -115,8 +137,9 @@ class _Writer:
         name, attributes = _ACTS[kind]
         return self.node(place, name, x, **attributes)
 
-    def constant(self, place: str, value: float) -> str:
-        return self.node(place, "Constant", value=helper.make_tensor("", self._type, [], [value]))
+    def constant(self, place: str, value: float | NDArray[np.float32]) -> str:
+        values = np.asarray(value)
+        return self.node(place, "Constant", value=helper.make_tensor("", self._type, values.shape, values.flatten()))
 
     def weights(self, layer: Layer, shape: tuple[int, ...]) -> list[str]:
         found = []

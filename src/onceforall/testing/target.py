@@ -27,8 +27,9 @@ def check_target(name: str, *, precisions: Sequence[str] | None = None) -> None:
     """Check a target that is registered in `TARGETS`.
 
     A small sub-network with random weights is exported, opened again, and verified against torch on random inputs and
-    pictures; in the first precision also one with TensorFlow's padding, at an odd size. int8 is calibrated on random
-    pictures. What a precision loses in accuracy is not judged.
+    pictures. In the first precision so is one with TensorFlow's padding, at an odd size, which takes bytes and gives
+    probabilities where the target can. int8 is calibrated on random pictures. What a precision loses in accuracy is not
+    judged.
 
     Args:
         name: of the target.
@@ -41,12 +42,13 @@ def check_target(name: str, *, precisions: Sequence[str] | None = None) -> None:
     target = TARGETS[name]
     assert target.precisions, "a target has at least one precision"
     wanted = precisions or target.precisions
-    for padding, size, some in (("centre", 16, wanted), ("same", 21, wanted[:1])):
+    for padding, size, some, ends in (("centre", 16, wanted, False), ("same", 21, wanted[:1], True)):
         with TemporaryDirectory() as place:
             folder = Path(place) / "subnet"
             data = _small(folder, padding, size)  # type: ignore[arg-type]
             for precision in some:
-                request = Request(name, precision, max_loss=100, calibration_images=PICTURES)  # type: ignore[arg-type]
+                request = Request(name, precision, max_loss=100, calibration_images=PICTURES,  # type: ignore[arg-type]
+                                  pixels=ends and target.pixels, softmax=ends and target.softmax)
                 made = export(folder, request, data)
                 file = request.file(target)
                 assert list(made) == [file], "an export is known by its file's name"
