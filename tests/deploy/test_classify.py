@@ -163,6 +163,32 @@ def test_every_form_answers(target, batch, ends, folder):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("ends", [{}, {"pixels": True, "softmax": True}], ids=["plain", "pixels"])
+def test_pictures_to_test_an_app_with(ends, folder, digits, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    (file,) = export(folder, Request("onnx", **ends), digits)
+    place, words = folder / "selftest", ["classify.py", str(folder / file), "--selftest"]
+    rows = json.loads((place / "expected.json").read_text())
+    assert sorted(path.name for path in place.iterdir()) == [f"{n}.png" for n in range(1, 6)] + ["expected.json"]
+    assert [row["picture"] for row in rows] == [f"{n}.png" for n in range(1, 6)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        classify.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert end.value.code == 0
+    assert len(lines) == 5
+    assert all(float(line.rpartition(" ")[2]) < (0.02 if ends else 1e-5) for line in lines)  # enlarged: see above
+    rows[2]["logits"] = [-value for value in rows[2]["logits"]]
+    (place / "expected.json").write_text(json.dumps(rows))
+    with pytest.raises(SystemExit) as end:
+        classify.main()
+    assert end.value.code == 1
+    assert "3.png: ANOTHER top-1" in capsys.readouterr().out
+    (place / "expected.json").unlink()
+    with pytest.raises(SystemExit, match="selftest: holds no pictures with expected answers"):
+        classify.main()
+
+
 def test_classes_without_names():
     assert classify.ranked(np.array([0.0, 3.0, 1.0]), ["a"], 2) == [
         ("1", pytest.approx(0.8438, abs=1e-4)), ("2", pytest.approx(0.1142, abs=1e-4))]

@@ -2,6 +2,7 @@
 
     python classify.py model.onnx picture.jpg ...
     python classify.py model.onnx --accuracy FOLDER    (top-1 over FOLDER/<class>/*)
+    python classify.py model.onnx --selftest           (the pictures in `selftest` beside it)
 
 The packages that runtimes come in: onnxruntime for .onnx, ai-edge-litert for .tflite, ncnn for .param (which needs
 model.json beside it), openvino for .xml, torch for .pt2, torch and executorch for .pte.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     Opened = tuple[Infer, tuple[Any, ...], tuple[str, str], Values]
 
 _NAME = "onceforall"  # of the metadata
+SELFTEST, EXPECTED = "selftest", "expected.json"
 _MAX_RATIO = 16
 _FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
 _MAX_PIXELS, _MAX_SIDE, _MAX_BATCH = 89_478_485, 65_536, 4096
@@ -378,10 +380,15 @@ def _check(about: Values, source: tuple[Any, ...], names: tuple[str, str]) -> No
         raise ValueError("what it says of its input is not so")
 
 
+def shares_of(logits: np.ndarray) -> np.ndarray:
+    """The probabilities of logits (classes,)."""
+    powers = np.exp(logits - logits.max(), dtype=np.float64)
+    return np.asarray(powers / powers.sum())
+
+
 def ranked(logits: np.ndarray, classes: list[str], count: int) -> list[tuple[str, float]]:
     """The classes of highest probability, with it, from logits (classes,)."""
-    shares = np.exp(logits - logits.max(), dtype=np.float64)
-    shares /= shares.sum()
+    shares = shares_of(logits)
     # a net may tell more classes apart than there are names
     return [(classes[i] if i < len(classes) else str(i), float(shares[i])) for i in np.argsort(-shares)[:count]]
 
@@ -454,11 +461,30 @@ def accuracy(infer: Infer, about: Values, folder: Path) -> tuple[float, int, lis
     return right / count, count, [*broken, *(f"{many} {kind}" for kind, many in left.items())]
 
 
+def selftest(infer: Infer, about: Values, folder: Path) -> tuple[list[str], bool]:
+    """How the answers to the pictures in a folder differ from those that are expected, a line each, and whether each
+    has the same top-1."""
+    try:
+        rows = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RefusedError(str(folder), "holds no pictures with expected answers", "`ofa export --data` writes them"
+                           ) from None
+    found, same = [], []
+    for row in rows:
+        picture = prepare(str(folder / row["picture"]), about["preprocessing"], about.get("type", "float32"))
+        shares, expected = shares_of(infer(picture[None])[0]), shares_of(np.array(row["logits"]))
+        same.append(bool(shares.argmax() == expected.argmax()))
+        found.append(f"{row['picture']}: {'same top-1' if same[-1] else 'ANOTHER top-1'}, probabilities differ by "
+                     f"{np.abs(shares - expected).max():.1e}")
+    return found, all(same)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("pictures", nargs="*")
     parser.add_argument("--accuracy", type=Path, metavar="FOLDER")
+    parser.add_argument("--selftest", action="store_true")
     arguments = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the characters of a name
@@ -470,6 +496,10 @@ def main() -> None:
         if arguments.accuracy is not None:
             top1, count, left = accuracy(infer, about, arguments.accuracy)
             print("\n".join([f"top-1 {100 * top1:.2f} % on {count} pictures", *(f"left out: {line}" for line in left)]))
+        if arguments.selftest:
+            found, same = selftest(infer, about, Path(arguments.model).parent / SELFTEST)
+            print("\n".join(found))
+            sys.exit(int(not same))
     except RefusedError as error:
         sys.exit(f"classify.py: {error}")
 

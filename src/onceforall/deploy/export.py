@@ -17,6 +17,7 @@ from onceforall.deploy.description import Description, Export, Int8, Precision, 
 from onceforall.deploy.ends import Ends, Fed
 from onceforall.deploy.folder import open_subnet
 from onceforall.deploy.job import INPUT, Infer, Job
+from onceforall.deploy.selftest import write_selftest
 from onceforall.deploy.targets import Target, target_named
 from onceforall.deploy.verify import Verifier, check, prepared
 from onceforall.errors import UserError
@@ -145,6 +146,8 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
             calibration_images=sum(map(len, job.calibration)) or None, int8=request.int8, verification=found,
             versions=target.versions(), **{"layout": ends.layout, **facts})
         _moved(files, folder)
+    if data is not None:
+        write_selftest(folder, net, about, data)
     if target.suffix in classify.FORMS:
         copyfile(classify.__file__, folder / "classify.py")
     about = about.model_copy(update={"exports": {**about.exports, name: made}})
