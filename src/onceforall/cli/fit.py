@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onceforall.cli.running import Every, Profile, Threads, compute_of, log_to_stderr, running
+from onceforall.cli.shipped import MaxLoss, Ship
 from onceforall.cli.source import Cache, Workers, bytes_of
 from onceforall.cli.start import (
     KERNELS,
@@ -53,6 +54,8 @@ def fit(
     balanced: Annotated[bool, typer.Option("--balanced", help="draw every class equally often, however many pictures "
                                            "it has")] = False,
     polish: Annotated[int, typer.Option(help="epochs that each saved sub-network is trained alone in the end")] = 0,
+    ship: Ship = None,
+    max_loss: MaxLoss = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     type_config: Annotated[str, typer.Option("-t", "--type-config", help="float, half or bfloat16")] = "float",
     workers: Workers = None,
@@ -77,6 +80,7 @@ def fit(
     request = pipeline.Request(
         data, root, recipe, epochs_scale, download=download, workers=workers, strict=strict_data, flip=flip, seed=seed,
         cache=None if cache is None else bytes_of("--cache", cache), balanced=balanced, polish=polish, start=start,
+        ship=tuple(ship or ()), max_loss=max_loss,
         changes=tuple(changes or ()), sizes=sizes_or_own(sizes),
         unlabelled=unlabelled, choices=choices_of(kernels, ratios, depth))
     folder = output or Path("runs") / _name(request)

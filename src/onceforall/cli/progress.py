@@ -16,6 +16,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from onceforall.cli.shipped import shipped_table
 from onceforall.cli.tables import show, table
 from onceforall.searching.front import percent
 
@@ -149,7 +150,7 @@ def closing_table(summary: Mapping[str, Any], folder: Path) -> None:
     show(f"\nStages: top-1 on {pictures} pictures, of the smallest, middle and largest they train\n", stages,
          *_curves(summary["stages"]),
          f"\nSub-networks: the best found for each budget, top-1 on the test pictures{chosen}\n", subnets,
-         *[_TUNED] * bool(summary.get("tuned")),
+         *[_TUNED] * bool(summary.get("tuned")), *shipped_table(summary.get("shipped", [])),
          "\nflash: bytes of the weights; RAM: peak activations of one picture; both in float32, in int8 a quarter\n",
          "\nNext:\n" + "".join(f"  {shlex.join(words)}\n" for words in commands))
 

@@ -6,12 +6,14 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onceforall.cli.running import Threads, compute_of
+from onceforall.cli.shipped import MaxLoss, Ship, shipped_table
 from onceforall.cli.source import DataName, Device, Json, Root, SpaceName, Workers, is_space, sizes_of
 from onceforall.errors import UserError
 from onceforall.space import search_space
@@ -20,7 +22,9 @@ from onceforall.space.arch import foreign_words
 if TYPE_CHECKING:
     from onceforall.cli.pictures import Asked
     from onceforall.cli.progress import Progress
+    from onceforall.deploy.export import Request as Export
     from onceforall.latency.table import LatencyTable
+    from onceforall.recipes.ship import Shipped
     from onceforall.searching.record import Record
     from onceforall.searching.search import Request
 
@@ -45,6 +49,8 @@ def search(
     population: Annotated[int, typer.Option(min=2, help="sub-networks that live on")] = 1000,
     generations: Annotated[int, typer.Option(min=1, help="times they have children")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="what everything random derives from")] = 0,
+    ship: Ship = None,
+    max_loss: MaxLoss = 1.0,
     baseline: Annotated[bool, typer.Option(help="also run random search at as many evaluations")] = False,
     space: SpaceName = None,
     data: DataName = None,
@@ -73,21 +79,35 @@ def search(
     request = Request(objectives, limits, sizes_of(resolutions) if resolutions else (), tables, predictor,
                       Evolution(population, generations, seed=seed), plan, measure, baseline)
     output = _folder(source, output)
+    wanted = _forms(source, ship or (), max_loss)
+    shipped: list[Shipped] = []
     with Progress(shown=not json_only) as progress:
         if output is None or is_space(source):
             record: Record | None = run(search_space(source), request, listener=progress.hear)
+            if record is not None and output is not None:
+                record.write(output)
         else:
-            record = _trained(Asked(source, space, data, root, device, workers, threads), request, output, progress)
+            record, shipped = _trained(Asked(source, space, data, root, device, workers, threads), request, output,
+                                       wanted, progress)
     if record is None:
         return
-    if output is not None:
-        record.write(output)
     if json_only:
-        values = record.to_dict()
+        values = record.to_dict() | {"shipped": [asdict(row) for row in shipped]}
         typer.echo(json.dumps({name: values[name] for name in (
-            "space", "objectives", "limits", "front", "evaluations", "seconds", "baseline")}))
+            "space", "objectives", "limits", "front", "evaluations", "seconds", "baseline", "shipped")}))
     else:
-        _show(record, source, output)
+        _show(record, shipped, source, output)
+
+
+def _forms(source: str, ship: Sequence[str], max_loss: float) -> list[Export]:
+    """What is exported in the end."""
+    if ship and is_space(source):
+        raise UserError("--ship", f"needs trained weights, and {source} is a search space", "give a run")
+    if not ship:
+        return []
+    from onceforall.recipes.ship import forms
+
+    return forms(ship, max_loss=max_loss)
 
 
 def _folder(source: str, output: Path | None) -> Path | None:
@@ -103,14 +123,17 @@ def _folder(source: str, output: Path | None) -> Path | None:
     return output
 
 
-def _trained(what: Asked, request: Request, folder: Path, progress: Progress) -> Record | None:
-    """Search a trained supernet; None in processes other than the first, which only measure for it."""
+def _trained(what: Asked, request: Request, folder: Path, wanted: Sequence[Export],
+             progress: Progress) -> tuple[Record | None, list[Shipped]]:
+    """Search a trained supernet, and ship what was measured; None in processes other than the first, which only measure
+    for it."""
     from onceforall.cli.pictures import evaluator_of, show_found
     from onceforall.nn import Supernet
+    from onceforall.recipes.ship import ship_front
     from onceforall.searching.score import Scorer, shared
     from onceforall.searching.search import search as run
     from onceforall.training.engine.distributed import detect, joined
-    from onceforall.weights.nets import open_weights
+    from onceforall.weights.nets import open_weights, weights_file
 
     processes = detect(os.environ)
     compute = compute_of(what.device, 0, "float", processes, threads=what.threads)
@@ -125,8 +148,13 @@ def _trained(what: Asked, request: Request, folder: Path, progress: Progress) ->
     with joined(processes, compute.device):
         scorer = Scorer(trained.net, evaluator, folder, processes=processes, listener=progress.hear)
         with shared(scorer) as first:
-            return run(trained.space, request, num_classes=trained.num_classes, scorer=scorer,
-                       listener=progress.hear) if first else None
+            if not first:
+                return None, []
+            record = run(trained.space, request, num_classes=trained.num_classes, scorer=scorer,
+                         listener=progress.hear)
+    record.write(folder)
+    return record, ship_front(record, trained.net, evaluator, weights_file(Path(what.source)), folder, wanted,
+                              listener=progress.hear) if wanted else []
 
 
 def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
@@ -172,8 +200,8 @@ def _amount(option: str, text: str) -> float:
     return value
 
 
-def _show(record: Record, source: str, folder: Path | None) -> None:
-    """Print the front, and the commands to go on with."""
+def _show(record: Record, shipped: Sequence[Shipped], source: str, folder: Path | None) -> None:
+    """Print the front, as predicted and as shipped, and the commands to go on with."""
     from onceforall.cli.tables import show, table
     from onceforall.searching.front import percent, percent_predicted, spread_over
 
@@ -194,6 +222,7 @@ def _show(record: Record, source: str, folder: Path | None) -> None:
         errors = record.fitted.errors[record.fitted.regressor]
         show(f"\npredictor: {record.fitted.regressor}, on {errors.rows} measured sub-networks; "
              f"cross-validated RMSE {100 * errors.rmse:.2f} points, Kendall's tau {errors.tau:.3f}")
+    show(*shipped_table([asdict(row) for row in shipped]))
     if folder is not None:
         words = shlex.join([source, "--front", str(folder), "--row", str(shown[len(shown) // 2])])
         extract = f"\n  ofa extract {words} -o subnet" if not is_space(source) else ""

@@ -13,7 +13,7 @@ from onceforall.data import DataSet
 from onceforall.deploy import classify
 from onceforall.deploy.blocks import check_names
 from onceforall.deploy.card import write_card
-from onceforall.deploy.description import Description, Export, Int8, Precision, sha256
+from onceforall.deploy.description import Description, Export, Int8, Precision, Verification, sha256
 from onceforall.deploy.ends import Ends, Fed
 from onceforall.deploy.folder import open_subnet
 from onceforall.deploy.job import INPUT, Infer, Job
@@ -29,6 +29,19 @@ from onceforall.nn.folding import fold
 REJECTED = "rejected"
 WITHOUT_VNNI = "x86 processors without VNNI (AVX2, and AVX-512 without avx512_vnni)"
 _CALIBRATION_BATCH = 25
+
+
+class RejectedError(UserError):
+    """An export that answers otherwise than it may.
+
+    Attributes:
+        found: how it answers.
+        size: of its files, in bytes.
+    """
+
+    def __init__(self, error: UserError, found: Verification, size: int) -> None:
+        super().__init__(error.place, error.problem, error.remedy)
+        self.found, self.size = found, size
 
 
 @dataclass(frozen=True)
@@ -115,8 +128,8 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
         What model.json says of the file, by its name.
 
     Raises:
-        UserError: the file answers otherwise than torch, and is kept in the subfolder `rejected`; or it cannot be
-            written; or int8 has no data; or there is no such layer to keep.
+        RejectedError: the file answers otherwise than torch, and is kept in the subfolder `rejected`.
+        UserError: it cannot be written; or int8 has no data; or there is no such layer to keep.
     """
     target = request.check()
     net, about = opened_subnet(folder, request)
@@ -134,15 +147,15 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
         facts, infer = _written(target, job, Path(place) / name, folder, request.threads)
         found = Verifier(net, about, data, ends, batch, request.threads, listener)(infer, fp32)
         files = sorted(Path(place).iterdir())
+        size = sum(file.stat().st_size for file in files)
         try:
             check(found, request.precision, rejected / name, max_loss=request.max_loss, full_range=request.full_range)
-        except UserError:
+        except UserError as error:
             _moved(files, rejected)
-            raise
+            raise RejectedError(error, found, size) from None
         made = Export(
             target=request.target, precision=request.precision, batch=batch, input=INPUT, output=ends.output,
-            type=ends.kind,
-            size=sum(file.stat().st_size for file in files), sha256={file.name: sha256(file) for file in files},
+            type=ends.kind, size=size, sha256={file.name: sha256(file) for file in files},
             calibration_images=sum(map(len, job.calibration)) or None, int8=request.int8, verification=found,
             versions=target.versions(), **{"layout": ends.layout, **facts})
         _moved(files, folder)

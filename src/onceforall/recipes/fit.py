@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onceforall.data import DEFAULT_CACHE, NAMED, DataSet, DataSpec, cache_fits, may_cache, mirrored_classes, spec_of
+from onceforall.deploy import export
 from onceforall.errors import UserError
 from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.table import DEFAULT, Choices
@@ -19,6 +20,7 @@ from onceforall.recipes.expected import expected_minutes
 from onceforall.recipes.pick import pick
 from onceforall.recipes.polish import polish_all
 from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
+from onceforall.recipes.ship import forms, ship, values
 from onceforall.recipes.summary import SUMMARY, read_summary, stage_row, write_summary
 from onceforall.recipes.transfer import AUGMENT, Transfer
 from onceforall.training.engine import checkpoint
@@ -53,6 +55,8 @@ class Request:
         collect: sub-networks to measure and learn from before the search.
         elastic: sub-networks of the front to store in one file.
         polish: epochs that each saved sub-network is trained alone in the end; 0: none.
+        ship: forms that what is saved is exported in at last, as `onnx` or `onnx:int8`.
+        max_loss: points of top-1 that fp16 and int8 may lose there.
         flip: whether training pictures are mirrored; None: as the preset says.
         seed: of every stage and of the search; None: the preset's.
         balanced: whether every class is drawn equally often.
@@ -75,6 +79,8 @@ class Request:
     collect: int = 40
     elastic: int = 12
     polish: int = 0
+    ship: tuple[str, ...] = ()
+    max_loss: float = 1.0
     flip: bool | None = None
     seed: int | None = None
     balanced: bool = False
@@ -200,6 +206,7 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
 
     Raises UserError for data that is missing, or a folder that holds another run, or stages of another recipe.
     """
+    wanted = forms(request.ship, max_loss=request.max_loss)
     recipe = plan(request, gpu=options.compute.device.type != "cpu", processes=options.processes.world)
     if request.polish and options.processes.world > 1:
         raise UserError("--polish", f"is for one process, and there are {options.processes.world}",
@@ -212,7 +219,7 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
     if all(finished(run / folder) for folder in stages) and (run / SUMMARY).exists():
         for folder, training in stages.items():
             train(training, run / folder, options)  # which refuses another configuration
-        if not request.polish:
+        if not request.polish and not wanted:
             _log.warning("%s is finished: nothing to do", run)
     else:
         with locked(run) if options.processes.first else nullcontext():
@@ -222,7 +229,18 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
             last = list(stages)[-1]
             _check_pictures(stages, run, data_of(stages[last].data))
             polish_all(stages[last], run / last, run, options, epochs=request.polish)
+    if wanted and options.processes.first:
+        with locked(run):
+            _ship(wanted, run, data_of(next(reversed(stages.values())).data), options)
     return read_summary(run / SUMMARY) if options.processes.first else {}
+
+
+def _ship(wanted: Sequence[export.Request], run: Path, data: DataSet, options: Options) -> None:
+    """Export what the run has saved, and add to the summary what that is worth."""
+    summary = read_summary(run / SUMMARY)
+    saved = [row.get("polished", row)["path"] for row in (*summary["subnets"], *summary["tuned"])]
+    rows = ship([run / path for path in saved], wanted, data, listener=options.listener)
+    write_summary({**summary, "shipped": values(rows)}, run)
 
 
 def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: Path, options: Options) -> None:

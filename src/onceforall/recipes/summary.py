@@ -20,6 +20,7 @@ class _Summary(BaseModel):
     stages: list[dict[str, Any]]
     subnets: list[dict[str, Any]]
     tuned: list[dict[str, Any]] = []  # summaries of earlier versions have none
+    shipped: list[dict[str, Any]] = []
     chosen_on: str = "held-out"
 
 
