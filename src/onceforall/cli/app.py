@@ -13,6 +13,7 @@ from onceforall.cli import (
     finetune,
     fit,
     inspect,
+    latency,
     predict,
     predictor,
     profile,
@@ -26,7 +27,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     epilog="`--debug` after any command shows a traceback where there is an error.")
 VERBS = (fit.fit, data.data, train.train, inspect.inspect, evaluate.evaluate, extract.extract, finetune.finetune,
-         export.export, search.search, predict.predict, report.report, convert.convert, profile.profile)
+         export.export, search.search, predict.predict, report.report, convert.convert, profile.profile,
+         latency.latency)
 for verb in VERBS:
     app.command()(verb)  # under its own name
 app.add_typer(predictor.app, name="predictor")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onceforall.cli.latency import tables_of
 from onceforall.cli.running import Threads, compute_of
 from onceforall.cli.shipped import MaxLoss, Ship, shipped_table
 from onceforall.cli.source import DataName, Device, Json, Root, SpaceName, Workers, is_space, sizes_of
@@ -72,7 +73,7 @@ def search(
     if collect is not None and (predictor is not None or is_space(source)):
         raise UserError("--collect", "has nothing to measure" if predictor is None else "stands beside --predictor",
                         "give a trained supernet and no predictor, or leave it out")
-    tables = _tables(table or [])
+    tables = tables_of(table or [], "--table")
     limits = _limits(max_latency_ms or [], tables, macs=max_macs, params=max_params, memory=max_memory)
     plan = Plan(100 if collect is None else collect, refine)
     objectives = tuple(name.strip() for name in objective.split(",")) if objective else ()
@@ -155,22 +156,6 @@ def _trained(what: Asked, request: Request, folder: Path, wanted: Sequence[Expor
     record.write(folder)
     return record, ship_front(record, trained.net, evaluator, weights_file(Path(what.source)), folder, wanted,
                               listener=progress.hear) if wanted else []
-
-
-def _tables(given: Sequence[str]) -> dict[str, LatencyTable]:
-    """The latency tables by device, as FILE or NAME=FILE. A file without a name is called by its own."""
-    from onceforall.latency.table import read_table
-
-    out: dict[str, LatencyTable] = {}
-    for text in given:
-        name, _, file = ("", "", text) if os.path.exists(text) else text.rpartition("=")
-        if not file:
-            raise UserError("--table", f"{text!r} names no file", "as FILE or NAME=FILE")
-        name = name or Path(file).stem
-        if name in out:
-            raise UserError("--table", f"{name} is given twice", "name them, as phone=FILE")
-        out[name] = read_table(Path(file))
-    return out
 
 
 def _limits(latencies: Sequence[str], tables: Mapping[str, LatencyTable],

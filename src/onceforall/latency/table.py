@@ -56,7 +56,7 @@ class LatencyTable:
 
     def ms(self, plan: Plan) -> float:
         """The latency of a plan; raises UserError for a layer that was not measured."""
-        return self.offset_ms + self.scale * sum(self._timed(plan, name) for name in names(plan))
+        return self.offset_ms + self.scale * sum(self.timing(plan, name).ms for name in names(plan))
 
     def of(self, space: SearchSpace, *, num_classes: int = 1000) -> CostTable:
         """The latencies of the space's sub-networks at those of its resolutions that were measured in full.
@@ -72,21 +72,22 @@ class LatencyTable:
                             "profile this space")
 
         def rest(plan: Plan) -> float:
-            return self.offset_ms + self.scale * sum(self._timed(plan, name) for name in names(plan, blocks=False))
+            return self.offset_ms + self.scale * sum(self.timing(plan, name).ms for name in names(plan, blocks=False))
 
         table = tabulate(space.restrict(resolutions=found),
-                         lambda plan, block: self.scale * self._timed(plan, block_name(block)), rest,
+                         lambda plan, block: self.scale * self.timing(plan, block_name(block)).ms, rest,
                          num_classes=num_classes)
         if table.smallest <= 0:
             raise UserError("latency table", f"gives a sub-network {table.smallest:.3g} ms: its correction is not of "
                             f"{space.name}", "profile this space")
         return table
 
-    def _timed(self, plan: Plan, name: str) -> float:
+    def timing(self, plan: Plan, name: str) -> Timing:
+        """That of a plan's part; raises UserError where it was not measured."""
         timing = self.timings.get((plan.resolution, name), self.timings.get((None, name)))
         if timing is None:
             raise UserError("latency table", f"has no {name} at {plan.resolution} pixels", "profile this space")
-        return timing.ms
+        return timing
 
     def _missing(self, space: SearchSpace, size: int, num_classes: int) -> str | None:
         for name in all_parts(space, size, num_classes):

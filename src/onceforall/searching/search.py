@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from onceforall.cost.predictor import Predictor
 from onceforall.cost.predictor_file import load
 from onceforall.functions import Listener
+from onceforall.latency.compare import doubts
 from onceforall.latency.table import LatencyTable
 from onceforall.searching.costs import ACCURACY, Costs, costs
 from onceforall.searching.evolution import PATIENCE, Evolution, evolve, random_search
@@ -71,6 +72,10 @@ def search(space: SearchSpace, request: Request, *, num_classes: int = 1000, sco
     began, sizes = time.perf_counter(), request.resolutions or None
     priced = costs(space, request.tables, num_classes=num_classes, resolutions=sizes)
     _check(priced, request, accuracy=scorer is not None or request.predictor is not None)
+    if listener is not None:
+        for name, table in request.tables.items():
+            for text in doubts(table, priced.space, num_classes=num_classes):
+                listener({"kind": "note", "text": f"the latency table {name} says little: {text}"})
     predictor: Predictor | None = None
     if request.predictor is not None:
         predictor = load(request.predictor, space=space)
