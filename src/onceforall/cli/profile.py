@@ -17,6 +17,7 @@ from onceforall.space import SearchSpace, search_space
 
 if TYPE_CHECKING:
     from onceforall.latency.job import Job
+    from onceforall.latency.table import LatencyTable
 
 _CSV = "timings alone are in the CSV: correction and description are lost, -o TABLE.json keeps them"
 
@@ -34,6 +35,10 @@ def profile(
     rounds: Annotated[int, typer.Option(help="visits to each part; more where the machine is shared")] = 5,
     seed: Annotated[int, typer.Option(help="what order and sub-networks derive from")] = 0,
     runner: Annotated[Path | None, typer.Option(help="write a folder to run elsewhere, and time nothing here")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="serve a page that a phone's browser times it by")] = False,
+    host: Annotated[str, typer.Option(help="address of --serve; 0.0.0.0 for other devices")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of --serve; 0: a free one")] = 0,
+    runtime: Annotated[Path | None, typer.Option(help="dist of the npm package onnxruntime-web, for --serve")] = None,
     json_only: Json = False,
 ) -> None:
     """Time every part of a search space, and say how well the sums agree with whole sub-networks."""
@@ -50,6 +55,10 @@ def profile(
     job = Job(space, num_classes, settings)
     if runner is not None:
         _for_elsewhere(job, runner, json_only)
+    elif output is not None and serve:
+        if runtime is None:
+            raise UserError("--runtime", "is missing", "npm pack onnxruntime-web, unpack it, and give its folder dist")
+        _by_browser(job, output, runtime, host=host, port=port, json_only=json_only)
     elif output is not None:
         _here(job, output, json_only)
 
@@ -64,17 +73,34 @@ def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
                f"onnxruntime:\n  python {shlex.quote(folder.resolve().name + '/run.py')} -o table.json")
 
 
+def _by_browser(job: Job, output: Path, runtime: Path, *, host: str, port: int, json_only: bool) -> None:
+    from onceforall.latency.measure import serve
+
+    def say(address: str) -> None:
+        typer.echo(f"open {address} on the device; Ctrl-C ends, and the same command goes on", err=True)
+
+    with _Progress(shown=not json_only) as progress:
+        table = serve(job, output, runtime, host=host, port=port, say=say, hear=progress.hear)
+    _told(table, output, json_only)
+
+
 def _here(job: Job, output: Path, json_only: bool) -> None:
     from onceforall.latency.measure import profile as measured
-    from onceforall.latency.runner import report
 
     with _Progress(shown=not json_only) as progress:
         table = measured(job, output, progress.hear)
+    _told(table, output, json_only)
+
+
+def _told(table: LatencyTable, output: Path, json_only: bool) -> None:
+    from onceforall.latency.runner import report
+    from onceforall.latency.serve import slowed
+
     values = {"about": table.about, "scale": table.scale, "offset_ms": table.offset_ms}
     if json_only:
         typer.echo(json.dumps({"output": str(output), **values, "timings": len(table.timings)}))
         return
-    typer.echo("\n".join(report({**values, "timings": table.timings})))
+    typer.echo("\n".join([*report({**values, "timings": table.timings}), *slowed(dict(table.about))]))
     typer.echo(f"{output}: {_CSV if output.suffix == '.csv' else 'written'}")
 
 
@@ -115,7 +141,9 @@ class _Progress:
     def hear(self, record: Mapping[str, Any]) -> None:
         """Take one record of the profile."""
         from onceforall.latency.runner import begin_line
-        if not self._live:
+        if record["kind"] == "note":
+            self._bar.console.print(record["text"])
+        elif not self._live:
             if self._shown:
                 self._lines.hear(record)
         elif record["kind"] == "begin":

@@ -13,6 +13,7 @@ from onceforall.errors import UserError
 from onceforall.files import unwritable
 from onceforall.latency import runner
 from onceforall.latency.job import Job
+from onceforall.latency.serve import Served, check_runtime, serving, shapes_of
 from onceforall.latency.table import LatencyTable, Timing, write_table
 
 if TYPE_CHECKING:
@@ -37,12 +38,7 @@ def profile(job: Job, output: Path, hear: Hear = lambda record: None) -> Latency
     Raises:
         UserError: a setting is not possible, a package is missing, or timings of other settings are there.
     """
-    job.settings.check()
-    if output.suffix not in (".json", ".csv"):
-        raise UserError("--output", f"{output} ends neither in .json nor in .csv", "a table is JSON or CSV")
-    if output.is_dir():
-        raise UserError("--output", f"{output} is a folder", "name a file in it")
-    partial = output.with_name(output.name + ".partial.jsonl")
+    partial = _partial(job, output)
     with _BACKENDS[job.settings.backend](job) as (values, open_case, about):
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +47,52 @@ def profile(job: Job, output: Path, hear: Hear = lambda record: None) -> Latency
             raise UserError(*error.args) from None
         except OSError as error:
             raise unwritable(error.filename or output, error) from None
+    return _written(found, output, partial)
+
+
+def serve(job: Job, output: Path, runtime: Path, *, host: str, port: int, say: Callable[[str], None],
+          hear: Hear = lambda record: None) -> LatencyTable:
+    """Serve a page that times the job's cases in the browser that opens it, and write the table that comes back.
+
+    Args:
+        job: what is timed.
+        output: as of `profile`.
+        runtime: the folder of onnxruntime-web's files.
+        host: the address to listen at; 0.0.0.0: all of this machine's.
+        port: 0: a free one.
+        say: is told the page's address.
+        hear: hears of progress.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: as of `profile`; or a file of the runtime is missing; or the address cannot be used.
+    """
+    partial = _partial(job, output)
+    check_runtime(runtime)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with _graphs(job) as (values, graphs):
+        served = Served(values, shapes_of(job.cases, job.settings.batch), graphs, runtime, partial, hear)
+        with serving(served, host, port) as (address, run):
+            say(address)
+            run()
+    assert served.table is not None  # it ends with it
+    return _written(served.table, output, partial)
+
+
+def _partial(job: Job, output: Path) -> Path:
+    """The file of timings beside a table; raises UserError for settings or an output that are not possible."""
+    job.settings.check()
+    if output.suffix not in (".json", ".csv"):
+        raise UserError("--output", f"{output} ends neither in .json nor in .csv", "a table is JSON or CSV")
+    if output.is_dir():
+        raise UserError("--output", f"{output} is a folder", "name a file in it")
+    return output.with_name(output.name + ".partial.jsonl")
+
+
+def _written(found: Values, output: Path, partial: Path) -> LatencyTable:
+    """Write a table, and remove the timings that it is made of."""
     table = LatencyTable({(row["resolution"], row["layer"]): Timing(row["ms"], row["spread_ms"], row["n"])
                           for row in found["timings"]}, found["about"], found["scale"], found["offset_ms"])
     write_table(table, output)

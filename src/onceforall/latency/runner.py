@@ -78,24 +78,53 @@ def measure(job: Values, open_case: Open, about: Values, partial: Path, hear: He
     `about`: what `machine` says. Each visit is a line of the file `partial`: measured again with the same settings,
     only what it lacks is visited. Raises RefusedError where it is of other settings.
     """
-    about = dict(job["about"], **about)
-    about["versions"] = dict(job["about"]["versions"], **about["versions"])
-    cases = json.dumps([job["parts"], job["subnets"]])
-    settings = dict(about, subnets=len(job["subnets"]), cases=crc32(cases.encode()))
-    repeat, found = about["repetitions"], _resume(partial, settings)
-    keys = [case["key"] for case in job["parts"] + job["subnets"]]
-    order = [(number, key) for number in range(repeat["rounds"])
-             for key in random.Random(f"{about['seed']} {number}").sample(keys, len(keys))]
-    left = [case for case in order if case not in found]
-    hear({"kind": "begin", "parts": len(job["parts"]), "subnets": len(job["subnets"]), "rounds": repeat["rounds"],
-          "of": len(order), "done": len(order) - len(left), "seconds": _estimate(job, open_case, repeat, left)})
-    with partial.open("a", encoding="utf-8") as file:
-        for number, key in left:
-            found[number, key] = visit(open_case(key), repeat, about["clock"])
-            file.write(json.dumps([number, key, *found[number, key]]) + "\n")
-            file.flush()
-            hear({"kind": "visit", "key": key, "of": len(order), "done": len(found)})
-    return _table(job, about, found)
+    visits = Visits(job, about, partial)
+    repeat, left = visits.about["repetitions"], visits.left
+    hear(dict(visits.begin(), seconds=_estimate(job, open_case, repeat, left)))
+    for number, key in left:
+        visits.note(number, key, visit(open_case(key), repeat, visits.about["clock"]))
+        hear({"kind": "visit", "key": key, "of": visits.of, "done": len(visits.found)})
+    return visits.table()
+
+
+class Visits:
+    """The visits of a job that are done and those that are left.
+
+    Each is a line of the file `partial`, so that a later process with the same settings goes on. Raises RefusedError
+    where the file is of other settings.
+
+    Attributes:
+        about: what is said of job and device.
+        found: what was measured, by round and case.
+        left: rounds and cases to visit, in order.
+        of: how many there are in all.
+    """
+
+    def __init__(self, job: Values, about: Values, partial: Path) -> None:
+        self.about = dict(job["about"], **about)
+        self.about["versions"] = dict(job["about"]["versions"], **about["versions"])
+        self._job, self._partial, rounds = job, partial, self.about["repetitions"]["rounds"]
+        cases = json.dumps([job["parts"], job["subnets"]])
+        self.found = _resume(partial, dict(self.about, subnets=len(job["subnets"]), cases=crc32(cases.encode())))
+        keys = [case["key"] for case in job["parts"] + job["subnets"]]
+        order = [(number, key) for number in range(rounds)
+                 for key in random.Random(f"{self.about['seed']} {number}").sample(keys, len(keys))]
+        self.of, self.left = len(order), [case for case in order if case not in self.found]
+
+    def begin(self) -> Values:
+        """What is heard at the beginning, without the seconds that it will take."""
+        return {"kind": "begin", "parts": len(self._job["parts"]), "subnets": len(self._job["subnets"]),
+                "rounds": self.about["repetitions"]["rounds"], "of": self.of, "done": self.of - len(self.left)}
+
+    def note(self, number: int, key: str, visited: Visit) -> None:
+        """Keep what a visit measured."""
+        self.found[number, key] = visited
+        with self._partial.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([number, key, *visited]) + "\n")
+
+    def table(self) -> Values:
+        """The table of all visits, as the JSON values of `onceforall.latency.table.read_table`."""
+        return _table(self._job, self.about, self.found)
 
 
 def _estimate(job: Values, open_case: Open, repeat: Values, left: Sequence[tuple[int, str]]) -> float:
@@ -164,7 +193,6 @@ def agreement(predicted: np.ndarray, whole: np.ndarray) -> dict[str, float]:
 
 
 def _table(job: Values, about: Values, found: Mapping[tuple[int, str], Visit]) -> Values:
-    """The table of all visits, as the JSON values of `cost.latency.read_table`."""
     visits = defaultdict(list)
     for (_, key), row in found.items():
         visits[key].append(row)
