@@ -23,7 +23,8 @@ _CSV = "timings alone are in the CSV: correction and description are lost, -o TA
 
 
 def profile(
-    source: Annotated[str, typer.Argument(help="a search space's name, a run, or a weights file")],
+    source: Annotated[str, typer.Argument(help="a search space's name, a run, or a weights file; for --import the "
+                                          "folder of --runner")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="table to write, .json or .csv")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, openvino or torch")] = "onnxruntime",
     device: Device = "auto",
@@ -35,6 +36,8 @@ def profile(
     rounds: Annotated[int, typer.Option(help="visits to each part; more where the machine is shared")] = 5,
     seed: Annotated[int, typer.Option(help="what order and sub-networks derive from")] = 0,
     runner: Annotated[Path | None, typer.Option(help="write a folder to run elsewhere, and time nothing here")] = None,
+    printed: Annotated[Path | None, typer.Option("--import", help="make a table of what a benchmark tool printed: a "
+                                                 "folder with KEY.txt for each graph, called as the device")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="serve a page that a phone's browser times it by")] = False,
     host: Annotated[str, typer.Option(help="address of --serve; 0.0.0.0 for other devices")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="of --serve; 0: a free one")] = 0,
@@ -44,6 +47,11 @@ def profile(
     """Time every part of a search space, and say how well the sums agree with whole sub-networks."""
     from onceforall.latency.job import Job, Settings
 
+    if printed is not None:
+        if output is None:
+            raise UserError("--output", "is missing", "give -o TABLE.json")
+        _imported(Path(source), printed, output, threads=threads, json_only=json_only)
+        return
     settings = Settings(backend, device, threads, batch, subnets, seed, rounds)
     settings.check()
     if (output is None) == (runner is None):
@@ -71,6 +79,12 @@ def _for_elsewhere(job: Job, folder: Path, json_only: bool) -> None:
     typer.echo(json.dumps({"runner": str(folder), "parts": parts, "subnets": subnets}) if json_only else
                f"{folder}: {parts} parts, {subnets} sub-networks; copy it to the device, and there, with numpy and "
                f"onnxruntime:\n  python {shlex.quote(folder.resolve().name + '/run.py')} -o table.json")
+
+
+def _imported(folder: Path, printed: Path, output: Path, *, threads: int, json_only: bool) -> None:
+    from onceforall.latency.measure import imported
+
+    _told(imported(folder, printed, output, threads=threads), output, json_only)
 
 
 def _by_browser(job: Job, output: Path, runtime: Path, *, host: str, port: int, json_only: bool) -> None:

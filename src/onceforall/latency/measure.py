@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from onceforall.errors import UserError
-from onceforall.files import unwritable
+from onceforall.files import parse_json, read_text, unwritable
 from onceforall.latency import runner
 from onceforall.latency.job import Job
+from onceforall.latency.outputs import read_outputs
 from onceforall.latency.serve import Served, check_runtime, serving, shapes_of
 from onceforall.latency.table import LatencyTable, Timing, write_table
 
@@ -81,22 +82,55 @@ def serve(job: Job, output: Path, runtime: Path, *, host: str, port: int, say: C
     return _written(served.table, output, partial)
 
 
+def imported(folder: Path, outputs: Path, output: Path, *, threads: int = 1) -> LatencyTable:
+    """Make a table of what a runtime's benchmark tool printed on another device.
+
+    Args:
+        folder: as `make_runner` wrote it. The tool was run on each of its graphs.
+        outputs: a folder with what it printed, KEY.txt for the graph KEY.onnx. Its name is that of the device.
+        output: as of `profile`.
+        threads: that the tool computed with.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: an output is missing, was cut off, or is of another tool; or the folder is no runner's.
+    """
+    _check_output(output)
+    try:
+        values = parse_json(read_text(folder / runner.JOB, missing="`ofa profile --runner` writes one"), str(folder))
+        cases = [case["key"] for case in values["parts"] + values["subnets"]]
+    except (KeyError, TypeError):
+        raise UserError(str(folder), "is no runner's folder", "`ofa profile --runner` writes one") from None
+    tool, timings = read_outputs(outputs, cases)
+    about = {**values["about"], "device": outputs.resolve().name, "cores": None, "threads": threads, "clock": "wall",
+             "backend": tool, "versions": {**values["about"]["versions"], tool: ""}}
+    found = runner.table_of(values, about, {(0, key): (t.ms, t.spread_ms, t.n) for key, t in timings.items()})
+    return _written(found, output)
+
+
 def _partial(job: Job, output: Path) -> Path:
     """The file of timings beside a table; raises UserError for settings or an output that are not possible."""
     job.settings.check()
+    _check_output(output)
+    return output.with_name(output.name + ".partial.jsonl")
+
+
+def _check_output(output: Path) -> None:
     if output.suffix not in (".json", ".csv"):
         raise UserError("--output", f"{output} ends neither in .json nor in .csv", "a table is JSON or CSV")
     if output.is_dir():
         raise UserError("--output", f"{output} is a folder", "name a file in it")
-    return output.with_name(output.name + ".partial.jsonl")
 
 
-def _written(found: Values, output: Path, partial: Path) -> LatencyTable:
-    """Write a table, and remove the timings that it is made of."""
+def _written(found: Values, output: Path, partial: Path | None = None) -> LatencyTable:
+    """Write a table, and remove the file of timings that it is made of."""
     table = LatencyTable({(row["resolution"], row["layer"]): Timing(row["ms"], row["spread_ms"], row["n"])
                           for row in found["timings"]}, found["about"], found["scale"], found["offset_ms"])
     write_table(table, output)
-    partial.unlink()
+    if partial is not None:
+        partial.unlink()
     return table
 
 

@@ -124,7 +124,7 @@ class Visits:
 
     def table(self) -> Values:
         """The table of all visits, as the JSON values of `onceforall.latency.table.read_table`."""
-        return _table(self._job, self.about, self.found)
+        return table_of(self._job, self.about, self.found)
 
 
 def _estimate(job: Values, open_case: Open, repeat: Values, left: Sequence[tuple[int, str]]) -> float:
@@ -192,7 +192,7 @@ def agreement(predicted: np.ndarray, whole: np.ndarray) -> dict[str, float]:
             "tau": float((a * b).sum() / pairs) if pairs else 0.0}
 
 
-def _table(job: Values, about: Values, found: Mapping[tuple[int, str], Visit]) -> Values:
+def table_of(job: Values, about: Values, found: Mapping[tuple[int, str], Visit]) -> Values:
     visits = defaultdict(list)
     for (_, key), row in found.items():
         visits[key].append(row)
