@@ -258,3 +258,15 @@ def test_the_runner_stands_alone_on_python_3_8():
         [node.module] if isinstance(node, ast.ImportFrom) else [])}
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"__future__"} == {"numpy"}
     assert json.dumps(job())  # what it takes is JSON
+
+
+def test_the_weights_alone(tmp_path):
+    pytest.importorskip("onnx")
+    make_runner(Job(SPACE, 10, QUICK), tmp_path / "phone")
+    done = subprocess.run([sys.executable, str(tmp_path / "phone" / "run.py"), "--draw"], check=False,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    files = json.loads((tmp_path / "phone" / "job.json").read_text())["numbers"]
+    assert files
+    for name, (_, count) in files.items():
+        assert (tmp_path / "phone" / "graphs" / name).stat().st_size == 4 * count

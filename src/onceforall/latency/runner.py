@@ -3,6 +3,7 @@
 In a folder of `ofa profile --runner` this file is run.py: Python 3.8, numpy and onnxruntime are all it needs there.
 
     python run.py -o table.json [--threads N]
+    python run.py --draw      (only the weights that the graphs share, for a benchmark tool)
 """
 
 from __future__ import annotations
@@ -311,16 +312,20 @@ def begin_line(record: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="table to write, a name in .json")
+    parser.add_argument("-o", "--output", type=Path, default=Path(), help="table to write, a name in .json")
+    parser.add_argument("--draw", action="store_true", help="draw the weights that the graphs share, and end")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     try:
+        folder = Path(__file__).resolve().parent
+        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        if arguments.draw:
+            write_numbers(folder / GRAPHS, job["numbers"])
+            return
         if arguments.output.suffix != ".json":
             raise RefusedError("--output", f"{arguments.output} is no name in .json", "the table is JSON")
         if arguments.threads < 1:
             raise RefusedError("--threads", f"{arguments.threads} is below 1", "give 1 or more")
-        folder = Path(__file__).resolve().parent
-        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         write_numbers(folder / GRAPHS, job["numbers"])
         about = machine(arguments.threads, "numpy", "onnxruntime")
