@@ -221,6 +221,14 @@ def test_ncnn_files_need_their_description(folder, tmp_path):
         classify.opened(str(tmp_path / file))
 
 
+def test_a_missing_runtime_is_named(tmp_path, monkeypatch):
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    monkeypatch.setattr(sys, "argv", ["classify.py", str(tmp_path / "model.tflite")])
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(SystemExit, match="model.tflite: needs the package ai-edge-litert; pip install ai-edge-litert"):
+        classify.main()
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "picture.jpg").write_bytes(b"x")
     with pytest.raises(classify.RefusedError, match=r"picture.jpg: is no export; give a file named \*.onnx, "):

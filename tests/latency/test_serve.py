@@ -75,7 +75,7 @@ def page(runtime, tmp_path, heard) -> Page:
 
 
 DEVICE = {"device": "a phone", "cores": 8, "tick_ms": 0.1, "version": "1.30.0"}
-TIMES = {"ms": 1.5, "spread": 0.25, "n": 7}
+TIMES = {"ms": 1.5, "spread": 0.25, "n": 7, "pace": 2.0}
 
 
 def test_the_page_has_its_own_files_alone(page):
@@ -93,7 +93,7 @@ def test_a_device_sends_its_times(page, heard, tmp_path):
     begun = json.loads(page.ask("begin", DEVICE))
     assert begun["of"] == len(begun["left"]) == len(begun["shapes"])
     assert begun["shapes"]["subnet_000"] == [1, 3, 16, 16]
-    assert begun["largest"] == "subnet_029"
+    assert begun["reference"] == "subnet_000"
     assert all(name.startswith("numbers") for name in begun["numbers"])
     rng = np.random.default_rng(0)
     for number, key in begun["left"][:10]:
@@ -102,14 +102,15 @@ def test_a_device_sends_its_times(page, heard, tmp_path):
     assert again["left"] == begun["left"][10:]
     assert "other settings: device" in page.status("begin", {**DEVICE, "device": "a tablet"})[1]
     page.ask("begin", DEVICE)
-    assert page.status("end", {"slower": 1.3}) == (400, "there are visits left")
-    for number, key in again["left"]:
-        page.ask("visit", [number, key, {**TIMES, "ms": 1 + rng.random()}])
-    words = page.ask("end", {"slower": 1.3}).decode()
+    assert page.status("end", {"pace": 2.6}) == (400, "there are visits left")
+    for number, key in again["left"]:  # the device takes twice as long now
+        page.ask("visit", [number, key, {**TIMES, "ms": 2 * (1 + rng.random()), "pace": 4.0}])
+    words = page.ask("end", {"pace": 2.6}).decode()
     assert words.startswith("onnxruntime-web 1.30.0 on a phone, 1 thread, batch 1")
     assert "1.30 times as long in the end" in words
     page.thread.join(20)
     (table,) = page.tables
+    assert all(1 <= timing.ms < 2 for timing in table.timings.values())  # as at the pace of the beginning
     back = read_table(tmp_path / "phone.json")
     assert back.timings == table.timings
     assert (back.about["device"], back.about["slower"], back.about["tick_ms"]) == ("a phone", 1.3, 0.1)
@@ -121,7 +122,7 @@ def test_a_device_sends_its_times(page, heard, tmp_path):
 @pytest.mark.parametrize(("name", "body"), [
     ("visit", [0, "part_0000", TIMES]),  # no page has begun
     ("begin", {**DEVICE, "cores": 0}), ("begin", {**DEVICE, "tick_ms": "x"}), ("begin", {"device": "x"}),
-    ("begin", []), ("begin", b"{"), ("end", {"slower": 1})])
+    ("begin", []), ("begin", b"{"), ("end", {"pace": 1})])
 def test_what_no_page_sends(page, name, body):
     assert page.status(name, body)[0] == 400
     assert page.status("begin", b" " * 70_000)[0] == 404
@@ -129,7 +130,8 @@ def test_what_no_page_sends(page, name, body):
 
 @pytest.mark.parametrize("body", [[0, "part_9999", TIMES], [5, "part_0000", TIMES], [0, "part_0000"],
                                   [0, "part_0000", {**TIMES, "ms": -1}], [0, "part_0000", {**TIMES, "ms": 1e400}],
-                                  [0, "part_0000", {**TIMES, "n": 0}], [0, ["part_0000"], TIMES]])
+                                  [0, "part_0000", {**TIMES, "n": 0}], [0, "part_0000", {**TIMES, "pace": 0}],
+                                  [0, ["part_0000"], TIMES]])
 def test_times_that_are_none(page, body):
     page.ask("begin", DEVICE)
     assert page.status("visit", body)[0] == 400

@@ -502,6 +502,9 @@ def main() -> None:
             sys.exit(int(not same))
     except RefusedError as error:
         sys.exit(f"classify.py: {error}")
+    except ImportError:
+        package = FORMS[ending_of(arguments.model)][1]
+        sys.exit(f"classify.py: {arguments.model}: needs the package {package}; pip install {package}")
 
 
 if __name__ == "__main__":

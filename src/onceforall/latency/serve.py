@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from math import isfinite
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ PAGE = Path(__file__).with_name("page.html")
 _SLOWER = 1.1  # from which on a device is said to have slowed down
 _MOST = 1 << 16  # bytes of a message
 _SILENCE = 60.0  # seconds
+_PACE = -1, "pace"  # of the row that holds the pace at the first visit
 _BYTES = "application/octet-stream"
 
 
@@ -96,27 +96,42 @@ class Served:
             self._tick = number["tick_ms"]
         self.hear({**visits.begin(), "seconds": 0.0})
         return {"left": visits.left, "of": visits.of, "numbers": list(self.job["numbers"]), "shapes": self.shapes,
-                "repetitions": visits.about["repetitions"], "largest": self.job["subnets"][-1]["key"]}
+                "repetitions": visits.about["repetitions"], "reference": self.job["subnets"][0]["key"]}
 
     def visit(self, said: Any) -> Values:
-        """Keep what a visit measured."""
+        """Keep what a visit measured, as it would be at the pace that the device had at the first one.
+
+        `pace`: milliseconds that a reference case took around the visit. Devices slow down as they grow warm, and as
+        other programs compute.
+        """
         number, key, times = said
-        ms, spread, n = float(times["ms"]), float(times["spread"]), int(times["n"])
+        ms, spread, pace = (float(times[name]) for name in ("ms", "spread", "pace"))
+        n = int(times["n"])
         with self._lock:
             visits = self._begun()
             if (number, key) not in set(visits.left) or not (0 <= ms < 1e9 and 0 <= spread < 1e9 and n > 0):
                 raise ValueError("that is no visit of this job")
-            visits.note(number, key, (ms, spread, n))
-            self.hear({"kind": "visit", "key": key, "of": visits.of, "done": len(visits.found)})
+            at_first = self._first_pace(visits, pace) / pace
+            visits.note(number, key, (at_first * ms, at_first * spread, n))
+            self.hear({"kind": "visit", "key": key, "of": visits.of, "done": len(visits.found) - 1})
         return {}
 
+    @staticmethod
+    def _first_pace(visits: Visits, pace: float) -> float:
+        """The pace at the first visit, which is a row of its own in the file of timings."""
+        if not 0 < pace < 1e9:
+            raise ValueError(f"{pace} is no pace")
+        if _PACE not in visits.found:
+            visits.note(*_PACE, (pace, 0.0, 1))
+        return visits.found[_PACE][0]
+
     def end(self, said: Values) -> Values:
-        """Make the table; `slower`: how much longer a case took in the end than at the beginning."""
-        slower = float(said["slower"])
+        """Make the table; `pace`: in the end."""
         with self._lock:
             visits = self._begun()
-            if len(visits.found) < visits.of or not isfinite(slower):
+            if len(visits.found) <= visits.of:
                 raise ValueError("there are visits left")
+            slower = float(said["pace"]) / self._first_pace(visits, float(said["pace"]))
             visits.about.update(slower=round(slower, 3), tick_ms=self._tick)
             self.table = visits.table()
         return {}
@@ -135,8 +150,8 @@ class Served:
 def slowed(about: Values) -> list[str]:
     """A line that says how much a device slowed down while it was measured; none where it did not."""
     slower = about.get("slower", 1.0)
-    return [f"the largest sub-network took {slower:.2f} times as long in the end as at the beginning: let the device "
-            "cool, and give --rounds 9"] if slower > _SLOWER else []
+    return [f"the device took {slower:.2f} times as long in the end as at the beginning; the times are those of the "
+            "beginning"] if slower > _SLOWER else []
 
 
 def shapes_of(cases: Mapping[str, Part | Plan], batch: int) -> dict[str, list[int]]:
