@@ -10,6 +10,7 @@ import pytest
 
 from onceforall.cli import main
 from onceforall.deploy.description import read_description
+from onceforall.deploy.export import Request, export
 from onceforall.errors import UserError
 from onceforall.recipes import ship as shipping
 from onceforall.recipes.ship import Shipped, forms, ship
@@ -41,6 +42,7 @@ def test_the_front_is_of_what_is_kept(monkeypatch, tmp_path):
 
 def test_what_loses_too_much_is_marked(folder, digits, tmp_path):
     pytest.importorskip("onnxruntime")
+    export(folder, Request("onnx"))  # without pictures, so that it has no accuracy
     other = copytree(folder, tmp_path / "other")
     wanted = forms(["onnx", "onnx:int8"], max_loss=0)
     found = ship([folder, other], wanted, digits)
