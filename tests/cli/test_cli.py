@@ -468,3 +468,21 @@ def test_every_recipes_stages_are_linked(tmp_path):
             way == "shrinking" for way in preset.strategy[1:]]
         for training in made:  # in NNablaNAS's form, and back
             assert without_paths(training_of(config_of(training), search=True)) == without_paths(training)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_shipped(run, capsys, tmp_path):
+    pytest.importorskip("onnxruntime")
+    shutil.copytree(run, tmp_path / "run")
+    code, out, _ = ofa(capsys, *FIT, "-o", str(tmp_path / "run"), "--ship", "onnx")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert code == 0
+    assert sorted(row["subnet"] for row in summary["shipped"]) == sorted(
+        Path(row["path"]).name for row in summary["subnets"])
+    for row in summary["shipped"]:
+        assert (tmp_path / "run" / "subnets" / row["subnet"] / "model.onnx").stat().st_size == row["size"]
+        assert row["kept"]
+        assert row["top1"] == next(was["top1"] for was in summary["subnets"] if was["arch"] == row["arch"])
+    assert "As shipped, by time" in out
+    code, _, err = ofa(capsys, *FIT, "-o", str(tmp_path / "run"), "--ship", "onnx:int4")
+    assert (code, err) == (2, "ofa: --ship: 'int4' in 'onnx:int4' is not one of fp32, fp16, int8; as onnx:int8\n")

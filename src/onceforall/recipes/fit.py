@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onceforall.data import DEFAULT_CACHE, NAMED, DataSet, DataSpec, cache_fits, may_cache, mirrored_classes, spec_of
-from onceforall.deploy import export
 from onceforall.errors import UserError
 from onceforall.pretrained.reading import fitted, from_pretrained
 from onceforall.pretrained.table import DEFAULT, Choices
@@ -20,7 +19,7 @@ from onceforall.recipes.expected import expected_minutes
 from onceforall.recipes.pick import pick
 from onceforall.recipes.polish import polish_all
 from onceforall.recipes.preset import STAGES, WHOLE, Preset, check_seed
-from onceforall.recipes.ship import forms, ship, values
+from onceforall.recipes.ship import forms, ship_run
 from onceforall.recipes.summary import SUMMARY, read_summary, stage_row, write_summary
 from onceforall.recipes.transfer import AUGMENT, Transfer
 from onceforall.training.engine import checkpoint
@@ -231,16 +230,8 @@ def fit(request: Request, run: Path, options: Options) -> dict[str, Any]:
             polish_all(stages[last], run / last, run, options, epochs=request.polish)
     if wanted and options.processes.first:
         with locked(run):
-            _ship(wanted, run, data_of(next(reversed(stages.values())).data), options)
+            ship_run(run, wanted, data_of(next(reversed(stages.values())).data), listener=options.listener)
     return read_summary(run / SUMMARY) if options.processes.first else {}
-
-
-def _ship(wanted: Sequence[export.Request], run: Path, data: DataSet, options: Options) -> None:
-    """Export what the run has saved, and add to the summary what that is worth."""
-    summary = read_summary(run / SUMMARY)
-    saved = [row.get("polished", row)["path"] for row in (*summary["subnets"], *summary["tuned"])]
-    rows = ship([run / path for path in saved], wanted, data, listener=options.listener)
-    write_summary({**summary, "shipped": values(rows)}, run)
 
 
 def _fit(request: Request, recipe: Recipe, stages: Mapping[str, Training], run: Path, options: Options) -> None:

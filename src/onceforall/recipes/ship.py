@@ -16,6 +16,7 @@ from onceforall.errors import UserError
 from onceforall.files import write_text
 from onceforall.functions import Listener
 from onceforall.nn import Supernet
+from onceforall.recipes.summary import SUMMARY, read_summary, write_summary
 from onceforall.searching.record import Record
 from onceforall.training.evaluate import Evaluator
 
@@ -91,6 +92,24 @@ def ship(folders: Sequence[Path], wanted: Sequence[Request], data: DataSet, *,
         found = [_shipped(folder, request, data, listener) for folder in folders]
         rows += [replace(row, front=row.kept and not any(_beats(other, row) for other in found)) for row in found]
     return sorted(rows, key=lambda row: row.ms)
+
+
+def ship_run(run: Path, wanted: Sequence[Request], data: DataSet, *, listener: Listener | None = None) -> None:
+    """Export what a finished run has saved, polished where it was, and add to its summary what that is worth.
+
+    Args:
+        run: the run's folder.
+        wanted: the forms.
+        data: as of `ship`.
+        listener: hears of progress.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    summary = read_summary(run / SUMMARY)
+    saved = [row.get("polished", row)["path"] for row in (*summary["subnets"], *summary["tuned"])]
+    rows = ship([run / path for path in saved], wanted, data, listener=listener)
+    write_summary({**summary, "shipped": values(rows)}, run)
 
 
 def ship_front(record: Record, net: Supernet, evaluator: Evaluator, source: Path, folder: Path,
