@@ -140,8 +140,7 @@ def fit_classifier(net, data, resolution: int) -> None:
 
 @pytest.mark.parametrize("ends", [{}, {"pixels": True, "softmax": True}], ids=["plain", "pixels"])
 @pytest.mark.parametrize(("target", "batch"), [
-    *((name, 1 if name == "ncnn" else 4) for name in PACKAGES), ("torch-export", 4), ("torch-export", None),
-    ("openvino", None), ("executorch", 4)])
+    *((name, 1 if name == "ncnn" else 4) for name in PACKAGES), ("openvino", None), ("executorch", 4)])
 def test_every_form_answers(target, batch, ends, folder):
     for package in TARGETS[target].packages:
         pytest.importorskip(package)
@@ -184,6 +183,13 @@ def test_pictures_to_test_an_app_with(ends, folder, digits, monkeypatch, capsys)
         classify.main()
     assert end.value.code == 1
     assert "3.png: ANOTHER top-1" in capsys.readouterr().out
+    for nothing in ("[]", "{}", '[{"picture": "1.png"}]', '[{"picture": "1.png", "logits": []}]', "[1]"):
+        (place / "expected.json").write_text(nothing)
+        with pytest.raises(SystemExit, match="selftest: holds no pictures with expected answers"):
+            classify.main()
+    (place / "expected.json").write_text('[{"picture": "1.png", "logits": [1, 2]}]')
+    with pytest.raises(SystemExit, match="expects 2 classes, and the file has 10"):
+        classify.main()
     (place / "expected.json").unlink()
     with pytest.raises(SystemExit, match="selftest: holds no pictures with expected answers"):
         classify.main()
@@ -199,7 +205,7 @@ def test_classes_without_names():
     (b"\x1c\x00\x00\x00TFL3" + b"x" * 99, "is no {} file that runs here")])
 @pytest.mark.parametrize(("form", "file", "package"), [
     ("ONNX", "model.onnx", "onnxruntime"), ("LiteRT", "model.tflite", "ai_edge_litert"),
-    ("ncnn", "model.ncnn.param", "ncnn"), ("OpenVINO", "model.xml", "openvino"), ("torch-export", "model.pt2", "torch"),
+    ("ncnn", "model.ncnn.param", "ncnn"), ("OpenVINO", "model.xml", "openvino"),
     ("ExecuTorch", "model.pte", "executorch")])
 def test_other_files_are_refused(tmp_path, content, message, form, file, package):
     pytest.importorskip(package)
@@ -214,6 +220,11 @@ def test_ncnn_files_need_their_description(folder, tmp_path):
     for name in (file, "model.ncnn.bin"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(classify.RefusedError, match="is no ncnn file that runs here .*model.json"):
+        classify.opened(str(tmp_path / file))
+    about = json.loads((folder / "model.json").read_text())
+    about["exports"][file]["type"] = "uint8"
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(classify.RefusedError, match="what it says of its input is not so"):
         classify.opened(str(tmp_path / file))
     about = json.loads((folder / "model.json").read_text()) | {"exports": {}}
     (tmp_path / "model.json").write_text(json.dumps(about))

@@ -19,9 +19,9 @@ ROW = Shipped("a", "model.onnx", "x", 1, top1=0.5, torch_top1=0.5, ms=1.0, fp32_
 
 
 @pytest.mark.parametrize(("texts", "message"), [
-    (["tflite"], "--to: 'tflite' is not one of onnx, "),
+    (["tflite"], "--ship tflite: --to: 'tflite' is not one of onnx, "),
     (["onnx:int4"], "--ship: 'int4' in 'onnx:int4' is not one of fp32, fp16, int8; as onnx:int8"),
-    (["torch-export:int8"], "--int8: torch-export has fp32, fp16 only"),
+    (["torch-export:int8"], "--ship torch-export:int8: --int8: torch-export has fp32, fp16 only"),
 ])
 def test_what_is_no_form(texts, message):
     with pytest.raises(UserError) as error:
@@ -56,6 +56,10 @@ def test_what_loses_too_much_is_marked(folder, digits, tmp_path):
         assert place.stat().st_size == row.size
     exact = {row.subnet: row for row in found if row.file == "model.onnx"}
     assert all(row.kept and row.top1 == row.torch_top1 for row in exact.values())
+    kept = {row.file: row.kept for row in ship([folder], forms(["onnx:int8"], max_loss=100), digits)}
+    judged = {row.file: row for row in ship([folder], forms(["onnx:int8"], max_loss=0), digits)}
+    assert kept == {"model_int8.onnx": True}
+    assert all(row.kept == (row.torch_top1 <= row.top1) for row in judged.values())  # by what is asked for now
     again = ship([folder], forms(["onnx"]), digits)
     assert [row.ms for row in again] == [exact["subnet"].ms]  # the file that is there
 
@@ -65,6 +69,10 @@ def test_a_space_cannot_be_shipped(capsys):
         main(["search", "mobilenet_v3_large", "--ship", "onnx"])
     assert end.value.code == 2
     assert "--ship: needs trained weights, and mobilenet_v3_large is a search space" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["search", "nowhere", "--ship", "onnx", "--measure", "0", "-o", "x"])
+    assert end.value.code == 2
+    assert "--ship: exports the rows that are measured, and --measure is 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

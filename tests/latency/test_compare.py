@@ -51,6 +51,7 @@ def test_resolutions_that_all_tables_have():
     small = SPACE.restrict(resolutions=(16,))
     part = LatencyTable({key: timing for key, timing in table().timings.items() if key[1] in all_parts(small, 16)})
     assert compare({"a": part, "b": table()}, SPACE) == compare({"a": part, "b": part}, small)
+    assert doubts(part, SPACE) == []
     with pytest.raises(UserError, match="b: has no .* it is not of"):
         compare({"a": table(), "b": LatencyTable({(None, "x"): Timing(1.0)})}, SPACE)
 

@@ -80,7 +80,7 @@ def search(
     request = Request(objectives, limits, sizes_of(resolutions) if resolutions else (), tables, predictor,
                       Evolution(population, generations, seed=seed), plan, measure, baseline)
     output = _folder(source, output)
-    wanted = _forms(source, ship or (), max_loss)
+    wanted = _forms(source, ship or (), max_loss, measure)
     shipped: list[Shipped] = []
     with Progress(shown=not json_only) as progress:
         if output is None or is_space(source):
@@ -100,8 +100,10 @@ def search(
         _show(record, shipped, source, output)
 
 
-def _forms(source: str, ship: Sequence[str], max_loss: float) -> list[Export]:
+def _forms(source: str, ship: Sequence[str], max_loss: float, measure: int) -> list[Export]:
     """What is exported in the end."""
+    if ship and not measure:
+        raise UserError("--ship", "exports the rows that are measured, and --measure is 0", "give --measure 10")
     if ship and is_space(source):
         raise UserError("--ship", f"needs trained weights, and {source} is a search space", "give a run")
     if not ship:

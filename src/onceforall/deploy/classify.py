@@ -5,7 +5,7 @@
     python classify.py model.onnx --selftest           (the pictures in `selftest` beside it)
 
 The packages that runtimes come in: onnxruntime for .onnx, ai-edge-litert for .tflite, ncnn for .param (which needs
-model.json beside it), openvino for .xml, torch for .pt2, torch and executorch for .pte.
+model.json beside it), openvino for .xml, torch and executorch for .pte. Torch alone opens .pt2: it may run code.
 """
 
 from __future__ import annotations
@@ -327,20 +327,6 @@ def _core(runtime: Any) -> Any:
     return runtime.Core()
 
 
-def _torch(torch: Any, path: str, _content: bytes) -> Opened:
-    extra = {_NAME: ""}
-    program = torch.export.load(path, extra_files=extra)
-    about, net = json.loads(extra[_NAME]), program.module()
-    (source,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
-    batch, *shape = source.meta["val"].shape
-
-    def run(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return np.asarray(net(torch.from_numpy(images)).numpy())
-
-    return run, (batch if isinstance(batch, int) else 0, *shape), (about["input"], about["output"]), about
-
-
 def _executorch(runtime: Any, path: str, _content: bytes) -> Opened:
     program, torch = runtime.Runtime.get().load_program(path), import_module("torch")
     about = json.loads(program.load_method(_NAME).execute([])[0])
@@ -357,7 +343,6 @@ FORMS = {".onnx": ("ONNX", "onnxruntime", "onnxruntime", _onnx),
          ".tflite": ("LiteRT", "ai-edge-litert", "ai_edge_litert.interpreter", _litert),
          ".ncnn.param": ("ncnn", "ncnn", "ncnn", _ncnn),
          ".xml": ("OpenVINO", "openvino", "openvino", _openvino),
-         ".pt2": ("torch-export", "torch", "torch", _torch),
          ".pte": ("ExecuTorch", "executorch", "executorch.runtime", _executorch)}
 
 
@@ -370,8 +355,9 @@ def _check(about: Values, source: tuple[Any, ...], names: tuple[str, str]) -> No
     pre, (batch, *shape) = about["preprocessing"], source
     sides, colours = (pre["crop"], pre["resize_shorter_side"]), [*pre["mean"], *pre["std"]]
     depth = pre.get("depth", _DEPTH)
+    shapes = {"float32": [3, sides[0], sides[0]], "uint8": [sides[0], sides[0], 3]}
     if not (all(type(side) is int and 1 <= side <= _MAX_SIDE for side in sides) and sides[0] <= sides[1]
-            and shape in ([3, sides[0], sides[0]], [sides[0], sides[0], 3]) and 0 <= batch <= _MAX_BATCH
+            and shape == shapes[about.get("type", "float32")] and 0 <= batch <= _MAX_BATCH
             and len(colours) == 6 and np.isfinite(np.array(colours, float)).all() and isinstance(pre["rounded"], bool)
             and pre["interpolation"] in list(_FILTERS)
             and depth.keys() == _DEPTH.keys() and all(0 < float(white) < np.inf for white in depth.values())
@@ -465,16 +451,22 @@ def selftest(infer: Infer, about: Values, folder: Path) -> tuple[list[str], bool
     """How the answers to the pictures in a folder differ from those that are expected, a line each, and whether each
     has the same top-1."""
     try:
-        rows = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows = [(row["picture"], np.array(row["logits"], float)) for row in json.loads(
+            (folder / EXPECTED).read_text(encoding="utf-8"))]
+        if not rows or not all(len(logits) for _, logits in rows):
+            raise ValueError("nothing is expected")
+    except (OSError, ValueError, KeyError, TypeError):
         raise RefusedError(str(folder), "holds no pictures with expected answers", "`ofa export --data` writes them"
                            ) from None
     found, same = [], []
-    for row in rows:
-        picture = prepare(str(folder / row["picture"]), about["preprocessing"], about.get("type", "float32"))
-        shares, expected = shares_of(infer(picture[None])[0]), shares_of(np.array(row["logits"]))
+    for name, logits in rows:
+        picture = prepare(str(folder / name), about["preprocessing"], about.get("type", "float32"))
+        shares, expected = shares_of(infer(picture[None])[0]), shares_of(logits)
+        if len(shares) != len(expected):
+            raise RefusedError(str(folder), f"expects {len(expected)} classes, and the file has {len(shares)}",
+                               "`ofa export --data` writes other pictures")
         same.append(bool(shares.argmax() == expected.argmax()))
-        found.append(f"{row['picture']}: {'same top-1' if same[-1] else 'ANOTHER top-1'}, probabilities differ by "
+        found.append(f"{name}: {'same top-1' if same[-1] else 'ANOTHER top-1'}, probabilities differ by "
                      f"{np.abs(shares - expected).max():.1e}")
     return found, all(same)
 

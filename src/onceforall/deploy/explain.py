@@ -63,7 +63,8 @@ def explain(folder: Path, request: Request, data: DataSet | None = None, *,
         raise UserError("--explain", "shows what int8 loses", "give --int8")
     net, about = opened_subnet(folder, request)
     batch = target.batch("int8", request.batch)
-    few = replace(request, calibration_images=min(_CALIBRATION, request.calibration_images))
+    few = replace(request, calibration_images=min(_CALIBRATION, request.calibration_images), pixels=False,
+                  softmax=False)
     batches = calibration(few, data, about, batch)
     assert data is not None  # `calibration` refuses to do without
     seen = _sample(net, data, about.resolution, batch)

@@ -159,13 +159,13 @@ def export(folder: Path, request: Request, data: DataSet | None = None, *,
             calibration_images=sum(map(len, job.calibration)) or None, int8=request.int8, verification=found,
             versions=target.versions(), **{"layout": ends.layout, **facts})
         _moved(files, folder)
-    if data is not None:
-        write_selftest(folder, net, about, data)
     if target.suffix in classify.FORMS:
         copyfile(classify.__file__, folder / "classify.py")
     about = about.model_copy(update={"exports": {**about.exports, name: made}})
     about.write(folder)
     write_card(about, folder)
+    if data is not None:
+        write_selftest(folder, net, about, data)
     return {name: made}
 
 

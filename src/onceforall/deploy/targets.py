@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -49,7 +49,7 @@ class Target:
     def versions(self) -> dict[str, str]:
         """The installed versions of its packages; empty where one is missing."""
         needed = self.packages or ("torch",)
-        return {name: version(name) if find_spec(name) else "" for name in needed}
+        return {name: _version(name) for name in needed}
 
     @property
     def remedy(self) -> str:
@@ -77,6 +77,14 @@ class Target:
         if precision in self.fixed and asked == 0:
             raise UserError("--batch", f"'dynamic' is not possible in {precision} here", "give a number, such as 1")
         return asked if asked is not None else int(self.single or precision in self.fixed)
+
+
+def _version(package: str) -> str:
+    """The installed version; empty where the package is missing, or comes under another name."""
+    try:
+        return version(package) if find_spec(package) else ""
+    except PackageNotFoundError:
+        return ""
 
 
 @cache

@@ -79,7 +79,8 @@ def doubts(table: LatencyTable, space: SearchSpace, *, num_classes: int = 1000, 
     out, zeros = [], sum(timing.ms == 0 for timing in table.timings.values())
     if zeros > _ZEROS * len(table.timings):
         out.append(f"{zeros} of {len(table.timings)} parts took no time by its clock, which is too coarse")
-    plans = _plans(space, num_classes, seed)
+    known = _sizes("latency table", table, space, num_classes)
+    plans = _plans(space.restrict(resolutions=known), num_classes, seed)
     spread = float(np.std([table.ms(plan) for plan in plans]))
     error = float(np.mean([_error(table, plan) for plan in plans]))
     if spread < _CLEAR * error:

@@ -11,7 +11,7 @@ from onceforall.errors import UserError
 from onceforall.files import read_text
 from onceforall.latency.table import Timing
 
-_NUMBER = r"([0-9][0-9.]*(?:e[+-]?[0-9]+)?)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
 _TIME = _NUMBER.replace("(", "(?P<time>", 1)
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _RANGE = 1.35 / 3.29  # the interquartile range of a normal distribution, of that from 5 to 95 %

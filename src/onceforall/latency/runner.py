@@ -194,6 +194,7 @@ def agreement(predicted: np.ndarray, whole: np.ndarray) -> dict[str, float]:
 
 
 def table_of(job: Values, about: Values, found: Mapping[tuple[int, str], Visit]) -> Values:
+    """The table of all visits, as the JSON values of `onceforall.latency.table.read_table`."""
     visits = defaultdict(list)
     for (_, key), row in found.items():
         visits[key].append(row)

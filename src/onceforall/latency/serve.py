@@ -109,7 +109,7 @@ class Served:
         n = int(times["n"])
         with self._lock:
             visits = self._begun()
-            if (number, key) not in set(visits.left) or not (0 <= ms < 1e9 and 0 <= spread < 1e9 and n > 0):
+            if (number, key) not in set(visits.left) or not (0 <= ms < 1e9 and 0 <= spread < 1e9 and 0 < n < 1e9):
                 raise ValueError("that is no visit of this job")
             at_first = self._first_pace(visits, pace) / pace
             visits.note(number, key, (at_first * ms, at_first * spread, n))
@@ -180,6 +180,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """Answers under the address's token alone, with the page's own files alone."""
 
+    timeout = 60  # seconds that a connection may be silent
     served: Served
     token: str
     done: Callable[[], None]
@@ -199,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             out = act(json.loads(self.rfile.read(int(length))))
-        except (ValueError, KeyError, TypeError) as error:  # a RefusedError of the file of timings, too
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
             self._say(400, "text/plain; charset=utf-8", str(error).encode())
             return
         if self.served.table is None:

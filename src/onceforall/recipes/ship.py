@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, get_args
 
 from onceforall.data import DataSet
 from onceforall.deploy.description import Precision, Verification, read_description
 from onceforall.deploy.export import RejectedError, Request, export
 from onceforall.deploy.folder import Scored, save_subnet
-from onceforall.errors import UserError
+from onceforall.errors import UserError, within
 from onceforall.files import write_text
 from onceforall.functions import Listener
 from onceforall.nn import Supernet
@@ -66,8 +67,11 @@ def forms(texts: Sequence[str], *, max_loss: float = Request.max_loss) -> list[R
         if precision not in ("", *get_args(Precision)):
             raise UserError("--ship", f"{precision!r} in {text!r} is not one of {', '.join(get_args(Precision))}",
                             "as onnx:int8")
-        out.append(Request(target, precision or "fp32", max_loss=max_loss))  # type: ignore[arg-type]
-        out[-1].check()
+        request = Request(target, precision or "fp32", max_loss=max_loss)  # type: ignore[arg-type]
+        with within(f"--ship {text}"):
+            request.check()
+        if request not in out:
+            out.append(request)
     return out
 
 
@@ -132,6 +136,8 @@ def ship_front(record: Record, net: Supernet, evaluator: Evaluator, source: Path
         UserError: no row was measured, or a file cannot be written.
     """
     saved = []
+    if (folder / SHIPPED).is_dir():
+        rmtree(folder / SHIPPED)  # of an earlier search, whose rows were others
     for number, row in enumerate(record.front):
         if row.measured is not None:
             found = Scored.of(evaluator, evaluator.subnet(net, row.arch), net.space, row.arch)
@@ -150,6 +156,7 @@ def _shipped(folder: Path, request: Request, data: DataSet, listener: Listener |
     made = about.exports.get(file)
     if made is not None and made.verification.top1 is not None:  # without pictures it was compared on random inputs
         seen, size = made.verification, made.size
+        kept = request.precision == "fp32" or 100 * (_accuracies(seen)[1] - _accuracies(seen)[0]) <= request.max_loss
     else:
         try:
             made = export(folder, request, data, listener=listener)[file]
